@@ -1,0 +1,21 @@
+"""What a task hands to the trainer. Dimensions: T time steps, B sequences, I input and O output features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B sequences of T steps, time first."""
+
+    inputs: Tensor  #: float32 (T, B, I), or token numbers int64 (T, B)
+    targets: Tensor  #: class numbers int64 (T, B), or float32 (T, B, O); only scored positions matter
+    mask: Tensor  #: bool (T, B), true where the answer is scored
+    kinds: Tensor | None = None  #: int8 (T, B), index into `task.kind_names`: what kind of token stands there
+
+    @property
+    def size(self) -> int:
+        return self.inputs.shape[1]

@@ -1,0 +1,139 @@
+"""Filler text for keyword recall: a small grammar of kitchen sentences, or a text file of the user's own.
+
+A filler has `words`, its vocabulary, and `fill`, which writes texts of exactly the lengths asked for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from rnnlstm.options import OptionError
+from rnnlstm.random_stream import RandomStream
+
+SLOTS: dict[str, str] = {
+    "PERSON": "cook baker waiter grandmother neighbour guest fisherman gardener uncle butcher farmer child",
+    "PEOPLE": "guests children neighbours farmers bakers cousins",
+    "ARRIVE": "arrive laugh wait listen nod whisper",
+    "WAITS": "waits laughs sings hurries nods yawns listens whispers",
+    "CHOPS": "chops washes peels stirs tastes warms carries weighs slices cools buys drops",
+    "ADJ": "fresh old green sweet small warm cold ripe heavy thin red dry round",
+    "FOOD": "onion carrot potato lemon pepper cabbage apple mushroom radish pear turnip leek plum bean",
+    "THING": "pan knife table stove bowl spoon plate basket kettle window lamp door",
+    "PREP": "near under behind beside above below",
+    "ADV": "slowly quietly carefully often gladly again rarely neatly",
+    "WHEN": "today tonight later now soon early",
+}
+
+#: Sentences that the text is made of; a word in capitals is a slot, drawn uniformly from its list.
+SENTENCES = (
+    "PEOPLE ARRIVE .",
+    "the PERSON WAITS .",
+    "the PERSON WAITS ADV .",
+    "the PERSON CHOPS the FOOD .",
+    "the PERSON CHOPS the ADJ FOOD .",
+    "the PERSON ADV CHOPS the ADJ FOOD .",
+    "the ADJ FOOD is PREP the ADJ THING .",
+    "the PERSON CHOPS the FOOD PREP the ADJ THING .",
+    "the ADJ PERSON CHOPS the FOOD and the FOOD WHEN .",
+)
+#: What the last one or two places say, where no sentence fits any more. With these and the sentences
+#: there is a way to end a text after every number of words.
+CLOSINGS = ("so", "and so", *SENTENCES)
+
+
+class Filler(Protocol):
+    """What keyword recall needs of a filler."""
+
+    words: Sequence[str]
+
+    def fill(self, random: RandomStream, counts: Tensor, longest: int) -> Tensor:
+        """Texts of exactly `counts` (B) words, as indices into `words`: int64 (longest, B), of which
+        column b is valid up to counts[b]."""
+        ...
+
+
+class Grammar:
+    """Independent sentences, each drawn uniformly from `SENTENCES`, its slots drawn uniformly.
+
+    A text that must end inside a sentence ends with the closing of exactly the right length instead.
+    """
+
+    def __init__(self) -> None:
+        fixed = sorted({word for text in CLOSINGS for word in text.split() if word not in SLOTS})
+        lists = [*(slot.split() for slot in SLOTS.values()), *([word] for word in fixed)]
+        self.words = [word for entry in lists for word in entry]
+        slot_index = {name: k for k, name in enumerate([*SLOTS, *fixed])}
+        self.slot_size = torch.tensor([len(entry) for entry in lists])
+        self.slot_start = self.slot_size.cumsum(0) - self.slot_size
+        templates = [[slot_index[word] for word in text.split()] for text in CLOSINGS]
+        self.length = torch.tensor([len(t) for t in templates])
+        self.slots = torch.zeros(len(templates), int(self.length.max()), dtype=torch.int64)
+        for k, template in enumerate(templates):
+            self.slots[k, : len(template)] = torch.tensor(template)
+        self.first_sentence = len(CLOSINGS) - len(SENTENCES)
+        # closing[r] is a template of length r, for every r up to the longest sentence.
+        self.closing = torch.tensor([0, *(self.length.tolist().index(r) for r in self.lengths_needed())])
+
+    def lengths_needed(self) -> range:
+        return range(1, int(self.length.max()) + 1)
+
+    def fill(self, random: RandomStream, counts: Tensor, longest: int) -> Tensor:
+        B = len(counts)
+        if longest == 0:
+            return torch.zeros(0, B, dtype=torch.int64)
+        most = longest // int(self.length[self.first_sentence :].min()) + 1
+        template = random.integers(self.first_sentence, len(self.length), (most, B))
+        start = self.length[template].cumsum(0) - self.length[template]  # (most, B)
+        # Which sentence each place belongs to: mark where sentences start, and count the marks.
+        marks = torch.zeros(longest + 1, B, dtype=torch.int64)
+        marks.scatter_(0, start.clamp(max=longest), 1)
+        sentence = marks[:longest].cumsum(0) - 1  # (longest, B)
+        # The sentence that holds the last place gives way to a closing if it would not end there.
+        last = sentence.gather(0, (counts - 1).clamp(min=0)[None])  # (1, B)
+        left = counts - start.gather(0, last)[0]
+        fits = self.length[template.gather(0, last)[0]] == left
+        ending = torch.where(fits, template.gather(0, last)[0], self.closing[left.clamp(min=0)])
+        template.scatter_(0, last, ending[None])
+        place = torch.arange(longest)[:, None] - start.gather(0, sentence)
+        # Places past the end of a text are never read; the clamp keeps their lookup inside the table.
+        slot = self.slots[template.gather(0, sentence), place.clamp(max=self.slots.shape[1] - 1)]
+        # 24 random bits over lists of a dozen words: the bias is below one in a million.
+        draw = (random.uniform((longest, B)) * self.slot_size[slot]).long()
+        return self.slot_start[slot] + draw
+
+
+class TextFile:
+    """Passages of a UTF-8 text file, each starting at a random word; words and marks are lower-cased."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        try:
+            text = Path(path).expanduser().read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            raise OptionError("filler", path, "is not a UTF-8 text file") from None
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise OptionError("filler", path, f"can't be read ({reason})") from None
+        if "\0" in text:
+            raise OptionError("filler", path, "is not a text file (it holds NUL bytes)")
+        found = re.findall(r"\w+(?:['’-]\w+)*|[.,;:!?]", text.lower())
+        if not found:
+            raise OptionError("filler", path, "holds no words")
+        self.words = sorted(set(found))
+        index = {word: k for k, word in enumerate(self.words)}
+        self.text = torch.tensor([index[word] for word in found])
+
+    def require(self, longest: int) -> None:
+        """Raises: OptionError if the file is shorter than a passage of `longest` words."""
+        if len(self.text) < longest:
+            raise OptionError("filler", self.path, f"has {len(self.text)} words, too short: {longest} are needed")
+
+    def fill(self, random: RandomStream, counts: Tensor, longest: int) -> Tensor:
+        start = random.integers(0, len(self.text) - longest + 1, (len(counts),))
+        return self.text[start[None] + torch.arange(longest)[:, None]]  # (longest, B)

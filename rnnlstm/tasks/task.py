@@ -1,0 +1,152 @@
+"""The contract of a task. A task owns meaning: what is sampled, what is scored, and when it is solved.
+
+A new task is one file with one class::
+
+    @register_task("parity")
+    @dataclass(frozen=True, kw_only=True)
+    class Parity(Task):
+        length: int = option(20, "time steps", at_least=2)
+        ...
+
+Its dataclass fields are its options (`task.length=30` on the command line), their values are checked on
+construction, and nothing outside the class asks which task it is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from rnnlstm.batch import Batch
+from rnnlstm.options import ConfigError, OptionError, check_options, did_you_mean
+from rnnlstm.random_stream import RandomStream
+from rnnlstm.registry import Registry
+
+TASKS: Registry[type[Task]] = Registry("task")
+register_task = TASKS.register
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task(ABC):
+    """Makes data, scores answers.
+
+    A subclass sets the class attributes, the size properties, `baseline`, and the methods below marked
+    abstract. Outputs of the network are float (T, B, O), with O = `output_size`.
+    """
+
+    name: ClassVar[str]
+    metric_name: ClassVar[str]  #: the headline metric
+    metric_is_better: ClassVar[str] = "higher"  #: "higher" or "lower"
+    solved_when: ClassVar[str]  #: the criterion in words, as printed: "accuracy ≥ 0.99"
+    kind_names: ClassVar[tuple[str, ...]] = ()  #: words for the numbers in `Batch.kinds`
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+    # -- sizes: the network is built from them, no configuration repeats them
+
+    @property
+    @abstractmethod
+    def sequence_length(self) -> int:
+        """Time steps of a batch."""
+
+    @property
+    @abstractmethod
+    def output_size(self) -> int:
+        """Features of an answer: classes, or numbers."""
+
+    @property
+    def num_tokens(self) -> int | None:
+        """Size of the vocabulary where inputs are token numbers, else None."""
+        return None
+
+    @property
+    def input_size(self) -> int | None:
+        """Features of an input where inputs are float, else None."""
+        return None
+
+    # -- what a predictor that sees no input value can reach
+
+    @property
+    @abstractmethod
+    def baseline(self) -> float:
+        """Loss of the best predictor that knows the task's distribution and the position, but no input value."""
+
+    @property
+    def plateaus(self) -> Mapping[str, float]:
+        """Losses on which training tends to stall, by what has been learned there."""
+        return {}
+
+    # -- data
+
+    def sample(self, seed: int, step: int, stream: str = "train", batch_size: int = 64) -> Batch:
+        """Batch number `step` of a replica's stream: the same arguments give the same batch, always."""
+        return self.generate(RandomStream(seed, stream, step), batch_size)
+
+    @abstractmethod
+    def generate(self, random: RandomStream, batch_size: int) -> Batch:
+        """Draw `batch_size` sequences from `random`, and from nothing else."""
+
+    @abstractmethod
+    def decode(self, batch: Batch, b: int) -> str:
+        """Sequence `b` of the batch, and its right answer, as text for a human reader."""
+
+    # -- scoring
+
+    @abstractmethod
+    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """The training loss, a scalar: mean over the scored positions."""
+
+    @abstractmethod
+    def metrics(self, outputs: Tensor, batch: Batch) -> dict[str, float]:
+        """Scores by name; one that is not defined on this batch is left out."""
+
+    @abstractmethod
+    def solved(self, metrics: Mapping[str, float]) -> bool:
+        """Whether these metrics meet the task's criterion."""
+
+    # -- variations, for evaluation away from the training setting
+
+    def vary(self, **options: Any) -> Self:
+        """The same task with other options, such as `length` or `decoys`.
+
+        Raises: ConfigError if the task has no such option, or the variation changes the network's sizes.
+        """
+        known = [field.name for field in dataclasses.fields(self)]
+        for key in options:
+            if key not in known:
+                raise ConfigError(f"the {self.name} task has no option {key}{did_you_mean(key, known)}")
+        other = dataclasses.replace(self, **options)
+        sizes = [(t.num_tokens, t.input_size, t.output_size) for t in (self, other)]
+        if sizes[0] != sizes[1]:
+            raise ConfigError(f"the {self.name} task with {options} does not fit a network trained without")
+        return other
+
+
+def make_task(name: str, **options: Any) -> Task:
+    """The task called `name`: `make_task("copy", length=100)`.
+
+    Raises: OptionError naming key, value and rule.
+    """
+    cls = TASKS[name]
+    known = [field.name for field in dataclasses.fields(cls)]
+    for key, value in options.items():
+        if key not in known:
+            raise OptionError(key, value, f"the {name} task has no such option{did_you_mean(key, known)}")
+    return cls(**options)
+
+
+def masked_cross_entropy(outputs: Tensor, batch: Batch) -> Tensor:
+    """Mean cross-entropy in nats over the scored positions. outputs (T, B, O), targets int64 (T, B)."""
+    return F.cross_entropy(outputs[batch.mask], batch.targets[batch.mask])
+
+
+def masked_squared_error(outputs: Tensor, batch: Batch) -> Tensor:
+    """Mean squared error over the scored positions. outputs and targets (T, B, O)."""
+    return F.mse_loss(outputs[batch.mask], batch.targets[batch.mask].to(outputs.dtype))
