@@ -23,6 +23,7 @@ SLOTS: dict[str, str] = {
     "WAITS": "waits laughs sings hurries nods yawns listens whispers",
     "CHOPS": "chops washes peels stirs tastes warms carries weighs slices cools buys drops",
     "ADJ": "fresh old green sweet small warm cold ripe heavy thin red dry round",
+    "TRAIT": "old young tall tired quiet cheerful busy hungry clever",
     "FOOD": "onion carrot potato lemon pepper cabbage apple mushroom radish pear turnip leek plum bean",
     "THING": "pan knife table stove bowl spoon plate basket kettle window lamp door",
     "PREP": "near under behind beside above below",
@@ -40,7 +41,7 @@ SENTENCES = (
     "the PERSON ADV CHOPS the ADJ FOOD .",
     "the ADJ FOOD is PREP the ADJ THING .",
     "the PERSON CHOPS the FOOD PREP the ADJ THING .",
-    "the ADJ PERSON CHOPS the FOOD and the FOOD WHEN .",
+    "the TRAIT PERSON CHOPS the FOOD and the FOOD WHEN .",
 )
 #: What the last one or two places say, where no sentence fits any more. With these and the sentences
 #: there is a way to end a text after every number of words.

@@ -1,0 +1,7 @@
+"""Cells: one time step's equations each, to be held beside the paper. See `cell.py` for the contract."""
+
+from rnnlstm.cells.cell import CELLS, Cell, State, Weights, make_cell, register_cell
+from rnnlstm.cells.lstm import LSTMCell
+from rnnlstm.cells.rnn import RNNCell
+
+__all__ = ["CELLS", "Cell", "LSTMCell", "RNNCell", "State", "Weights", "make_cell", "register_cell"]

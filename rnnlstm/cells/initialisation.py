@@ -1,0 +1,55 @@
+"""Initialisations that cells share. All fill in place, without gradients, from an explicit generator.
+
+Weights stack G blocks of H rows; block k of a weight is rows k·H … (k+1)·H.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rnnlstm.cells.cell import Weights
+from rnnlstm.options import OptionError
+
+
+def blocks(weight: Tensor) -> tuple[Tensor, ...]:
+    """The H-row blocks of `weight_hh` (G·H, H), as views."""
+    return weight.split(weight.shape[-1])
+
+
+def orthogonal(w: Weights, gain: float, generator: torch.Generator | None) -> None:
+    """Each recurrent block becomes `gain` times a random orthogonal matrix (Saxe et al. 2013)."""
+    for block in blocks(w["weight_hh"]):
+        torch.nn.init.orthogonal_(block, gain, generator=generator)
+
+
+def identity(w: Weights, gain: float, generator: torch.Generator | None) -> None:
+    """IRNN (Le, Jaitly & Hinton 2015): recurrent weights `gain`·I, biases zero, input weights N(0, 0.001²)."""
+    torch.nn.init.normal_(w["weight_ih"], 0.0, 0.001, generator=generator)
+    with torch.no_grad():
+        for block in blocks(w["weight_hh"]):
+            torch.nn.init.eye_(block).mul_(gain)
+        for name in ("bias_ih", "bias_hh"):
+            if name in w:
+                w[name].zero_()
+
+
+def set_bias(w: Weights, block: int, value: float | Tensor, init: str) -> None:
+    """Give a block the bias `value`: PyTorch adds two biases, so one holds it and the other is zero.
+
+    Raises: OptionError if the cell has no bias.
+    """
+    if "bias_ih" not in w:
+        raise OptionError("init", init, "needs a bias")
+    H = w["weight_hh"].shape[-1]
+    with torch.no_grad():
+        w["bias_ih"][block * H : (block + 1) * H] = value
+        w["bias_hh"][block * H : (block + 1) * H] = 0.0
+
+
+def chrono_bias(hidden_size: int, max_lag: int, generator: torch.Generator | None) -> Tensor:
+    """b = log u, u uniform on [1, max_lag − 1] (Tallec & Ollivier 2018): the forget gates' time constants
+    1/(1−σ(b)) spread over 2 … max_lag steps. Shape (H,)."""
+    if max_lag < 2:
+        raise OptionError("max_lag", max_lag, "must be at least 2 for init=chrono")
+    return torch.empty(hidden_size).uniform_(1.0, max_lag - 1.0, generator=generator).log()

@@ -1,0 +1,69 @@
+"""Long short-term memory with a forget gate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rnnlstm.cells import initialisation
+from rnnlstm.cells.cell import Cell, State, Weights, register_cell
+from rnnlstm.options import option
+
+INPUT, FORGET = 0, 1  # blocks of the stacked weights, in PyTorch's order: input, forget, cell, output
+
+
+@register_cell("lstm")
+@dataclass(frozen=True, kw_only=True)
+class LSTMCell(Cell):
+    """i_t = σ(W_ii x_t + b_ii + W_hi h_{t−1} + b_hi)        input gate
+    f_t = σ(W_if x_t + b_if + W_hf h_{t−1} + b_hf)        forget gate
+    g_t = tanh(W_ig x_t + b_ig + W_hg h_{t−1} + b_hg)     candidate
+    o_t = σ(W_io x_t + b_io + W_ho h_{t−1} + b_ho)        output gate
+    c_t = f_t ⊙ c_{t−1} + i_t ⊙ g_t
+    h_t = o_t ⊙ tanh(c_t)
+
+    Source: Hochreiter & Schmidhuber 1997; forget gate of Gers, Schmidhuber & Cummins 2000; as
+    `torch.nn.LSTM` computes it. A forget gate with bias b and no other input holds for 1/(1−σ(b)) steps.
+    """
+
+    state_names = ("hidden", "cell")
+    gate_names = ("input", "forget", "output")
+    blocks = 4
+
+    init: str = option(
+        "chrono",
+        "default (PyTorch's), orthogonal, forget_bias or chrono (Tallec & Ollivier 2018)",
+        choices=("default", "orthogonal", "forget_bias", "chrono"),
+    )
+    forget_bias: float = option(1.0, "sum of the forget gate's two biases, with init=forget_bias")
+    gain: float = option(1.0, "factor of the orthogonal matrices, with init=orthogonal", at_least=0, at_most=1000)
+    max_lag: int | None = option(None, "longest lag, with init=chrono; null: the sequence's length", at_least=2)
+
+    def initialise(self, w: Weights, generator: torch.Generator | None, max_lag: int) -> None:
+        super().initialise(w, generator, max_lag)
+        if self.init == "orthogonal":
+            initialisation.orthogonal(w, self.gain, generator)
+        elif self.init == "forget_bias":
+            initialisation.set_bias(w, FORGET, self.forget_bias, self.init)
+        elif self.init == "chrono":
+            lag = max_lag if self.max_lag is None else self.max_lag
+            bias = initialisation.chrono_bias(w["weight_hh"].shape[-1], lag, generator)
+            initialisation.set_bias(w, FORGET, bias, self.init)
+            initialisation.set_bias(w, INPUT, -bias, self.init)
+
+    def step(self, projected: Tensor, state: State, w: Weights) -> tuple[State, dict[str, Tensor]]:
+        h, c = state
+        i, f, g, o = (projected + F.linear(h, w["weight_hh"], w.get("bias_hh"))).chunk(4, -1)
+        i, f, g, o = torch.sigmoid(i), torch.sigmoid(f), torch.tanh(g), torch.sigmoid(o)
+        c = f * c + i * g
+        h = o * torch.tanh(c)
+        return (h, c), {"input": i, "forget": f, "output": o}
+
+    def torch_layer(self, x: Tensor, state: State, w: Weights) -> tuple[Tensor, State]:
+        h, c = (s[None] for s in state)
+        # The arguments after the weights: has_biases, num_layers, dropout, train, bidirectional, batch_first.
+        outputs, h, c = torch.lstm(x, (h, c), list(w.values()), "bias_ih" in w, 1, 0.0, False, False, False)
+        return outputs, (h[0], c[0])

@@ -1,0 +1,49 @@
+"""R networks of one shape as a single stacked model, trained in lockstep.
+
+Each weight is one leaf tensor (R, …), so that one optimiser step serves all replicas and a backward pass
+through the summed losses gives each its own gradient. Source of the method: PyTorch's model ensembling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.func import functional_call, stack_module_state, vmap
+
+from rnnlstm.models.network import Network
+from rnnlstm.recurrence import can_vmap
+
+
+class Replicas:
+    """A stack of networks. `parameters` maps names to leaves of shape (R, …)."""
+
+    def __init__(self, networks: Sequence[Network], device: torch.device | str = "cpu") -> None:
+        self.count = len(networks)
+        stacked, _ = stack_module_state(list(networks))  # type: ignore[arg-type]
+        self.parameters: dict[str, Tensor] = {
+            name: weight.detach().to(device).requires_grad_() for name, weight in stacked.items()
+        }
+        # The shell only lends its forward pass; its own weights are on no device.
+        self.shell = networks[0].to("meta")
+        # One replica needs no vmap, and is quicker without.
+        self.maps = self.count > 1 and can_vmap(self.shell.recurrence.backend)
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """inputs (R, T, B) or (R, T, B, I) → outputs (R, T, B, O), replica by replica."""
+        if self.maps:
+            return vmap(self._call)(self.parameters, inputs)
+        return torch.stack([self._call(self.weights(r), inputs[r]) for r in range(self.count)])
+
+    def _call(self, weights: dict[str, Tensor], inputs: Tensor) -> Tensor:
+        return functional_call(self.shell, weights, (inputs,))
+
+    def weights(self, replica: int) -> dict[str, Tensor]:
+        """One replica's weights, as views of the stack, under the names of its network's `state_dict`."""
+        return {name: weight[replica] for name, weight in self.parameters.items()}
+
+    @property
+    def parameters_each(self) -> int:
+        """Number of trained numbers in one replica."""
+        return sum(weight[0].numel() for weight in self.parameters.values())

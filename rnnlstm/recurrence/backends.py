@@ -1,0 +1,53 @@
+"""Backends: how one layer's recurrence is computed. All take the same weights and give the same numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from rnnlstm.cells import Cell, State, Weights
+from rnnlstm.options import OptionError
+
+#: (cell, x (T, B, I), state each (B, H), weights) → outputs (T, B, H), last state
+Layer = Callable[[Cell, Tensor, State, Weights], tuple[Tensor, State]]
+
+BACKENDS = ("auto", "reference", "torch")
+
+
+def reference_layer(cell: Cell, x: Tensor, state: State, w: Weights) -> tuple[Tensor, State]:
+    """The cell's own equations in a loop over time, differentiated by autograd."""
+    outputs = []
+    for projected in cell.project(x, w).unbind(0):  # (T, B, G·H) → T times (B, G·H)
+        state, _ = cell.step(projected, state, w)
+        outputs.append(state[0])
+    return torch.stack(outputs), state
+
+
+def torch_layer(cell: Cell, x: Tensor, state: State, w: Weights) -> tuple[Tensor, State]:
+    """PyTorch's built-in operation, the one that `torch.nn`'s module calls."""
+    return cell.torch_layer(x, state, w)
+
+
+def choose_backend(cell: Cell, backend: str) -> str:
+    """The name of a backend that computes this cell: `auto` is the fastest from-scratch one.
+
+    Raises: OptionError if the cell has no such backend.
+    """
+    if backend not in BACKENDS:
+        raise OptionError("backend", backend, f"must be one of {', '.join(BACKENDS)}")
+    if backend == "torch" and not cell.has_torch_layer:
+        options = f" with nonlinearity={cell.nonlinearity}" if hasattr(cell, "nonlinearity") else ""
+        raise OptionError("backend", backend, f"PyTorch has no {cell.name} cell{options}")
+    return "reference" if backend == "auto" else backend
+
+
+def layer_function(backend: str) -> Layer:
+    """The function behind a chosen backend."""
+    return {"reference": reference_layer, "torch": torch_layer}[backend]
+
+
+def can_vmap(backend: str) -> bool:
+    """Whether `torch.func.vmap` maps this backend over replicas; PyTorch's operations have no such rule."""
+    return backend != "torch"

@@ -1,0 +1,191 @@
+"""Recurrences as modules: any cell over time and layers, and drop-ins for `torch.nn.RNN` and `torch.nn.LSTM`.
+
+Dimensions: T time steps, B sequences, I input features, H hidden units, L layers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rnnlstm.cells import Cell, State, make_cell
+from rnnlstm.recurrence.backends import choose_backend, layer_function
+
+
+class Recurrence(nn.Module):
+    """A cell, over time and through layers. Called and returning as `torch.nn`'s recurrent modules are.
+
+    Parameters are named `weight_ih_l0`, `weight_hh_l0`, `bias_ih_l0`, `bias_hh_l0`, … as PyTorch names them,
+    so that a `state_dict` loads both ways. `max_lag` is what chrono initialisation spans, in steps;
+    `generator` draws the weights (None: torch's global one).
+
+    Raises: ValueError for sizes that make no sense; OptionError if the cell has no such backend.
+    """
+
+    def __init__(
+        self,
+        cell: Cell,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        *,
+        backend: str = "auto",
+        max_lag: int | None = None,
+        generator: torch.Generator | None = None,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        for name, value in (("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}")
+        if not 0.0 <= dropout <= 1.0:
+            raise ValueError(f"dropout must be between 0 and 1, not {dropout}")
+        self.cell, self.backend = cell, choose_backend(cell, backend)
+        self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
+        self.bias, self.batch_first, self.dropout = bias, batch_first, dropout
+        self.max_lag = max_lag
+        for layer in range(num_layers):
+            size = input_size if layer == 0 else hidden_size
+            for name, shape in cell.parameter_shapes(size, hidden_size, bias).items():
+                weight = torch.empty(shape, device=device, dtype=dtype)
+                self.register_parameter(f"{name}_l{layer}", nn.Parameter(weight))
+        self.reset_parameters(generator)
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw the weights anew, layer by layer, as the cell initialises them."""
+        for layer in range(self.num_layers):
+            weights = {name: weight.detach() for name, weight in self.layer_weights(layer).items()}
+            # Without a lag to span, chrono refuses: 0 is below what it takes.
+            self.cell.initialise(weights, generator, self.max_lag or 0)
+
+    def layer_weights(self, layer: int) -> dict[str, Tensor]:
+        """One layer's weights under the cell's own names."""
+        names = self.cell.parameter_shapes(1, 1, self.bias)
+        return {name: getattr(self, f"{name}_l{layer}") for name in names}
+
+    def forward(self, input: Tensor, hx: Tensor | State | None = None) -> tuple[Tensor, Tensor | State]:
+        """input (T, B, I), (B, T, I) if `batch_first`, or unbatched (T, I); hx each (L, B, H) or (L, H).
+
+        Returns outputs (T, B, H) and the last states (L, B, H): a tensor, or for cells with more than one
+        state a tuple of them, all with the input's batch order.
+        """
+        x, state = self._checked(input, hx)
+        layer_of = layer_function(self.backend)
+        last: list[State] = []
+        for layer in range(self.num_layers):
+            if layer > 0 and self.dropout:
+                x = F.dropout(x, self.dropout, self.training)
+            x, end = layer_of(self.cell, x, tuple(s[layer] for s in state), self.layer_weights(layer))
+            last.append(end)
+        states = tuple(torch.stack(parts) for parts in zip(*last, strict=True))  # each (L, B, H)
+        if input.dim() == 2:
+            x, states = x[:, 0], tuple(s[:, 0] for s in states)
+        elif self.batch_first:
+            x = x.transpose(0, 1)
+        return x, states if len(states) > 1 else states[0]
+
+    def _checked(self, input: Tensor, hx: Tensor | State | None) -> tuple[Tensor, State]:
+        """Input as (T, B, I) and states as (L, B, H), held against the sizes with PyTorch's kinds of error."""
+        if isinstance(input, nn.utils.rnn.PackedSequence):
+            raise TypeError("packed sequences are not supported; pad them and mask the loss")
+        if input.dim() not in (2, 3):
+            raise ValueError(f"expected input of 2 or 3 dimensions, got {input.dim()}")
+        if input.shape[-1] != self.input_size:
+            raise RuntimeError(f"input has {input.shape[-1]} features, input_size is {self.input_size}")
+        batched = input.dim() == 3
+        x = input if batched else input[:, None]
+        if batched and self.batch_first:
+            x = x.transpose(0, 1)
+        if x.shape[0] == 0:
+            raise RuntimeError("expected at least one time step")
+        shape = (self.num_layers, x.shape[1], self.hidden_size)
+        names = self.cell.state_names
+        if hx is None:
+            return x, tuple(x.new_zeros(shape) for _ in names)
+        states = (hx,) if isinstance(hx, Tensor) else tuple(hx)
+        if len(states) != len(names):
+            raise RuntimeError(f"expected {len(names)} initial state(s) ({', '.join(names)}), got {len(states)}")
+        expected = shape if batched else (shape[0], shape[2])
+        for name, state in zip(names, states, strict=True):
+            if tuple(state.shape) != expected:
+                raise RuntimeError(f"expected {name} state of shape {expected}, got {tuple(state.shape)}")
+        return x, states if batched else tuple(s[:, None] for s in states)
+
+    def extra_repr(self) -> str:
+        return f"{self.cell}, {self.input_size}, {self.hidden_size}, num_layers={self.num_layers}, {self.backend}"
+
+
+def _refuse(**unsupported: Any) -> None:
+    for name, value in unsupported.items():
+        if value:
+            raise NotImplementedError(f"{name}={value} is not supported")
+
+
+class RNN(Recurrence):
+    """h_t = φ(W_ih x_t + b_ih + W_hh h_{t−1} + b_hh): a drop-in for `torch.nn.RNN` (see `RNNCell`).
+
+    Beyond PyTorch's arguments: nonlinearity also `sigmoid` and `identity`, `backend`, and `init`
+    (`default`, `orthogonal`, `identity`) with its `gain`.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        nonlinearity: str = "tanh",
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        *,
+        backend: str = "auto",
+        init: str = "default",
+        gain: float = 1.0,
+    ) -> None:
+        _refuse(bidirectional=bidirectional)
+        cell = make_cell("rnn", nonlinearity=nonlinearity, init=init, gain=gain)
+        sizes = (input_size, hidden_size, num_layers, bias, batch_first, dropout)
+        super().__init__(cell, *sizes, backend=backend, device=device, dtype=dtype)
+        self.nonlinearity = nonlinearity
+
+
+class LSTM(Recurrence):
+    """Input, forget and output gate, cell state: a drop-in for `torch.nn.LSTM` (equations in `LSTMCell`).
+
+    Beyond PyTorch's arguments: `backend`, and `init` (`default`, `orthogonal` with `gain`, `forget_bias`
+    with `forget_bias`, `chrono` with `max_lag`).
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        *,
+        backend: str = "auto",
+        init: str = "default",
+        forget_bias: float = 1.0,
+        gain: float = 1.0,
+        max_lag: int | None = None,
+    ) -> None:
+        _refuse(bidirectional=bidirectional, proj_size=proj_size)
+        cell = make_cell("lstm", init=init, forget_bias=forget_bias, gain=gain, max_lag=max_lag)
+        sizes = (input_size, hidden_size, num_layers, bias, batch_first, dropout)
+        super().__init__(cell, *sizes, backend=backend, device=device, dtype=dtype)
