@@ -23,7 +23,10 @@ class Registry(Generic[Class]):
         def enter(cls: Class) -> Class:
             known = self._classes.get(name)
             # The same class again is a module imported anew (a notebook cell run twice), not a clash.
-            if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+            if known is not None and (known.__module__, known.__qualname__) != (
+                cls.__module__,
+                cls.__qualname__,
+            ):
                 raise ConfigError(f"two classes want to be {self.kind}={name}: {known} and {cls}")
             cls.name = name  # type: ignore[attr-defined]
             self._classes[name] = cls

@@ -55,7 +55,10 @@ class Cell(ABC):
     def parameter_shapes(self, input_size: int, hidden_size: int, bias: bool) -> dict[str, tuple[int, ...]]:
         """Names and shapes of one layer's weights, in the order of PyTorch's modules."""
         rows = self.blocks * hidden_size
-        shapes: dict[str, tuple[int, ...]] = {"weight_ih": (rows, input_size), "weight_hh": (rows, hidden_size)}
+        shapes: dict[str, tuple[int, ...]] = {
+            "weight_ih": (rows, input_size),
+            "weight_hh": (rows, hidden_size),
+        }
         return shapes | ({"bias_ih": (rows,), "bias_hh": (rows,)} if bias else {})
 
     def initialise(self, w: Weights, generator: torch.Generator | None, max_lag: int) -> None:

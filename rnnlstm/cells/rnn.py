@@ -31,7 +31,9 @@ class RNNCell(Cell):
 
     nonlinearity: str = option("tanh", "φ", choices=tuple(NONLINEARITIES))
     init: str = option(
-        "default", "default (PyTorch's), orthogonal or identity (IRNN)", choices=("default", "orthogonal", "identity")
+        "default",
+        "default (PyTorch's), orthogonal or identity (IRNN)",
+        choices=("default", "orthogonal", "identity"),
     )
     gain: float = option(1.0, "factor of the orthogonal or identity matrix", at_least=0, at_most=1000)
 

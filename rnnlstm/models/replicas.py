@@ -21,7 +21,7 @@ class Replicas:
 
     def __init__(self, networks: Sequence[Network], device: torch.device | str = "cpu") -> None:
         self.count = len(networks)
-        stacked, _ = stack_module_state(list(networks))  # type: ignore[arg-type]
+        stacked, _ = stack_module_state(list(networks))
         self.parameters: dict[str, Tensor] = {
             name: weight.detach().to(device).requires_grad_() for name, weight in stacked.items()
         }

@@ -51,7 +51,8 @@ CLOSINGS = ("so", "and so", *SENTENCES)
 class Filler(Protocol):
     """What keyword recall needs of a filler."""
 
-    words: Sequence[str]
+    @property
+    def words(self) -> Sequence[str]: ...
 
     def fill(self, random: RandomStream, counts: Tensor, longest: int) -> Tensor:
         """Texts of exactly `counts` (B) words, as indices into `words`: int64 (longest, B), of which
