@@ -1,0 +1,138 @@
+"""Gradient clipping that says what it did: every call returns a `ClipEvent`.
+
+By norm (Pascanu, Mikolov & Bengio 2013): g ← g · min(1, threshold/‖g‖), ‖g‖ over all parameters together.
+By value: every entry is cut to ±threshold. Norms are Euclidean, summed in float64, so that they neither
+overflow nor depend on the parameters' precision. Dimension: R replicas.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+KINDS = ("norm", "value", "none")
+
+
+@dataclass(frozen=True)
+class ClipEvent:
+    """What one clipping did to one model's gradient."""
+
+    step: int | None
+    kind: str  #: norm, value or none
+    threshold: float | None  #: None where kind is none
+    norm_before: float
+    norm_after: float
+    coefficient: float | None  #: what the gradient was multiplied by; None by value
+    clipped_share: float | None  #: share of entries that were cut, by value; else None
+    largest_parameter: str  #: name of the parameter with the largest gradient norm
+    fired: bool  #: whether the gradient was changed
+    norms: Mapping[str, float]  #: gradient norm before clipping, by parameter
+
+
+def clip_gradients(
+    parameters: Iterable[Tensor] | Iterable[tuple[str, Tensor]],
+    kind: str = "norm",
+    threshold: float | None = 1.0,
+    step: int | None = None,
+) -> ClipEvent:
+    """Clip the gradients of `parameters` (tensors, or names with tensors) in place, between
+    `loss.backward()` and `optimizer.step()`.
+
+    A gradient that is not finite is left as it is; the event's `norm_before` shows it.
+    Raises: ValueError for a kind or threshold that makes no sense; RuntimeError if no parameter has a
+    gradient, or if a gradient was clipped before and no backward pass has come since.
+    """
+    named = [p if isinstance(p, tuple) else (str(k), p) for k, p in enumerate(parameters)]
+    present = {name: p.grad for name, p in named if p.grad is not None}
+    _require_fresh(present)
+    (event,) = _clip({name: g[None] for name, g in present.items()}, kind, threshold, step)
+    _mark(present)
+    return event
+
+
+def clip_replicas(
+    parameters: Mapping[str, Tensor], kind: str, threshold: float | None, step: int | None = None
+) -> list[ClipEvent]:
+    """The same for a stack of R models, parameters (R, …): each is clipped by its own norm. R events."""
+    present = {name: p.grad for name, p in parameters.items() if p.grad is not None}
+    _require_fresh(present)
+    events = _clip(present, kind, threshold, step)
+    _mark(present)
+    return events
+
+
+@torch.no_grad()
+def _clip(gradients: Mapping[str, Tensor], kind: str, threshold: float | None, step: int | None) -> list[ClipEvent]:
+    if kind not in KINDS:
+        raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}")
+    if kind == "none":
+        threshold = None
+    elif threshold is None or not threshold > 0:
+        raise ValueError(f"threshold must be above 0, not {threshold}")
+    by_parameter = _norms(gradients)  # (P, R)
+    before = by_parameter.square().sum(0).sqrt()  # (R,)
+    finite = before.isfinite()
+    after, fired = before, torch.zeros_like(finite)
+    coefficients: list[float] | None = [1.0] * len(before)
+    shares: list[float] | None = None
+    if kind == "norm":
+        fired = finite & (before > threshold)
+        coefficient = torch.where(fired, threshold / before, 1.0)
+        if fired.any():  # most updates leave the gradient alone
+            for g in gradients.values():
+                g.mul_(coefficient.to(g.dtype).view(-1, *[1] * (g.dim() - 1)))
+        after, coefficients = before * coefficient, coefficient.tolist()
+    elif kind == "value":
+        coefficients = None
+        cut = sum((g.abs() > threshold).flatten(1).sum(1) for g in gradients.values())
+        assert isinstance(cut, Tensor)
+        entries = sum(g[0].numel() for g in gradients.values())
+        fired = finite & (cut > 0)
+        if fired.any():
+            for g in gradients.values():
+                which = fired.view(-1, *[1] * (g.dim() - 1))
+                g.copy_(torch.where(which, g.clamp(-threshold, threshold), g))
+            after = _norms(gradients).square().sum(0).sqrt()
+        shares = (cut / entries).tolist()
+    names = list(gradients)
+    largest = by_parameter.argmax(0).tolist()
+    return [
+        ClipEvent(
+            step=step,
+            kind=kind,
+            threshold=threshold,
+            norm_before=b,
+            norm_after=a,
+            coefficient=coefficients[r] if coefficients else None,
+            clipped_share=shares[r] if shares else None,
+            largest_parameter=names[largest[r]],
+            fired=f,
+            norms=dict(zip(names, by_parameter[:, r].tolist(), strict=True)),
+        )
+        for r, (b, a, f) in enumerate(zip(before.tolist(), after.tolist(), fired.tolist(), strict=True))
+    ]
+
+
+def _norms(gradients: Mapping[str, Tensor]) -> Tensor:
+    """float64 (P, R): the norm of each parameter's gradient, by replica."""
+    return torch.stack([torch.linalg.vector_norm(g.flatten(1).double(), dim=1) for g in gradients.values()])
+
+
+# A gradient remembers the version it had when it was clipped. A backward pass makes a new tensor, or adds
+# in place and so changes the version: if neither has happened, clipping again would clip old news.
+
+
+def _require_fresh(gradients: Mapping[str, Tensor]) -> None:
+    if not gradients:
+        raise RuntimeError("nothing to clip: no parameter has a gradient; call backward() first")
+    for name, g in gradients.items():
+        if getattr(g, "_clipped_at_version", None) == g._version:
+            raise RuntimeError(f"the gradient of {name} was clipped already and no backward() has come since")
+
+
+def _mark(gradients: Mapping[str, Tensor]) -> None:
+    for g in gradients.values():
+        g._clipped_at_version = g._version  # type: ignore[attr-defined]
