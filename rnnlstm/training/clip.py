@@ -7,6 +7,7 @@ overflow nor depend on the parameters' precision. Dimension: R replicas.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -72,6 +73,7 @@ def _clip(gradients: Mapping[str, Tensor], kind: str, threshold: float | None, s
         threshold = None
     elif threshold is None or not threshold > 0:
         raise ValueError(f"threshold must be above 0, not {threshold}")
+    limit = math.inf if threshold is None else threshold
     by_parameter = _norms(gradients)  # (P, R)
     before = by_parameter.square().sum(0).sqrt()  # (R,)
     finite = before.isfinite()
@@ -79,22 +81,21 @@ def _clip(gradients: Mapping[str, Tensor], kind: str, threshold: float | None, s
     coefficients: list[float] | None = [1.0] * len(before)
     shares: list[float] | None = None
     if kind == "norm":
-        fired = finite & (before > threshold)
-        coefficient = torch.where(fired, threshold / before, 1.0)
+        fired = finite & (before > limit)
+        coefficient = torch.where(fired, limit / before, 1.0)
         if fired.any():  # most updates leave the gradient alone
             for g in gradients.values():
                 g.mul_(coefficient.to(g.dtype).view(-1, *[1] * (g.dim() - 1)))
         after, coefficients = before * coefficient, coefficient.tolist()
     elif kind == "value":
         coefficients = None
-        cut = sum((g.abs() > threshold).flatten(1).sum(1) for g in gradients.values())
-        assert isinstance(cut, Tensor)
+        cut = torch.stack([(g.abs() > limit).flatten(1).sum(1) for g in gradients.values()]).sum(0)  # (R,)
         entries = sum(g[0].numel() for g in gradients.values())
         fired = finite & (cut > 0)
         if fired.any():
             for g in gradients.values():
                 which = fired.view(-1, *[1] * (g.dim() - 1))
-                g.copy_(torch.where(which, g.clamp(-threshold, threshold), g))
+                g.copy_(torch.where(which, g.clamp(-limit, limit), g))
             after = _norms(gradients).square().sum(0).sqrt()
         shares = (cut / entries).tolist()
     names = list(gradients)
