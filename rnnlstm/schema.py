@@ -1,0 +1,200 @@
+"""The configuration as typed, range-checked dataclasses. A config is data: nothing in it is ever called.
+
+Light on purpose (no torch, no Hydra): `--help` and a mistake in a plain key answer at once. The options of a
+task or a cell are fields of its class; here they travel as plain dictionaries.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from rnnlstm.options import ConfigError, OptionError, check_options, did_you_mean, option, show
+
+Section = TypeVar("Section")
+
+MAX_STEPS = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """Those keys of `model` that every network has; the others are its cell's."""
+
+    hidden_size: int = option(64, "units a layer, H", at_least=1, at_most=65_536)
+    num_layers: int = option(1, "layers, L", at_least=1, at_most=100)
+    embedding_size: int = option(32, "features of a token, for tasks of tokens", at_least=1, at_most=65_536)
+    backend: str = option("auto", "how the recurrence is computed: auto, reference, torch")
+
+
+@dataclass(frozen=True)
+class OptimizerOptions:
+    """Keys of every optimiser."""
+
+    name: str = option("adam", "the optimiser", choices=("adam", "rmsprop", "sgd"))
+    lr: float = option(3e-3, "learning rate", above=0, at_most=1000)
+
+
+@dataclass(frozen=True)
+class RMSpropOptions(OptimizerOptions):
+    alpha: float = option(0.99, "decay of the squared gradient's average", at_least=0, at_most=1)
+
+
+@dataclass(frozen=True)
+class SGDOptions(OptimizerOptions):
+    momentum: float = option(0.0, "share of the last update that is kept", at_least=0, at_most=1)
+
+
+@dataclass(frozen=True)
+class ClipOptions:
+    name: str = option("norm", "what is limited", choices=("norm", "value", "none"))
+    threshold: float | None = option(1.0, "limit of the norm, or of each entry", above=0)
+
+
+@dataclass(frozen=True)
+class ProbeOptions:
+    name: str = option("standard", "what is observed", choices=("off", "standard"))
+    every: int = option(50, "updates between observations", at_least=1, at_most=MAX_STEPS)
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    steps: int = option(2000, "updates at most", at_least=1, at_most=MAX_STEPS)
+    batch_size: int = option(64, "sequences an update, B", at_least=1, at_most=1_000_000)
+    stop_when_solved: bool = option(True, "freeze a replica that meets the task's criterion")
+
+
+@dataclass(frozen=True)
+class EvalOptions:
+    every: int = option(50, "updates between evaluations", at_least=1, at_most=MAX_STEPS)
+    samples: int = option(1024, "held-out sequences", at_least=1, at_most=10_000_000)
+    lengths: list[int] = option([], "further task lengths to test at", at_least=1)
+    decoys: list[float] = option([], "further decoy rates to test at", at_least=0, at_most=1)
+
+
+@dataclass(frozen=True)
+class LogOptions:
+    every: int = option(10, "updates between lines of metrics.jsonl", at_least=1, at_most=MAX_STEPS)
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run: a configuration, trained with `seeds` replicas."""
+
+    task: Mapping[str, Any]  #: `name`, and the task's options
+    cell: Mapping[str, Any]  #: `name`, and the cell's options: the part of `model` that is not `network`
+    network: NetworkOptions
+    optimizer: OptimizerOptions
+    clip: ClipOptions
+    probe: ProbeOptions
+    train: TrainOptions
+    eval: EvalOptions
+    log: LogOptions
+    tree: Mapping[str, Any]  #: the whole configuration as it was composed, plain values
+    seed: int = option(0, "the first replica's seed", at_least=0, at_most=2**62)
+    seeds: int = option(1, "replicas in lockstep, R", at_least=1, at_most=10_000)
+    device: str = option("auto", "auto, cpu, cuda or cuda:<n>")
+    threads: int | None = option(None, "CPU threads; null: the machine's cores", at_least=1, at_most=4096)
+    dtype: str = option("float32", "precision", choices=("float32", "float64"))
+    runs_root: str = option("runs", "where results go")
+    name: str | None = option(None, "a label in front of the run folder's name")
+    overwrite: bool = option(False, "replace results that are there already")
+    plugins: list[str] = option([], "modules of your own to import")
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            raise OptionError("device", self.device, "must be auto, cpu, cuda or cuda:<n>")
+        if self.name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}", self.name):
+            rule = "must be up to 60 letters, digits, dots, dashes and underscores, starting with a letter or digit"
+            raise OptionError("name", self.name, rule)
+        if not self.runs_root.strip() or "\0" in self.runs_root:
+            raise OptionError("runs_root", self.runs_root, "must be a folder")
+
+    @property
+    def seed_numbers(self) -> range:
+        return range(self.seed, self.seed + self.seeds)
+
+
+#: Sections of the tree that become dataclasses as a whole; an optimiser may have a class of its own.
+SECTIONS: dict[str, type] = {
+    "optimizer": OptimizerOptions,
+    "clip": ClipOptions,
+    "probe": ProbeOptions,
+    "train": TrainOptions,
+    "eval": EvalOptions,
+    "log": LogOptions,
+}
+OPTIMIZERS: dict[object, type] = {"rmsprop": RMSpropOptions, "sgd": SGDOptions}
+#: Keys of `Config` itself.
+TOP = ("seed", "seeds", "device", "threads", "dtype", "runs_root", "name", "overwrite", "plugins")
+#: Keys that say where results go or how they are kept, not what is computed: no part of a run's identity.
+HOUSEKEEPING = ("seed", "seeds", "runs_root", "name", "overwrite", "plugins")
+
+
+def read_config(tree: Mapping[str, Any]) -> Config:
+    """Turn a composed configuration (plain values) into a checked `Config`.
+
+    Raises: ConfigError, one line that names key, value and rule.
+    """
+    _require_keys(tree, ["task", "model", *SECTIONS, *TOP])
+    for key in ("task", "model"):
+        if not isinstance(tree[key], Mapping) or not isinstance(tree[key].get("name"), str):
+            raise OptionError(key, tree[key], f"must be a choice of the group {key}, with a name")
+    network = {f.name for f in dataclasses.fields(NetworkOptions)}
+    sections = {key: _section(cls, tree[key], key) for key, cls in SECTIONS.items()}
+    values = {f.name: _value(f, tree[f.name]) for f in dataclasses.fields(Config) if f.name in TOP}
+    return Config(
+        task=dict(tree["task"]),
+        cell={key: value for key, value in tree["model"].items() if key not in network},
+        network=_section(NetworkOptions, {k: v for k, v in tree["model"].items() if k in network}, "model"),
+        tree=tree,
+        **sections,
+        **values,
+    )
+
+
+def _section(cls: type[Section], tree: Any, key: str) -> Section:
+    if not isinstance(tree, Mapping):
+        raise OptionError(key, tree, f"is a section of keys: {key}.… = …")
+    if key == "optimizer":
+        cls = OPTIMIZERS.get(tree.get("name"), cls)
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    _require_keys(tree, list(fields), f"{key}.")
+    try:
+        section = cls(**{name: _value(field, tree[name]) for name, field in fields.items()})
+        check_options(section)
+    except OptionError as error:
+        raise error.under(key) from None
+    return section
+
+
+def _value(field: dataclasses.Field[Any], value: Any) -> Any:
+    """Lists where the field is a list and nowhere else; never a section where a value belongs."""
+    wants_list = str(field.type).startswith("list[")
+    if isinstance(value, Mapping) or wants_list != isinstance(value, list):
+        raise OptionError(field.name, value, "must be a list: [1,2]" if wants_list else "must be a single value")
+    return value
+
+
+def _require_keys(tree: Mapping[str, Any], known: list[str], prefix: str = "") -> None:
+    """Every known key, and no other.
+
+    Raises: ConfigError.
+    """
+    for key in tree:
+        if key not in known:
+            raise ConfigError(f"unknown key {prefix}{show(key)}{did_you_mean(str(key), known)}")
+    for key in known:
+        if key not in tree:
+            raise ConfigError(f"missing key {prefix}{key}: keys can be changed, not removed")
+
+
+def identity(tree: Mapping[str, Any]) -> str:
+    """Eight hexadecimal digits that name what a run computes, whatever its seeds and wherever it is kept."""
+    essence = {key: value for key, value in tree.items() if key not in HOUSEKEEPING}
+    return hashlib.sha256(json.dumps(essence, sort_keys=True).encode()).hexdigest()[:8]
