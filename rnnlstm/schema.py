@@ -146,7 +146,7 @@ def read_config(tree: Mapping[str, Any]) -> Config:
         if not isinstance(tree[key], Mapping) or not isinstance(tree[key].get("name"), str):
             raise OptionError(key, tree[key], f"must be a choice of the group {key}, with a name")
     network = {f.name for f in dataclasses.fields(NetworkOptions)}
-    sections = {key: _section(cls, tree[key], key) for key, cls in SECTIONS.items()}
+    sections: dict[str, Any] = {key: _section(cls, tree[key], key) for key, cls in SECTIONS.items()}
     values = {f.name: _value(f, tree[f.name]) for f in dataclasses.fields(Config) if f.name in TOP}
     return Config(
         task=dict(tree["task"]),
