@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -19,3 +20,10 @@ class Batch:
     @property
     def size(self) -> int:
         return self.inputs.shape[1]
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on `device`; itself if it is there already."""
+        if self.inputs.device == device:
+            return self
+        kinds = None if self.kinds is None else self.kinds.to(device)
+        return Batch(self.inputs.to(device), self.targets.to(device), self.mask.to(device), kinds)

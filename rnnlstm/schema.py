@@ -7,8 +7,6 @@ task or a cell are fields of its class; here they travel as plain dictionaries.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -132,8 +130,6 @@ SECTIONS: dict[str, type] = {
 OPTIMIZERS: dict[object, type] = {"rmsprop": RMSpropOptions, "sgd": SGDOptions}
 #: Keys of `Config` itself.
 TOP = ("seed", "seeds", "device", "threads", "dtype", "runs_root", "name", "overwrite", "plugins")
-#: Keys that say where results go or how they are kept, not what is computed: no part of a run's identity.
-HOUSEKEEPING = ("seed", "seeds", "runs_root", "name", "overwrite", "plugins")
 
 
 def read_config(tree: Mapping[str, Any]) -> Config:
@@ -192,9 +188,3 @@ def _require_keys(tree: Mapping[str, Any], known: list[str], prefix: str = "") -
     for key in known:
         if key not in tree:
             raise ConfigError(f"missing key {prefix}{key}: keys can be changed, not removed")
-
-
-def identity(tree: Mapping[str, Any]) -> str:
-    """Eight hexadecimal digits that name what a run computes, whatever its seeds and wherever it is kept."""
-    essence = {key: value for key, value in tree.items() if key not in HOUSEKEEPING}
-    return hashlib.sha256(json.dumps(essence, sort_keys=True).encode()).hexdigest()[:8]

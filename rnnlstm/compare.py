@@ -1,0 +1,57 @@
+"""Compare runs: a table with a row per configuration, its seeds grouped.
+
+    python -m rnnlstm.compare RUNS… [--csv FILE]
+
+Examples
+  python -m rnnlstm.compare runs                     all runs below a folder, also while they are going
+  python -m rnnlstm.compare runs/keyword_T100 --csv table.csv
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from rnnlstm.exits import DONE, guarded
+from rnnlstm.options import ConfigError
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:  # type: ignore[override]
+        raise ConfigError(f"{message}; see --help")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    return guarded(lambda: _main(arguments))
+
+
+def _main(arguments: Sequence[str] | None) -> int:
+    parser = _Parser(
+        prog="python -m rnnlstm.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUNS", help="folders with runs below them")
+    parser.add_argument("--csv", metavar="FILE", help="write the table here as CSV")
+    options = parser.parse_args(arguments)
+
+    from rich.console import Console
+
+    from rnnlstm.reporting.runs import find_runs
+    from rnnlstm.reporting.table import equal_keys, table, write_csv
+
+    runs = find_runs(options.runs)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 200
+    console.print(table(runs))
+    if equal := equal_keys(runs):
+        console.print(f"Equal in all: {equal}", markup=False, soft_wrap=True)
+    if options.csv:
+        write_csv(runs, options.csv)
+        console.print(f"Written: {options.csv}", markup=False, soft_wrap=True)
+    return DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

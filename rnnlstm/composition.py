@@ -1,0 +1,159 @@
+"""From overrides on a command line to plain configuration trees. The one module that knows Hydra.
+
+Hydra composes the YAML files; everything it or OmegaConf objects to comes out as a `ConfigError` of one line.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from rnnlstm.options import ConfigError, OptionError, did_you_mean, show
+
+#: Most jobs of one sweep.
+MOST_JOBS = 10_000
+
+Tree = dict[str, Any]
+
+
+def config_folder() -> Path:
+    """Where the YAML files are: inside an installed package, beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+class Composer:
+    """Composes configurations; a context within which Hydra is set up. `extra` is a folder of the user's own YAML."""
+
+    def __init__(self, extra: str | None = None) -> None:
+        if extra is not None and not Path(extra).is_dir():
+            raise ConfigError(f"--config-dir {show(extra)}: is not a folder")
+        self.search = [] if extra is None else [f"hydra.searchpath=[{Path(extra).resolve().as_uri()}]"]
+        self._bare = functools.lru_cache(maxsize=256)(self._compose_bare)
+
+    @contextmanager
+    def active(self) -> Iterator[Composer]:
+        GlobalHydra.instance().clear()
+        with initialize_config_dir(config_dir=str(config_folder()), version_base="1.3"):
+            yield self
+
+    def compose(self, overrides: Sequence[str]) -> Tree:
+        """The configuration for these overrides, interpolations resolved.
+
+        Raises: ConfigError.
+        """
+        for override in self.parse(overrides):
+            self._check(override)
+            if override.is_sweep_override():
+                rule = "several values make a sweep; start it with -m"
+                raise OptionError(override.key_or_group, _value_text(override), rule)
+        return self._compose(overrides)
+
+    def sweep(self, overrides: Sequence[str]) -> list[list[str]]:
+        """The overrides of each job: every combination of the listed values, the last key varying fastest.
+
+        Raises: ConfigError.
+        """
+        choices: list[list[str]] = []
+        for override in self.parse(overrides):
+            self._check(override)
+            if not override.is_sweep_override():
+                choices.append([str(override.input_line)])
+                continue
+            with _one_line():
+                values = list(itertools.islice(override.sweep_string_iterator(), MOST_JOBS + 1))
+            if not values:
+                raise OptionError(override.key_or_group, _value_text(override), "an empty sweep")
+            choices.append([f"{override.get_key_element()}={value}" for value in values])
+        count = functools.reduce(lambda a, b: a * len(b), choices, 1)
+        if count > MOST_JOBS:
+            raise ConfigError(f"the sweep has {count:,} jobs or more; at most {MOST_JOBS:,} are taken")
+        return [list(job) for job in itertools.product(*choices)]
+
+    def defaults_of(self, tree: Mapping[str, Any]) -> Tree:
+        """The default configuration with the same task, model, optimiser, clipping and probe as `tree`."""
+        groups = ("task", "model", "optimizer", "clip", "probe")
+        return self._bare(tuple(f"{group}={tree[group]['name']}" for group in groups))
+
+    def parse(self, overrides: Sequence[str]) -> list[Override]:
+        parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+        parsed = []
+        for text in overrides:
+            try:
+                parsed.append(parser.parse_override(text))
+            except HydraException:
+                raise ConfigError(f"can't read {show(text)}: an override is written key=value") from None
+        return parsed
+
+    def _check(self, override: Override) -> None:
+        """What Hydra would let through, or refuse in many lines."""
+        key = override.key_or_group
+        if key.split(".")[0].split("/")[0] == "hydra":
+            raise ConfigError(f"{show(override.input_line)}: Hydra's own keys are not open; see --help for what is")
+        loader = GlobalHydra.instance().config_loader()
+        names = loader.get_group_options(key) if "." not in key and key else []
+        if not names or override.package is not None:
+            return
+        if override.is_delete():
+            raise ConfigError(f"~{key}: a group can be changed, not removed")
+        values: list[Any] = [override.value()]
+        if override.is_sweep_override():
+            with _one_line():
+                values = list(itertools.islice(override.sweep_iterator(), MOST_JOBS))
+        for value in values:
+            if isinstance(value, list | dict) or str(value) not in names:
+                shown = f"must be one of {', '.join(names)}{did_you_mean(str(value), names)}"
+                raise OptionError(key, value, shown)
+
+    def _compose(self, overrides: Sequence[str]) -> Tree:
+        with _one_line():
+            config = compose("train", overrides=[*self.search, *overrides])
+            tree = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        assert isinstance(tree, dict)
+        return {str(key): value for key, value in tree.items()}
+
+    def _compose_bare(self, choices: tuple[str, ...]) -> Tree:
+        return self._compose(choices)
+
+
+def _value_text(override: Override) -> str:
+    return str(override.input_line).partition("=")[2]
+
+
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """Hydra's and OmegaConf's objections as one line each."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        cause: BaseException | None = error
+        while cause is not None and not getattr(cause, "full_key", None):
+            cause = cause.__cause__ or cause.__context__
+        key = getattr(cause, "full_key", None)
+        parent = getattr(cause, "parent_node", None)
+        first_line = str(error).strip().splitlines()[0].rstrip(".")
+        if key and "Could not override" in first_line:
+            known = [str(k) for k in parent] if parent is not None and OmegaConf.is_dict(parent) else []
+            raise ConfigError(f"unknown key {key}{did_you_mean(key.split('.')[-1], known)}") from None
+        raise ConfigError(f"{key}: {first_line}" if key and key not in first_line else first_line) from None
+    except (RecursionError, UnicodeError, OSError, ValueError) as error:  # circular or unreadable YAML
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"the configuration can't be read: {show(str(error))}") from None
+    except Exception as error:
+        if type(error).__module__.split(".")[0] == "yaml":
+            raise ConfigError(f"the configuration can't be read: {show(str(error))}") from None
+        raise

@@ -1,0 +1,102 @@
+"""From overrides to finished runs: compose and check every job, then train them one after another."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rnnlstm.composition import Composer, Tree
+from rnnlstm.options import ConfigError, OptionError
+from rnnlstm.record.naming import run_folder, seed_folder
+from rnnlstm.schema import Config, read_config
+
+if TYPE_CHECKING:  # importing torch takes seconds: only once there is something to train
+    from rnnlstm.training.plan import Plan
+    from rnnlstm.training.progress import Progress
+    from rnnlstm.training.run import Outcome
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run to be: its configuration, and where its results go."""
+
+    config: Config
+    folder: Path
+
+
+def compose_jobs(overrides: Sequence[str], sweep: bool = False, config_dir: str | None = None) -> list[Job]:
+    """Every job of a command, with its plain keys checked.
+
+    Raises: ConfigError for a mistake in any of them; nothing has been written by then.
+    """
+    with Composer(config_dir).active() as composer:
+        jobs = []
+        for assignment in composer.sweep(overrides) if sweep else [list(overrides)]:
+            tree = composer.compose(assignment)
+            config = read_config(tree)
+            jobs.append(Job(config, run_folder(tree, composer.defaults_of(tree))))
+    _refuse_clashes(jobs)
+    return jobs
+
+
+def compose_tree(overrides: Sequence[str], config_dir: str | None = None) -> Tree:
+    """One composed configuration, for printing."""
+    with Composer(config_dir).active() as composer:
+        tree = composer.compose(overrides)
+        read_config(tree)
+    return tree
+
+
+def train_jobs(
+    jobs: Sequence[Job],
+    progress_for: Callable[[int, Job], Progress],
+    started: Callable[[int, Job], None],
+    ended: Callable[[int, Job, Outcome | Exception], None],
+) -> None:
+    """Check all jobs whole, then train each; one that fails does not stop the others. Ends early on a signal.
+
+    Raises: ConfigError before anything is trained or written; DiskError.
+    """
+    from rnnlstm.exits import DiskError
+    from rnnlstm.training.plan import make_plan
+    from rnnlstm.training.run import train_run
+
+    for job in jobs:
+        make_plan(job.config)
+    for number, job in enumerate(jobs):
+        started(number, job)
+        try:
+            plan: Plan = make_plan(job.config)
+            outcome = train_run(plan, job.folder, progress_for(number, job))
+        except DiskError:
+            raise
+        except Exception as error:
+            if len(jobs) == 1:
+                raise
+            traceback.print_exc()
+            ended(number, job, error)
+            continue
+        ended(number, job, outcome)
+        if outcome.stopped_by is not None:
+            return
+
+
+def _refuse_clashes(jobs: Sequence[Job]) -> None:
+    """No two jobs, and no job and an earlier run, may write to the same folder."""
+    taken: set[Path] = set()
+    for job in jobs:
+        for seed in job.config.seed_numbers:
+            folder = seed_folder(job.folder, seed)
+            if folder in taken:
+                raise ConfigError(f"two jobs of the sweep are the same run: {folder}")
+            taken.add(folder)
+            if folder.exists() and not job.config.overwrite:
+                raise ConfigError(f"{folder} holds results already; overwrite=true replaces them")
+        for place in (job.folder, *job.folder.parents):
+            if place.exists():
+                if not place.is_dir():
+                    raise OptionError("runs_root", job.config.runs_root, f"{place} is not a folder")
+                break

@@ -1,0 +1,41 @@
+"""The trainer from Python: `rnnlstm.run(["task=adding", "seeds=3"])`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rnnlstm.jobs import Job, compose_jobs, train_jobs
+
+if TYPE_CHECKING:
+    from rnnlstm.training.run import Outcome
+
+
+def run(overrides: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Train as `python -m rnnlstm.train` does with these arguments, `-m` for a sweep among them.
+
+    Returns the summaries of all replicas, as in `summary.json`, each with its `folder`.
+    Raises: ConfigError for a bad configuration, before anything is written; the first job's own error if
+    one failed, after the others have run; KeyboardInterrupt if it was stopped.
+    """
+    from rnnlstm.training.progress import Progress
+
+    sweep = [o for o in overrides if o not in ("-m", "--multirun")]
+    summaries: list[dict[str, Any]] = []
+    failures: list[Exception] = []
+    stopped = False
+
+    def ended(number: int, job: Job, outcome: Outcome | Exception) -> None:
+        nonlocal stopped
+        if isinstance(outcome, Exception):
+            failures.append(outcome)
+            return
+        stopped = stopped or outcome.stopped_by is not None
+        summaries.extend({**s, "folder": str(outcome.folder / f"seed_{s['seed']}")} for s in outcome.summaries)
+
+    train_jobs(compose_jobs(sweep, len(sweep) != len(overrides)), lambda *_: Progress(), lambda *_: None, ended)
+    if failures:
+        raise failures[0]
+    if stopped:
+        raise KeyboardInterrupt
+    return summaries

@@ -1,0 +1,1 @@
+"""Reading runs back and showing them side by side. Needs no torch."""

@@ -1,0 +1,82 @@
+"""Finished and unfinished runs, read from their folders."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rnnlstm.options import ConfigError
+from rnnlstm.record.files import read_json
+from rnnlstm.record.naming import HOUSEKEEPING, flatten
+from rnnlstm.record.seed_record import SUMMARY
+
+Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # LibYAML's is ten times faster, where it was built in
+
+
+@dataclass(frozen=True)
+class Run:
+    """One configuration and what its seeds came to."""
+
+    folder: Path
+    config: dict[str, Any]  #: flat: `model.init` → `chrono`
+    seeds: list[dict[str, Any]]  #: the summaries, by seed
+
+    def values(self, key: str) -> list[float]:
+        """A summary's number over the seeds that have it."""
+        return [float(seed[key]) for seed in self.seeds if isinstance(seed.get(key), int | float)]
+
+    @property
+    def solved(self) -> int:
+        return sum(bool(seed.get("solved")) for seed in self.seeds)
+
+
+def find_runs(places: Iterable[str]) -> list[Run]:
+    """Every run below `places`, in the order of their paths.
+
+    Raises: ConfigError if a place isn't there, or no run is found in any.
+    """
+    places = list(places)
+    found: dict[Path, Run] = {}
+    for place in places:
+        root = Path(place).expanduser()
+        if not root.exists():
+            raise ConfigError(f"{place}: no such folder")
+        for path in sorted(root.rglob("config.yaml")):
+            run = read_run(path.parent)
+            if run is not None:
+                found[path.parent.resolve()] = run
+    if not found:
+        raise ConfigError(f"no runs in {', '.join(places)}")
+    return list(found.values())
+
+
+def read_run(folder: Path) -> Run | None:
+    """The run in `folder`; None if it is no run folder, or none of its seeds has begun."""
+    try:
+        tree = yaml.load((folder / "config.yaml").read_bytes(), Loader)
+    except (OSError, yaml.YAMLError):
+        return None
+    if (
+        not isinstance(tree, dict)
+        or not isinstance(tree.get("task"), dict)
+        or not isinstance(tree.get("model"), dict)
+    ):
+        return None
+    summaries = [s for path in folder.glob(f"seed_*/{SUMMARY}") if (s := read_json(path)) is not None]
+    if not summaries:
+        return None
+    config = {key: value for key, value in flatten(tree) if key not in HOUSEKEEPING or key == "name"}
+    return Run(folder, config, sorted(summaries, key=lambda s: s.get("seed", 0)))
+
+
+def differing_keys(runs: Iterable[Run]) -> list[str]:
+    """Keys that two runs have with different values, in the configuration's order."""
+    values: dict[str, set[str]] = {}
+    for run in runs:
+        for key, value in run.config.items():
+            values.setdefault(key, set()).add(repr(value))
+    return [key for key, seen in values.items() if len(seen) > 1]

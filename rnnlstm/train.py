@@ -1,0 +1,154 @@
+"""Train recurrent networks on long-range tasks.
+
+    python -m rnnlstm.train [-m] [key=value …]
+
+Examples
+  python -m rnnlstm.train                                      first keyword recall with an LSTM
+  python -m rnnlstm.train task=adding model=rnn optimizer.lr=1e-3 seeds=4
+  python -m rnnlstm.train -m task=copy,adding,keyword model=rnn,lstm       a sweep: every combination
+  python -m rnnlstm.train -m model.backend=reference,torch     from scratch beside PyTorch's own
+
+Options
+  -m, --multirun       values separated by commas make a sweep
+  --cfg job            print the whole configuration, every key with its value, and stop
+  --config-dir DIR     a folder with YAML files of your own (task/, model/, experiment/, …)
+  --help               this text
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from rnnlstm.exits import DONE, INTERRUPTED, JOB_FAILED, TERMINATED, fail, guarded
+from rnnlstm.options import ConfigError, did_you_mean, show
+
+if TYPE_CHECKING:
+    from rnnlstm.jobs import Job
+    from rnnlstm.training.progress import Progress
+    from rnnlstm.training.run import Outcome
+
+FLAGS = ("-m", "--multirun", "--cfg", "-c", "--config-dir", "-cd", "--help", "-h")
+
+
+@dataclass
+class Request:
+    """A command line, taken apart."""
+
+    overrides: list[str] = field(default_factory=list)
+    sweep: bool = False
+    show_config: bool = False
+    help: bool = False
+    config_dir: str | None = None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    return guarded(lambda: _main(sys.argv[1:] if arguments is None else arguments))
+
+
+def parse(arguments: Sequence[str]) -> Request:
+    """Raises: ConfigError for a flag that is not on the short list: Hydra has some that run code."""
+    request = Request()
+    rest = iter(arguments)
+    for argument in rest:
+        flag, _, attached = argument.partition("=")
+        if argument in ("-m", "--multirun"):
+            request.sweep = True
+        elif argument in ("-h", "--help"):
+            request.help = True
+        elif flag in ("--cfg", "-c"):
+            what = attached or next(rest, "")
+            if what != "job":
+                raise ConfigError(f"{flag} {show(what)}: only --cfg job is known")
+            request.show_config = True
+        elif flag in ("--config-dir", "-cd"):
+            request.config_dir = attached or next(rest, "")
+        elif argument.startswith("-"):
+            raise ConfigError(f"unknown option {show(argument)}{did_you_mean(flag, FLAGS)}; see --help")
+        else:
+            request.overrides.append(argument)
+    return request
+
+
+def _main(arguments: Sequence[str]) -> int:
+    request = parse(arguments)
+    if request.help:
+        print(_help())
+        return DONE
+    if request.show_config:
+        import yaml
+
+        from rnnlstm.jobs import compose_tree
+
+        print(yaml.safe_dump(compose_tree(request.overrides, request.config_dir), sort_keys=False), end="")
+        return DONE
+
+    from rnnlstm.jobs import compose_jobs, train_jobs
+
+    jobs = compose_jobs(request.overrides, request.sweep, request.config_dir)
+    report = _Report(len(jobs))
+    train_jobs(jobs, report.progress, report.started, report.ended)
+    return report.code
+
+
+class _Report:
+    """What the terminal shows of the jobs, and the exit code they add up to."""
+
+    def __init__(self, jobs: int) -> None:
+        from rich.console import Console
+
+        self.jobs, self.code = jobs, DONE
+        self.console = Console(highlight=False, soft_wrap=True)
+
+    def started(self, number: int, job: Job) -> None:
+        count = f"[{number + 1}/{self.jobs}] " if self.jobs > 1 else ""
+        self.console.print(f"{count}{os.fspath(job.folder)}", markup=False)
+
+    def progress(self, number: int, job: Job) -> Progress:
+        from rnnlstm.training.progress import LiveProgress, Progress
+
+        if not self.console.is_terminal:
+            return Progress()
+        return LiveProgress(self.console, job.config.task["name"], job.config.train.steps)
+
+    def ended(self, number: int, job: Job, outcome: Outcome | Exception) -> None:
+        if isinstance(outcome, Exception):
+            self.code = fail(f"{job.folder}: {type(outcome).__name__}: {outcome}", JOB_FAILED)
+            return
+        for summary in outcome.summaries:
+            self.console.print(f"  {_line(summary)}", markup=False)
+        if outcome.stopped_by is not None:
+            self.code = TERMINATED if outcome.stopped_by.name == "SIGTERM" else INTERRUPTED
+            print(f"stopped by {outcome.stopped_by.name}; what was reached is saved", file=sys.stderr)
+
+
+def _line(s: dict[str, Any]) -> str:
+    """One replica's end, in a line."""
+    if s["status"] == "diverged":
+        end = f"diverged: {s['reason']}"
+    elif s["solved"]:
+        end = f"solved at step {s['steps_to_solve']:,}"
+    else:
+        end = f"{s['status']}, not solved in {s['steps']:,} steps"
+    parts = [f"seed {s['seed']}", end]
+    if s["metric"] is not None:
+        parts += [f"{s['metric_name']} {s['metric']:.4g}", f"loss {s['loss']:.4g} (baseline {s['baseline']:.4g})"]
+    parts.append(f"clipped {s['clip_rate']:.0%}")
+    if s["steps_per_second"]:
+        parts.append(f"{s['steps_per_second']:.1f} steps/s")
+    return "   ".join(parts)
+
+
+def _help() -> str:
+    """The text above and every key with its meaning, without importing torch."""
+    from rnnlstm.help import keys
+
+    return f"{(__doc__ or '').strip()}\n\n{keys()}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,129 @@
+"""From a checked configuration to the things that are trained: task, cell, network.
+
+Every mistake that can be found without training is found here, so that a sweep is refused as a whole
+before its first job starts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from rnnlstm.cells import CELLS, Cell, make_cell
+from rnnlstm.models import Network
+from rnnlstm.options import ConfigError, OptionError, did_you_mean
+from rnnlstm.random_stream import RandomStream
+from rnnlstm.recurrence import choose_backend
+from rnnlstm.schema import Config, NetworkOptions
+from rnnlstm.tasks import TASKS, Task, make_task
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a configuration asks for. `variations` are further tasks to evaluate on, by the prefix of their tags."""
+
+    config: Config
+    task: Task
+    cell: Cell
+    backend: str
+    device: torch.device
+    dtype: torch.dtype
+    variations: Mapping[str, Task]
+
+    def network(self, seed: int) -> Network:
+        """The network of the replica with this seed, freshly initialised: a pure function of both."""
+        options = self.config.network
+        return Network(
+            self.cell,
+            num_tokens=self.task.num_tokens,
+            input_size=self.task.input_size,
+            output_size=self.task.output_size,
+            hidden_size=options.hidden_size,
+            num_layers=options.num_layers,
+            embedding_size=options.embedding_size,
+            max_lag=self.task.sequence_length,
+            backend=self.backend,
+            generator=RandomStream(seed, "init").torch_generator(),
+            dtype=self.dtype,
+        )
+
+    @cached_property
+    def parameters_each(self) -> int:
+        """Number of trained numbers in one replica."""
+        return sum(weight.numel() for weight in self.network(self.config.seed).parameters())
+
+
+def make_plan(config: Config) -> Plan:
+    """Raises: ConfigError, one line that names key, value and rule."""
+    task_name, task_options = _split(config.task)
+    cell_name, cell_options = _split(config.cell)
+    with _named_under("task"):
+        _require_all(task_options, TASKS[task_name], "task")
+        task = make_task(task_name, **task_options)
+    with _named_under("model"):
+        network_keys = [field.name for field in dataclasses.fields(NetworkOptions)]
+        _require_all(cell_options, CELLS[cell_name], "model", network_keys)
+        cell = make_cell(cell_name, **cell_options)
+        backend = choose_backend(cell, config.network.backend)
+    return Plan(
+        config=config,
+        task=task,
+        cell=cell,
+        backend=backend,
+        device=_device(config.device),
+        dtype=getattr(torch, config.dtype),
+        variations=_variations(config, task),
+    )
+
+
+def _split(section: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    return section["name"], {key: value for key, value in section.items() if key != "name"}
+
+
+def _require_all(options: Mapping[str, Any], cls: type, section: str, also: list[str] | None = None) -> None:
+    """Every option of `cls`, and no other: a removed key would quietly fall back to a default."""
+    known = [field.name for field in dataclasses.fields(cls)]
+    for key in options:
+        if key not in known:
+            raise ConfigError(f"unknown key {section}.{key}{did_you_mean(key, [*known, *(also or [])])}")
+    for key in known:
+        if key not in options:
+            raise ConfigError(f"missing key {section}.{key}: keys can be changed, not removed")
+
+
+@contextmanager
+def _named_under(section: str) -> Iterator[None]:
+    try:
+        yield
+    except OptionError as error:
+        raise error if error.key == section else error.under(section) from None
+
+
+def _variations(config: Config, task: Task) -> dict[str, Task]:
+    tasks: dict[str, Task] = {}
+    for key, prefix, values in (
+        ("length", "eval_T", config.eval.lengths),
+        ("decoys", "eval_decoys", config.eval.decoys),
+    ):
+        for value in values:
+            try:
+                tasks[f"{prefix}{value:g}"] = task.vary(**{key: value})
+            except ConfigError as error:
+                name = "lengths" if key == "length" else key
+                raise ConfigError(f"eval.{name}={list(values)}: {error}") from None
+    return tasks
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise OptionError("device", name, f"this machine shows PyTorch {torch.cuda.device_count()} CUDA devices")
+    return device

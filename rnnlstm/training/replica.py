@@ -1,0 +1,105 @@
+"""One replica's progress as it trains, and its record on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rnnlstm.record.quantiles import Subsample
+from rnnlstm.record.seed_record import SeedRecord
+from rnnlstm.training.clip import ClipEvent
+from rnnlstm.training.plan import Plan
+
+#: Fields of a ClipEvent that make a line of clip_events.jsonl.
+CLIP_FIELDS = (
+    "step",
+    "kind",
+    "threshold",
+    "norm_before",
+    "norm_after",
+    "coefficient",
+    "clipped_share",
+    "largest_parameter",
+)
+
+
+class Replica:
+    """Counts, scores and status of the replica with this seed; `record` is where they are written."""
+
+    def __init__(self, plan: Plan, seed: int, folder: Path, parameters: int) -> None:
+        self.plan, self.seed, self.parameters = plan, seed, parameters
+        self.record = SeedRecord(folder)
+        self.status = "running"  # running, done, diverged, failed or interrupted
+        self.reason: str | None = None  # why it diverged or failed
+        self.updates = self.fired = 0
+        self.norms = Subsample()
+        self.steps_to_solve: int | None = None
+        self.scores: dict[str, float] = {}  # the latest evaluation
+        self.speed: float | None = None
+        self.write_summary()
+
+    @property
+    def running(self) -> bool:
+        return self.status == "running"
+
+    @property
+    def clip_rate(self) -> float:
+        return self.fired / self.updates if self.updates else 0.0
+
+    def updated(self, clip: ClipEvent) -> None:
+        """Count one update and its clipping."""
+        self.updates += 1
+        self.norms.add(clip.norm_before)
+        if clip.fired:
+            self.fired += 1
+            self.record.clip_event({name: getattr(clip, name) for name in CLIP_FIELDS})
+
+    def training_values(self, loss: float, metrics: Mapping[str, float], clip: ClipEvent) -> dict[str, float]:
+        """What is logged of an update, by tag."""
+        values = {"train/loss": loss, **{f"train/{name}": value for name, value in metrics.items()}}
+        values |= {"grad/norm_before_clip": clip.norm_before, "grad/norm_after_clip": clip.norm_after}
+        values |= {"clip/fired": float(clip.fired), "clip/rate": self.clip_rate}
+        if clip.coefficient is not None:
+            values["clip/coefficient"] = clip.coefficient
+        if clip.clipped_share is not None:
+            values["clip/clipped_share"] = clip.clipped_share
+        if self.plan.config.probe.name != "off":
+            values |= {f"grad_param/{name}": norm for name, norm in clip.norms.items()}
+        return values
+
+    def evaluated(self, step: int, scores: dict[str, float]) -> None:
+        """Take in an evaluation at the training length."""
+        self.scores = scores
+        if self.steps_to_solve is None and self.plan.task.solved(scores):
+            self.steps_to_solve = step
+
+    def finish(self, status: str, reason: str | None = None) -> None:
+        self.status, self.reason = status, reason
+        self.write_summary()
+        self.record.close()
+
+    def summary(self) -> dict[str, Any]:
+        """The fields of summary.json."""
+        task = self.plan.task
+        median = self.norms.quantiles([0.5])
+        return {
+            "status": self.status,
+            "reason": self.reason,
+            "seed": self.seed,
+            "steps": self.updates,
+            "solved": self.steps_to_solve is not None,
+            "steps_to_solve": self.steps_to_solve,
+            "metric_name": task.metric_name,
+            "metric": self.scores.get(task.metric_name),
+            "loss": self.scores.get("loss"),
+            "baseline": task.baseline,
+            "parameters": self.parameters,
+            "clip_rate": self.clip_rate,
+            "median_norm_before_clip": median[0] if median else None,
+            "steps_per_second": self.speed,
+            "backend": self.plan.backend,
+        }
+
+    def write_summary(self) -> None:
+        self.record.summary(self.summary())
