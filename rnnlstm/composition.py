@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -21,6 +22,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rnnlstm.options import ConfigError, OptionError, did_you_mean, show
+from rnnlstm.schema import unknown_key
 
 #: Most jobs of one sweep.
 MOST_JOBS = 10_000
@@ -83,6 +85,11 @@ class Composer:
             raise ConfigError(f"the sweep has {count:,} jobs or more; at most {MOST_JOBS:,} are taken")
         return [list(job) for job in itertools.product(*choices)]
 
+    @staticmethod
+    def offer(group: str, name: str, options: Mapping[str, Any]) -> None:
+        """Make `<group>=<name>` a choice with these keys: for a user's own class, which has no YAML file."""
+        ConfigStore.instance().store(group=group, name=name, node={"name": name, **options}, provider="rnnlstm")
+
     def defaults_of(self, tree: Mapping[str, Any]) -> Tree:
         """The default configuration with the same task, model, optimiser, clipping and probe as `tree`."""
         groups = ("task", "model", "optimizer", "clip", "probe")
@@ -93,9 +100,11 @@ class Composer:
         parsed = []
         for text in overrides:
             try:
-                parsed.append(parser.parse_override(text))
+                parsed += parser.parse_overrides([text])
             except HydraException:
                 raise ConfigError(f"can't read {show(text)}: an override is written key=value") from None
+            if not parsed[-1].key_or_group:
+                raise ConfigError(f"can't read {show(text)}: an override is written key=value")
         return parsed
 
     def _check(self, override: Override) -> None:
@@ -103,8 +112,7 @@ class Composer:
         key = override.key_or_group
         if key.split(".")[0].split("/")[0] == "hydra":
             raise ConfigError(f"{show(override.input_line)}: Hydra's own keys are not open; see --help for what is")
-        loader = GlobalHydra.instance().config_loader()
-        names = loader.get_group_options(key) if "." not in key and key else []
+        names = self._choices(key) if key and "." not in key else []
         if not names or override.package is not None:
             return
         if override.is_delete():
@@ -118,8 +126,13 @@ class Composer:
                 shown = f"must be one of {', '.join(names)}{did_you_mean(str(value), names)}"
                 raise OptionError(key, value, shown)
 
+    def _choices(self, group: str) -> list[str]:
+        """The names in a group, the user's own folder included; none if there is no such group."""
+        loader = GlobalHydra.instance().config_loader()
+        return loader.get_group_options(group, config_name="train", overrides=self.search)
+
     def _compose(self, overrides: Sequence[str]) -> Tree:
-        with _one_line():
+        with _one_line(overrides):
             config = compose("train", overrides=[*self.search, *overrides])
             tree = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
         assert isinstance(tree, dict)
@@ -134,7 +147,7 @@ def _value_text(override: Override) -> str:
 
 
 @contextmanager
-def _one_line() -> Iterator[None]:
+def _one_line(overrides: Sequence[str] = ()) -> Iterator[None]:
     """Hydra's and OmegaConf's objections as one line each."""
     try:
         yield
@@ -147,7 +160,8 @@ def _one_line() -> Iterator[None]:
         first_line = str(error).strip().splitlines()[0].rstrip(".")
         if key and "Could not override" in first_line:
             known = [str(k) for k in parent] if parent is not None and OmegaConf.is_dict(parent) else []
-            raise ConfigError(f"unknown key {key}{did_you_mean(key.split('.')[-1], known)}") from None
+            value = next((text.partition("=")[2] for text in overrides if text.partition("=")[0] == key), "")
+            raise unknown_key(key, value, known) from None
         raise ConfigError(f"{key}: {first_line}" if key and key not in first_line else first_line) from None
     except (RecursionError, UnicodeError, OSError, ValueError) as error:  # circular or unreadable YAML
         if isinstance(error, ConfigError):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from rnnlstm.composition import Composer, Tree
 from rnnlstm.options import ConfigError, OptionError
+from rnnlstm.plugins import import_plugins
 from rnnlstm.record.naming import run_folder, seed_folder
 from rnnlstm.schema import Config, read_config
 
@@ -33,10 +34,13 @@ def compose_jobs(overrides: Sequence[str], sweep: bool = False, config_dir: str 
     Raises: ConfigError for a mistake in any of them; nothing has been written by then.
     """
     with Composer(config_dir).active() as composer:
+        plugins = _import_plugins(composer, overrides)
         jobs = []
         for assignment in composer.sweep(overrides) if sweep else [list(overrides)]:
             tree = composer.compose(assignment)
             config = read_config(tree)
+            if config.plugins != plugins:
+                raise OptionError("plugins", config.plugins, "is taken from the command line only")
             jobs.append(Job(config, run_folder(tree, composer.defaults_of(tree))))
     _refuse_clashes(jobs)
     return jobs
@@ -45,9 +49,20 @@ def compose_jobs(overrides: Sequence[str], sweep: bool = False, config_dir: str 
 def compose_tree(overrides: Sequence[str], config_dir: str | None = None) -> Tree:
     """One composed configuration, for printing."""
     with Composer(config_dir).active() as composer:
+        _import_plugins(composer, overrides)
         tree = composer.compose(overrides)
         read_config(tree)
     return tree
+
+
+def _import_plugins(composer: Composer, overrides: Sequence[str]) -> list[str]:
+    """Import the modules that the command line itself names, before their classes can be chosen."""
+    named = [override.value() for override in composer.parse(overrides) if override.key_or_group == "plugins"]
+    modules = named[-1] if named else []
+    if not isinstance(modules, list) or not all(isinstance(name, str) for name in modules):
+        raise OptionError("plugins", str(modules), "must be a list of modules: [my_module]")
+    import_plugins(modules)
+    return modules
 
 
 def train_jobs(

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from rnnlstm.options import ConfigError, OptionError, check_options, did_you_mean, option, show
+from rnnlstm.options import ConfigError, OptionError, check_options, did_you_mean, option
 
 Section = TypeVar("Section")
 
@@ -51,6 +51,10 @@ class SGDOptions(OptimizerOptions):
 class ClipOptions:
     name: str = option("norm", "what is limited", choices=("norm", "value", "none"))
     threshold: float | None = option(1.0, "limit of the norm, or of each entry", above=0)
+
+    def __post_init__(self) -> None:
+        if self.threshold is None and self.name != "none":
+            raise OptionError("threshold", None, f"clip={self.name} needs one; clip=none does without")
 
 
 @dataclass(frozen=True)
@@ -177,6 +181,11 @@ def _value(field: dataclasses.Field[Any], value: Any) -> Any:
     return value
 
 
+def unknown_key(key: str, value: Any, known: Iterable[str]) -> OptionError:
+    """The error for a key that nothing has; `known` are its possible neighbours."""
+    return OptionError(key, value, f"unknown key{did_you_mean(key.rpartition('.')[2], known)}")
+
+
 def _require_keys(tree: Mapping[str, Any], known: list[str], prefix: str = "") -> None:
     """Every known key, and no other.
 
@@ -184,7 +193,7 @@ def _require_keys(tree: Mapping[str, Any], known: list[str], prefix: str = "") -
     """
     for key in tree:
         if key not in known:
-            raise ConfigError(f"unknown key {prefix}{show(key)}{did_you_mean(str(key), known)}")
+            raise unknown_key(f"{prefix}{key}", tree[key], known)
     for key in known:
         if key not in tree:
             raise ConfigError(f"missing key {prefix}{key}: keys can be changed, not removed")

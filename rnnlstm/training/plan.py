@@ -17,10 +17,10 @@ import torch
 
 from rnnlstm.cells import CELLS, Cell, make_cell
 from rnnlstm.models import Network
-from rnnlstm.options import ConfigError, OptionError, did_you_mean
+from rnnlstm.options import ConfigError, OptionError
 from rnnlstm.random_stream import RandomStream
 from rnnlstm.recurrence import choose_backend
-from rnnlstm.schema import Config, NetworkOptions
+from rnnlstm.schema import Config, NetworkOptions, unknown_key
 from rnnlstm.tasks import TASKS, Task, make_task
 
 
@@ -91,7 +91,7 @@ def _require_all(options: Mapping[str, Any], cls: type, section: str, also: list
     known = [field.name for field in dataclasses.fields(cls)]
     for key in options:
         if key not in known:
-            raise ConfigError(f"unknown key {section}.{key}{did_you_mean(key, [*known, *(also or [])])}")
+            raise unknown_key(f"{section}.{key}", options[key], [*known, *(also or [])])
     for key in known:
         if key not in options:
             raise ConfigError(f"missing key {section}.{key}: keys can be changed, not removed")
@@ -102,7 +102,9 @@ def _named_under(section: str) -> Iterator[None]:
     try:
         yield
     except OptionError as error:
-        raise error if error.key == section else error.under(section) from None
+        raise (
+            error if error.key == section or error.key.startswith(f"{section}.") else error.under(section)
+        ) from None
 
 
 def _variations(config: Config, task: Task) -> dict[str, Task]:

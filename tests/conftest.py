@@ -1,0 +1,32 @@
+"""What the tests share: few threads, and short ways to a composed plan and a finished run."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from rnnlstm.jobs import compose_jobs
+from rnnlstm.training.plan import Plan, make_plan
+from rnnlstm.training.progress import Progress
+from rnnlstm.training.run import Outcome, train_run
+
+torch.set_num_threads(1)
+
+SMALL = ("task.length=12", "model.hidden_size=8", "model.embedding_size=4", "train.batch_size=5", "eval.samples=20")
+
+
+def plan_for(*overrides: str) -> Plan:
+    (job,) = compose_jobs(overrides)
+    return make_plan(job.config)
+
+
+@pytest.fixture
+def train(tmp_path):
+    """`train("task=copy", …)` trains a small network under `tmp_path` and returns the run's outcome."""
+
+    def start(*overrides: str, progress: Progress | None = None) -> Outcome:
+        arguments = [*SMALL, f"runs_root={tmp_path}", *overrides]
+        (job,) = compose_jobs(arguments)
+        return train_run(make_plan(job.config), job.folder, progress or Progress())
+
+    return start

@@ -1,0 +1,78 @@
+"""The shape of the project: imports between modules go one way, and the top level holds what it should."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "rnnlstm"
+
+#: Rooms from the ground up: a module may import from its own room and from rooms below it.
+ROOMS = (
+    {"options", "exits"},
+    {"schema", "batch", "random_stream", "registry"},
+    {"composition"},
+    {"cells", "tasks", "record"},
+    {"recurrence"},
+    {"models"},
+    {"probes"},
+    {"training", "reporting"},
+    {"plugins", "help"},
+    {"jobs"},
+    {"python_api"},
+    {"train", "compare"},
+)
+LEVEL = {name: level for level, names in enumerate(ROOMS) for name in names}
+#: Of one level, but strangers to each other.
+STRANGERS = [{"cells", "tasks", "record"}, {"training", "reporting"}]
+#: Outside packages that only some modules may import.
+ONLY = {
+    "hydra": {"composition"},
+    "omegaconf": {"composition"},
+    "tensorboard": {"record.tensorboard"},
+    "matplotlib": {"reporting.figures"},
+}
+
+
+def modules():
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+        if name != "__init__":
+            yield pytest.param(name, path, id=name)
+
+
+def imports(path: Path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            yield node.module
+
+
+@pytest.mark.parametrize(("name", "path"), list(modules()))
+def test_imports_go_one_way(name, path):
+    room = name.split(".")[0]
+    for target in imports(path):
+        outside, _, inside = target.partition(".")
+        if outside in ONLY:
+            assert name in ONLY[outside], f"{name} imports {outside}"
+        if outside == "rnnlstm" and inside:
+            other = inside.split(".")[0]
+            assert LEVEL[other] <= LEVEL[room], f"{name} imports {inside}"
+            for group in STRANGERS:
+                assert not ({room, other} <= group and room != other), f"{name} imports {inside}"
+
+
+def test_the_top_level_holds_what_it_should():
+    names = {path.name for path in ROOT.iterdir()}
+    assert {"configs", "rnnlstm", "scripts", "tests", "pyproject.toml", "README.md"} <= names
+
+
+def test_most_files_are_short():
+    lengths = {path: len(path.read_text().splitlines()) for path in PACKAGE.rglob("*.py")}
+    assert sum(length > 200 for length in lengths.values()) <= len(lengths) // 20
+    assert max(lengths.values()) <= 300

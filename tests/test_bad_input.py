@@ -1,0 +1,102 @@
+"""Bad input: one line that names key, value and rule, exit code 2, and nothing on disk."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from rnnlstm.train import main
+
+#: A command line, and words its one line must hold.
+CASES = [
+    (["model.hiden_size=3"], ["model.hiden_size=3", "unknown key", "hidden_size"]),
+    (["+model.hiden=3"], ["model.hiden=3", "unknown key"]),
+    (["++optimizer.rate=3"], ["optimizer.rate=3", "unknown key"]),
+    (["foo=1"], ["foo=1", "unknown key"]),
+    (["~optimizer.lr"], ["optimizer.lr", "not removed"]),
+    (["~model.init"], ["model.init", "not removed"]),
+    (["~task"], ["task", "not removed"]),
+    (["model=lstn"], ["model=lstn", "lstm, rnn", "did you mean lstm?"]),
+    (["optimizer=adm"], ["optimizer=adm", "did you mean adam?"]),
+    (["model=rnn,lstm"], ["model=rnn,lstm", "-m"]),
+    (["task=null"], ["task=null", "must be one of"]),
+    (["train.steps=abc"], ["train.steps=abc", "whole number"]),
+    (["train.steps=0"], ["train.steps=0", "at least 1"]),
+    (["train.steps=1.5"], ["train.steps=1.5", "whole number"]),
+    (["train.steps=1e99"], ["train.steps=1e+99", "whole number"]),
+    (["optimizer.lr=nan"], ["optimizer.lr=nan", "finite"]),
+    (["optimizer.lr=inf"], ["optimizer.lr=inf", "finite"]),
+    (["optimizer.lr=0"], ["optimizer.lr=0", "above 0"]),
+    (["clip.threshold=-1"], ["clip.threshold=-1", "above 0"]),
+    (["clip.threshold=null"], ["clip.threshold=null", "needs one"]),
+    (["task.length=1"], ["task.length=1", "at least 2"]),
+    (["task=copy", "task.decoys=0.1"], ["task.decoys=0.1", "unknown key"]),
+    (["task.decoys=1.5"], ["task.decoys=1.5", "at most 1"]),
+    (["task.keyword_window=100"], ["length=100", "at least 101"]),
+    (["task.filler=/nowhere.txt"], ["task.filler=/nowhere.txt", "can't be read"]),
+    (["task.filler=/"], ["task.filler=/", "can't be read"]),
+    (["model.hidden_size=["], ["model.hidden_size=[", "key=value"]),
+    (["model.hidden_size=1000000"], ["model.hidden_size=1000000", "at most"]),
+    (["model.hidden_size=${model.hidden_size}"], ["model.hidden_size", "ecursive"]),
+    (["model.hidden_size=${nowhere}"], ["model.hidden_size", "nowhere"]),
+    (["model.init=chron"], ["model.init=chron", "did you mean chrono?"]),
+    (["model.backend=torhc"], ["model.backend=torhc", "reference, torch"]),
+    (["model=rnn", "model.nonlinearity=sigmoid", "model.backend=torch"], ["model.backend=torch", "sigmoid"]),
+    (["seed=-1"], ["seed=-1", "at least 0"]),
+    (["seeds=0"], ["seeds=0", "at least 1"]),
+    (["seeds=true"], ["seeds=true", "whole number"]),
+    (["name=../../x"], ["name=../../x", "letters"]),
+    ([f"name={'a' * 300}"], ["name=aaa", "up to 60"]),
+    (["runs_root="], ["runs_root", "folder"]),
+    (["runs_root=/dev/null"], ["runs_root=/dev/null", "not a folder"]),
+    (["device=tpu"], ["device=tpu", "must be"]),
+    (["device=cuda:99"], ["device=cuda:99", "CUDA"]),
+    (["dtype=float16"], ["dtype=float16", "float32"]),
+    (["eval.lengths=5"], ["eval.lengths=5", "list"]),
+    (["eval.lengths=[1]"], ["eval.lengths=[1]", "at least 2"]),
+    (["task=adding", "eval.decoys=[0.1]"], ["eval.decoys=[0.1]", "no option decoys"]),
+    (["train=3"], ["train=3", "section"]),
+    (["key"], ["key", "key=value"]),
+    (["=3"], ["=3", "key=value"]),
+    (["-m", "model=rnn,rnn"], ["two jobs", "same run"]),
+    (["-m", "train.steps=1,0"], ["train.steps=0", "at least 1"]),
+    (["-m", "model=rnn,lstn"], ["model=lstn", "did you mean lstm?"]),
+    (["-m", "seed=range(1,100000000)"], ["sweep", "jobs"]),
+    (["plugins=[nowhere_at_all]"], ["plugins=nowhere_at_all", "can't be imported"]),
+    (["plugins=nowhere"], ["plugins=nowhere", "list"]),
+    (["hydra.run.dir=/tmp"], ["hydra.run.dir=/tmp", "Hydra"]),
+    (["hydra.callbacks.x._target_=os.system"], ["hydra.callbacks", "Hydra"]),
+    (["--experimental-rerun", "x"], ["--experimental-rerun"]),
+    (["--cfg", "hydra"], ["--cfg hydra"]),
+    (["--config-dir", "/nowhere/at/all"], ["--config-dir", "/nowhere/at/all"]),
+]
+#: Those that are tried as a command, too, by their number in `CASES`.
+AS_A_COMMAND = range(0, len(CASES), 2)
+
+
+@pytest.mark.parametrize(("arguments", "words"), CASES, ids=[" ".join(case[0])[:50] for case in CASES])
+def test_one_line_exit_2_and_nothing_on_disk(arguments, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    check(capsys.readouterr().err, words, tmp_path)
+
+
+@pytest.mark.parametrize("number", AS_A_COMMAND)
+def test_the_same_from_the_shell(number, tmp_path):
+    arguments, words = CASES[number]
+    line = [sys.executable, "-m", "rnnlstm.train", *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=60, env=environment)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    check(done.stderr, words, tmp_path)
+
+
+def check(message: str, words: list[str], folder):
+    (line,) = message.splitlines()
+    for word in words:
+        assert word in line
+    assert list(folder.iterdir()) == []

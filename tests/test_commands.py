@@ -1,0 +1,126 @@
+"""The commands as a user types them, in processes of their own."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import SMALL
+
+from rnnlstm.reporting.table import COLUMNS
+from rnnlstm.train import main
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+
+
+def command(module: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-m", f"rnnlstm.{module}", *arguments]
+    return subprocess.run(line, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize("arguments", [["train", "--help"], ["train", "--cfg", "job"], ["compare", "--help"]])
+def test_help_and_configuration_need_no_torch(arguments):
+    module, *rest = arguments
+    code = (
+        f"import sys, rnnlstm.{module} as m\n"
+        f"try: code = m.main({rest!r})\nexcept SystemExit as e: code = e.code\n"
+        "heavy = {'torch', 'tensorboard', 'matplotlib'} & set(sys.modules)\n"
+        "sys.exit(f'imports {heavy}' if heavy else code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "rnnlstm" in done.stdout or "task:" in done.stdout
+
+
+def test_importing_the_package_is_light():
+    code = "import sys, rnnlstm; assert 'torch' not in sys.modules; rnnlstm.LSTM; assert 'torch' in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_a_sweep_then_a_comparison(tmp_path):
+    sweep = ["-m", "task=adding,keyword", "model=rnn,lstm", "clip.threshold=0.5", "seeds=2", "train.steps=3"]
+    small = [option for option in SMALL if "embedding" not in option]
+    done = command("train", *sweep, *small, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    folders = [line for line in done.stdout.splitlines() if line.startswith("[")]
+    assert len(folders) == 4
+    again = command("train", *sweep, *small, cwd=tmp_path)
+    assert again.returncode == 2
+    assert "holds results already" in again.stderr
+
+    done = command("compare", "runs", "--csv", "table.csv", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "accuracy" in done.stdout
+    with (tmp_path / "table.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0])[: len(COLUMNS)] == list(COLUMNS)
+    assert {(row["task"], row["model"], row["seeds"]) for row in rows} == {
+        (task, model, "2") for task in ("adding", "keyword") for model in ("rnn", "lstm")
+    }
+    for row in rows:
+        assert float(row["metric_low"]) <= float(row["metric"]) <= float(row["metric_high"])
+        assert row["hidden_size"] == "8"
+        assert row["backend"] == "reference"
+
+
+def test_backends_side_by_side_have_equal_losses(tmp_path):
+    sweep = ["-m", "model.backend=reference,torch", "dtype=float64", "train.steps=5", "log.every=1"]
+    assert command("train", *sweep, *SMALL, cwd=tmp_path).returncode == 0
+    losses = []
+    for path in sorted(tmp_path.glob("runs/*/*/seed_0/metrics.jsonl")):
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        losses.append([line["train/loss"] for line in lines if "train/loss" in line])
+    assert len(losses) == 2
+    assert losses[0] == pytest.approx(losses[1], rel=1e-12)
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_run_after_saving(tmp_path, sent, code):
+    line = [sys.executable, "-m", "rnnlstm.train", *SMALL, "train.steps=1000000", "train.stop_when_solved=false"]
+    process = subprocess.Popen(line, cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not any(path.stat().st_size > 2000 for path in tmp_path.glob("runs/*/*/seed_0/metrics.jsonl")):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(sent)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert b"Traceback" not in errors
+    (summary,) = (json.loads(path.read_text()) for path in tmp_path.glob("runs/*/*/seed_0/summary.json"))
+    assert summary["status"] == "interrupted"
+    assert summary["steps"] > 0
+    assert list(tmp_path.glob("runs/*/*/seed_0/weights.pt"))
+
+
+@pytest.mark.parametrize("arguments", [[], ["nowhere"], ["."], ["--what"]])
+def test_compare_without_runs(tmp_path, arguments):
+    done = command("compare", *arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_failing_job_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
+    import rnnlstm.training.run as run
+
+    real = run.Trainer
+
+    def failing(plan, seeds):
+        if plan.task.name == "adding":
+            raise ArithmeticError("made to fail")
+        return real(plan, seeds)
+
+    monkeypatch.setattr(run, "Trainer", failing)
+    small = [option for option in SMALL if "embedding" not in option]
+    code = main(["-m", "task=adding,copy", *small, "train.steps=2", f"runs_root={tmp_path}"])
+    assert code == 1
+    assert "made to fail" in capsys.readouterr().err
+    assert len(list(tmp_path.glob("copy_T12/*/seed_0/summary.json"))) == 1

@@ -1,0 +1,82 @@
+"""Every YAML in configs/ composes, validates and trains three steps."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import yaml
+from conftest import SMALL
+
+from rnnlstm.cells import CELLS
+from rnnlstm.composition import config_folder
+from rnnlstm.jobs import compose_jobs, compose_tree
+from rnnlstm.schema import OPTIMIZERS, SECTIONS, Config, NetworkOptions
+from rnnlstm.tasks import TASKS
+from rnnlstm.training.plan import make_plan
+from rnnlstm.training.progress import Progress
+from rnnlstm.training.run import train_run
+
+CHOICES = [
+    path.relative_to(config_folder()).with_suffix("").as_posix()
+    for path in sorted(config_folder().rglob("*.yaml"))
+    if path.parent != config_folder()
+]
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_choice_trains(choice, tmp_path):
+    group, _, name = choice.partition("/")
+    overrides = [f"{group}={name}", *SMALL, "train.steps=3", f"runs_root={tmp_path}", "overwrite=true", "threads=1"]
+    (job,) = compose_jobs(overrides)
+    outcome = train_run(make_plan(job.config), job.folder, Progress())
+    assert {summary["status"] for summary in outcome.summaries} == {"done"}
+    assert {summary["steps"] for summary in outcome.summaries} == {3}
+
+
+def test_the_groups_are_the_registries():
+    for group, registry in (("task", TASKS), ("model", CELLS)):
+        assert sorted(path.stem for path in (config_folder() / group).glob("*.yaml")) == list(registry)
+
+
+@pytest.mark.parametrize(("group", "registry"), [("task", TASKS), ("model", CELLS)])
+def test_yaml_defaults_are_the_classes_defaults(group, registry):
+    for name in registry:
+        tree = yaml.safe_load((config_folder() / group / f"{name}.yaml").read_text())
+        fields = [
+            *dataclasses.fields(registry[name]),
+            *(dataclasses.fields(NetworkOptions) if group == "model" else []),
+        ]
+        assert {key: value for key, value in tree.items() if key != "name"} == {f.name: f.default for f in fields}
+        assert tree["name"] == name
+
+
+def test_composed_defaults_are_the_schemas_defaults():
+    tree = compose_tree([])
+    for section, cls in SECTIONS.items():
+        for field in dataclasses.fields(cls):
+            default = field.default if field.default is not dataclasses.MISSING else field.default_factory()
+            assert tree[section][field.name] == default, (section, field.name)
+    for field in dataclasses.fields(Config):
+        if field.metadata and field.name in tree:
+            default = field.default if field.default is not dataclasses.MISSING else field.default_factory()
+            assert tree[field.name] == default
+    for name, cls in OPTIMIZERS.items():
+        section = compose_tree([f"optimizer={name}"])["optimizer"]
+        assert section == {field.name: field.default for field in dataclasses.fields(cls)} | {"name": name}
+
+
+def test_a_folder_of_the_users_own_configs(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "tiny.yaml").write_text("defaults: [lstm]\nhidden_size: 3\n")
+    (job,) = compose_jobs(["model=tiny"], config_dir=str(tmp_path))
+    assert job.config.network.hidden_size == 3
+    assert "lstm_hidden_size-3" in job.folder.name
+
+
+def test_a_sweep_is_every_combination():
+    jobs = compose_jobs(["task=copy,adding", "model=rnn,lstm", "seed=range(0,2)"], sweep=True)
+    assert len({(job.folder, job.config.seed) for job in jobs}) == 8
+    assert len({job.folder for job in jobs}) == 4
+    chosen = [job.config.task["name"] for job in compose_jobs(["task=glob(*)"], sweep=True)]
+    assert chosen == list(TASKS)
