@@ -86,4 +86,4 @@ def _text(value: Any) -> str:
     if isinstance(value, list):
         return ",".join(_text(entry) for entry in value) or "none"
     text = f"{value:g}" if isinstance(value, float) else show(value)
-    return re.sub(r"[^A-Za-z0-9.,+-]+", "~", text.rpartition("/")[2])[:40]
+    return re.sub(r"[^A-Za-z0-9.,+_-]+", "~", text.rpartition("/")[2])[:40]
