@@ -34,7 +34,11 @@ class Replicas:
         """inputs (R, T, B) or (R, T, B, I) → outputs (R, T, B, O), replica by replica."""
         if self.maps:
             return vmap(self._call)(self.parameters, inputs)
-        return torch.stack([self._call(self.weights(r), inputs[r]) for r in range(self.count)])
+        return torch.stack([self.one(r, inputs[r]) for r in range(self.count)])
+
+    def one(self, replica: int, inputs: Tensor) -> Tensor:
+        """One replica's outputs (T, B, O) for inputs (T, B) or (T, B, I)."""
+        return self._call(self.weights(replica), inputs)
 
     def _call(self, weights: dict[str, Tensor], inputs: Tensor) -> Tensor:
         return functional_call(self.shell, weights, (inputs,))

@@ -114,14 +114,13 @@ class _Run:
     def _evaluate(self, step: int, lines: dict[int, dict[str, float]]) -> None:
         """Evaluate the running replicas, write their lines, and freeze those that have solved the task."""
         config, task = self.plan.config, self.plan.task
-        for prefix, variation in {"eval": task, **self.plan.variations}.items():
-            seeds = [replica.seed for replica in self.replicas]
-            scores = evaluate(self.trainer.model, variation, seeds, config.eval.samples)
-            for r, values in lines.items():
-                values |= {f"{prefix}/{name}": score for name, score in scores[r].items()}
+        for r, values in lines.items():
+            for prefix, variation in {"eval": task, **self.plan.variations}.items():
+                scores = evaluate(self.trainer.model, r, variation, self.replicas[r].seed, config.eval.samples)
+                values |= {f"{prefix}/{name}": score for name, score in scores.items()}
                 if prefix == "eval":
                     values["baseline/loss"] = task.baseline
-                    self.replicas[r].evaluated(step, scores[r])
+                    self.replicas[r].evaluated(step, scores)
         self._write(step, lines)
         for r in lines:
             replica = self.replicas[r]
