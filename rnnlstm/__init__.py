@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rnnlstm.cells import Cell, register_cell
     from rnnlstm.options import ConfigError, option
     from rnnlstm.python_api import run
-    from rnnlstm.recurrence import LSTM, RNN
+    from rnnlstm.recurrence import LSTM, RNN, record_gradients
     from rnnlstm.tasks import Task, make_task, register_task
     from rnnlstm.training.clip import ClipEvent, clip_gradients
 
@@ -28,6 +28,7 @@ _HOMES = {
     "clip_gradients": "rnnlstm.training.clip",
     "make_task": "rnnlstm.tasks",
     "option": "rnnlstm.options",
+    "record_gradients": "rnnlstm.recurrence",
     "register_cell": "rnnlstm.cells",
     "register_task": "rnnlstm.tasks",
     "run": "rnnlstm.python_api",
@@ -44,6 +45,7 @@ __all__ = [
     "clip_gradients",
     "make_task",
     "option",
+    "record_gradients",
     "register_cell",
     "register_task",
     "run",

@@ -2,5 +2,17 @@
 
 from rnnlstm.recurrence.backends import BACKENDS, can_vmap, choose_backend
 from rnnlstm.recurrence.modules import LSTM, RNN, Recurrence
+from rnnlstm.recurrence.trace import GradientRecord, Trace, record_gradients, traced
 
-__all__ = ["BACKENDS", "LSTM", "RNN", "Recurrence", "can_vmap", "choose_backend"]
+__all__ = [
+    "BACKENDS",
+    "LSTM",
+    "RNN",
+    "GradientRecord",
+    "Recurrence",
+    "Trace",
+    "can_vmap",
+    "choose_backend",
+    "record_gradients",
+    "traced",
+]

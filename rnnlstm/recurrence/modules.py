@@ -5,14 +5,22 @@ Dimensions: T time steps, B sequences, I input features, H hidden units, L layer
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rnnlstm.cells import Cell, State, make_cell
+from rnnlstm.cells import Cell, State, Weights, make_cell
 from rnnlstm.recurrence.backends import choose_backend, layer_function
+
+
+class LayerTrace(Protocol):
+    """What may watch a recurrence; see `trace.py`."""
+
+    def start(self) -> None: ...
+
+    def layer(self, cell: Cell, x: Tensor, state: State, w: Weights) -> tuple[Tensor, State]: ...
 
 
 class Recurrence(nn.Module):
@@ -55,6 +63,7 @@ class Recurrence(nn.Module):
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.bias, self.batch_first, self.dropout = bias, batch_first, dropout
         self.max_lag = max_lag
+        self.trace: LayerTrace | None = None  # computes the layers in place of the backend, and keeps what it sees
         for layer in range(num_layers):
             size = input_size if layer == 0 else hidden_size
             for name, shape in cell.parameter_shapes(size, hidden_size, bias).items():
@@ -82,6 +91,9 @@ class Recurrence(nn.Module):
         """
         x, state = self._checked(input, hx)
         layer_of = layer_function(self.backend)
+        if self.trace is not None:
+            self.trace.start()
+            layer_of = self.trace.layer
         last: list[State] = []
         for layer in range(self.num_layers):
             if layer > 0 and self.dropout:
