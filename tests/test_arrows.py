@@ -32,7 +32,8 @@ STRANGERS = [{"cells", "tasks", "record"}, {"training", "reporting"}]
 ONLY = {
     "hydra": {"composition"},
     "omegaconf": {"composition"},
-    "tensorboard": {"record.tensorboard"},
+    "tensorboard": {"record.tensorboard", "record.tensorboard_plugins"},
+    "PIL": {"record.heatmap"},
     "matplotlib": {"reporting.figures"},
 }
 

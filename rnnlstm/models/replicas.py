@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.func import functional_call, stack_module_state, vmap
 
 from rnnlstm.models.network import Network
-from rnnlstm.recurrence import can_vmap
+from rnnlstm.recurrence import Trace, can_vmap, traced
 
 
 class Replicas:
@@ -39,6 +39,12 @@ class Replicas:
     def one(self, replica: int, inputs: Tensor) -> Tensor:
         """One replica's outputs (T, B, O) for inputs (T, B) or (T, B, I)."""
         return self._call(self.weights(replica), inputs)
+
+    def watched(self, replica: int, inputs: Tensor, trace: Trace) -> Tensor:
+        """One replica's outputs, with `trace` looking into its recurrence. Gradients reach the trace, no weight."""
+        weights = {name: weight.detach() for name, weight in self.weights(replica).items()}
+        with torch.enable_grad(), traced(self.shell.recurrence, trace):
+            return self._call(weights, inputs)
 
     def _call(self, weights: dict[str, Tensor], inputs: Tensor) -> Tensor:
         return functional_call(self.shell, weights, (inputs,))

@@ -61,7 +61,7 @@ class LineWriter:
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, value: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(value) + "\n")
+        self._file.write(json.dumps(value, ensure_ascii=False) + "\n")
         self._file.flush()
 
     def close(self) -> None:

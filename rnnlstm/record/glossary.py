@@ -29,6 +29,7 @@ GLOSSARY = (
         "the task's loss",
         "loss of the best predictor that knows the task and the position, but no input value",
     ),
+    Entry("baseline/<plateau>", "the task's loss", "a loss on which training tends to stall"),
     Entry("grad/norm_before_clip", "1", "Euclidean norm of the gradient over all parameters, as backward() left it"),
     Entry("grad/norm_after_clip", "1", "the same norm after clipping: what the optimiser was given"),
     Entry("grad_param/<parameter>", "1", "norm before clipping of one parameter's gradient"),
@@ -37,6 +38,38 @@ GLOSSARY = (
     Entry("clip/coefficient", "factor", "by norm: min(1, threshold/norm), what the gradient was multiplied by"),
     Entry("clip/clipped_share", "share", "by value: share of the gradient's entries that were cut"),
     Entry(
+        "clip/norm_before_<quantile>",
+        "1",
+        "quantile of the norm before clipping, over updates since the last evaluation",
+    ),
+    Entry(
+        "clip/norm_after_<quantile>",
+        "1",
+        "quantile of the norm after clipping, over updates since the last evaluation",
+    ),
+    Entry(
+        "clip/largest/<parameter>", "share", "share of fired updates in which this parameter's gradient was largest"
+    ),
+    Entry(
+        "flow/<state>_lag_<k>",
+        "1",
+        "norm of the gradient of the loss at the last scored position for the state k steps before it",
+    ),
+    Entry(
+        "flow/half_life", "steps", "steps in which that gradient for h halves on its way back; infinite if it grows"
+    ),
+    Entry("flow/<state>_half_life", "steps", "the same for another state of the cell"),
+    Entry(
+        "flow/<state>",
+        "log10 of a ratio",
+        "gradient by time step (left to right) and training step (top to bottom), against the last scored position: "
+        "white as strong, blue weaker (down to 1e-8), red stronger (up to 1e4)",
+    ),
+    Entry("gate/<gate>_mean", "activation", "mean of a gate over units, time and the probe's sequences"),
+    Entry("gate/<gate>_saturated", "share", "share of a gate's activations below 0.1 or above 0.9"),
+    Entry("gate_by_kind/<gate>_<kind>", "activation", "mean of a gate while a kind of token is read"),
+    Entry("samples", "text", "the probe's first sequences with the right answer and the model's"),
+    Entry(
         "time/steps_per_second",
         "updates/s",
         "speed of training since the last line, all replicas together making one update; evaluation left out",
@@ -44,18 +77,17 @@ GLOSSARY = (
 )
 
 
+#: What is appended to a tag for one of several layers, and for a number over the seeds.
+SUFFIXES = r"(/layer_\d+)?(/(median|low|high))?"
+
+
 @functools.cache
 def explain(tag: str) -> Entry | None:
     """The glossary's entry for an emitted tag, exact names before patterns; None if there is none."""
-    for entry in GLOSSARY:
-        if entry.tag == tag:
-            return entry
-    for entry in GLOSSARY:
-        pattern = "".join("[^/]+" if part.startswith("<") else re.escape(part) for part in _parts(entry.tag))
-        if re.fullmatch(pattern, tag):
+    by_exactness = sorted(GLOSSARY, key=lambda entry: entry.tag.count("<"))
+    for entry in by_exactness:
+        parts = re.split(r"(<[a-z ]+>)", entry.tag)
+        pattern = "".join("[^/]+" if part.startswith("<") else re.escape(part) for part in parts)
+        if re.fullmatch(pattern + SUFFIXES, tag):
             return entry
     return None
-
-
-def _parts(tag: str) -> list[str]:
-    return re.split(r"(<[a-z ]+>)", tag)

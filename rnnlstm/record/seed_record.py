@@ -1,15 +1,21 @@
-"""What one replica leaves on disk: `metrics.jsonl`, `clip_events.jsonl`, `summary.json` and TensorBoard's events."""
+"""What one replica leaves on disk: JSON lines, a summary, and TensorBoard's events as a view of them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from rnnlstm.record import tensorboard_plugins as plugins
 from rnnlstm.record.files import LineWriter, write_json
+from rnnlstm.record.heatmap import flow_png
 from rnnlstm.record.tensorboard import TensorBoardView
 
-METRICS, CLIP_EVENTS, SUMMARY, WEIGHTS = "metrics.jsonl", "clip_events.jsonl", "summary.json", "weights.pt"
+METRICS, CLIP_EVENTS, FLOW, SAMPLES = "metrics.jsonl", "clip_events.jsonl", "flow.jsonl", "samples.jsonl"
+SUMMARY, WEIGHTS = "summary.json", "weights.pt"
+MOST_ROWS = 240  #: rows of the picture of the gradient through time; beyond, every second is dropped
 
 
 class SeedRecord:
@@ -18,23 +24,75 @@ class SeedRecord:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self._metrics = LineWriter(folder / METRICS)
-        self._clip_events = LineWriter(folder / CLIP_EVENTS)
+        self._lines = {name: LineWriter(folder / name) for name in (METRICS, CLIP_EVENTS, FLOW, SAMPLES)}
         self._view = TensorBoardView(folder)
+        self._flow: dict[str, list[tuple[int, np.ndarray]]] = {}  # by tag: (training step, norms by lag)
+        self._flow_stride = 1
+        self._looks = 0
+
+    def begin(self, configuration: Mapping[str, Any], group: str, metrics: Sequence[str]) -> None:
+        """Enter the seed into TensorBoard's table of hyperparameters, in the row of its `group`."""
+        self._view.add(0, plugins.session_start(configuration, group, metrics))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """One line of metrics; `values` by tag, as in the glossary."""
-        self._metrics.write({"step": step, **values})
+        self._lines[METRICS].write({"step": step, **values})
         self._view.scalars(step, values)
 
     def clip_event(self, fields: Mapping[str, Any]) -> None:
         """One line for an update on which clipping fired."""
-        self._clip_events.write(fields)
+        self._lines[CLIP_EVENTS].write(fields)
+
+    def flow(self, step: int, norms: Mapping[str, np.ndarray]) -> None:
+        """Gradient norms by lag, (L, K) for each state: a line, and now and then a picture of all so far."""
+        lines = {name: [[float(f"{v:.6g}") for v in layer] for layer in layers] for name, layers in norms.items()}
+        self._lines[FLOW].write({"step": step, **lines})
+        if self._looks % self._flow_stride == 0:
+            for name, layers in norms.items():
+                for layer, values in enumerate(layers):
+                    tag = f"flow/{name}" + (f"/layer_{layer}" if len(layers) > 1 else "")
+                    self._flow.setdefault(tag, []).append((step, values))
+        self._looks += 1
+        rows = len(next(iter(self._flow.values())))
+        if rows == MOST_ROWS:
+            self._flow = {tag: kept[::2] for tag, kept in self._flow.items()}
+            self._flow_stride *= 2
+        if self._looks & (self._looks - 1) == 0:  # 1, 2, 4, 8, … looks: pictures add up to twice the last one
+            self._draw_flow(step)
+
+    def samples(self, step: int, samples: Sequence[Mapping[str, str]]) -> None:
+        """Decoded sequences, each `text` with the right answer and the model's `answer`."""
+        self._lines[SAMPLES].write({"step": step, "samples": list(samples)})
+        rows = [f"| {_cell(s['text'])} | {_cell(s['answer'])} |" for s in samples]
+        self._view.text(step, "samples", "\n".join(["| text → right answer | model's answer |", "|---|---|", *rows]))
 
     def summary(self, fields: Mapping[str, Any]) -> None:
         write_json(self.folder / SUMMARY, fields)
 
-    def close(self) -> None:
-        self._metrics.close()
-        self._clip_events.close()
+    def end(self, step: int, status: str) -> None:
+        """The last picture, the session's end, and everything closed."""
+        if self._flow:
+            self._draw_flow(step)
+        self._view.add(step, [plugins.session_end(status)])
+        for writer in self._lines.values():
+            writer.close()
         self._view.close()
+
+    def _draw_flow(self, step: int) -> None:
+        for tag, kept in self._flow.items():
+            steps, norms = zip(*kept, strict=True)
+            self._view.image(step, tag, *flow_png(steps, np.stack(norms)))
+
+
+def _cell(text: str) -> str:
+    """Text inside a Markdown table; nothing in it is markup."""
+    for mark, escaped in (
+        ("&", "&amp;"),
+        ("<", "&lt;"),
+        ("|", "&#124;"),
+        ("*", "&#42;"),
+        ("[", "&#91;"),
+        ("_", "&#95;"),
+    ):
+        text = text.replace(mark, escaped)
+    return text.replace("\n", " ")

@@ -1,4 +1,4 @@
-"""TensorBoard's events: a view of the record. The one module that imports TensorBoard.
+"""TensorBoard's events: a view of the record.
 
 Events are written as they come, without a thread and a queue for each replica: one event a step holds all
 its tags. A view that breaks (an unwritable folder, a full disk) warns once and is gone; training goes on.
@@ -10,14 +10,14 @@ import os
 import socket
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from rnnlstm.record.glossary import explain
+from rnnlstm.record import tensorboard_plugins as plugins
 
 
 class TensorBoardView:
@@ -35,8 +35,16 @@ class TensorBoardView:
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        summary = Summary(value=[self._scalar(tag, value) for tag, value in values.items()])
-        self._write(Event(wall_time=time.time(), step=step, summary=summary))
+        self.add(step, [self._scalar(tag, value) for tag, value in values.items()])
+
+    def image(self, step: int, tag: str, png: bytes, width: int, height: int) -> None:
+        self.add(step, [plugins.image(tag, png, width, height)])
+
+    def text(self, step: int, tag: str, markdown: str) -> None:
+        self.add(step, [plugins.text(tag, markdown)])
+
+    def add(self, step: int, values: Sequence[Summary.Value]) -> None:
+        self._write(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
 
     def close(self) -> None:
         if self._writer is not None:
@@ -47,12 +55,11 @@ class TensorBoardView:
             self._writer = None
 
     def _scalar(self, tag: str, value: float) -> Summary.Value:
-        entry = explain(tag) if tag not in self._described else None
-        self._described.add(tag)
-        if entry is None:
+        if tag in self._described:
             return Summary.Value(tag=tag, simple_value=value)
         # TensorBoard shows the description that came with a tag's first value.
-        metadata = SummaryMetadata(summary_description=f"{entry.meaning} [{entry.unit}]")
+        self._described.add(tag)
+        metadata = SummaryMetadata(summary_description=plugins.description(tag))
         return Summary.Value(tag=tag, simple_value=value, metadata=metadata)
 
     def _write(self, event: Event) -> None:

@@ -9,7 +9,7 @@ Dimensions: L layers, T time steps, B sequences, H hidden units.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -20,59 +20,74 @@ from rnnlstm.recurrence.modules import Recurrence
 
 
 class Trace:
-    """What passed through a `Recurrence` in its latest forward pass, and the gradients of its latest backward pass.
-
-    `states[layer][name]` and `gates[layer][name]` are lists over time of tensors (B, H), detached; `rows(name)`
-    are squared gradient norms. The gradients are there once a backward pass has run.
-    """
+    """What passed through a `Recurrence` in its latest forward pass, and the gradients of the backward pass since."""
 
     def __init__(self) -> None:
-        self.states: list[dict[str, list[Tensor]]] = []
-        self.gates: list[dict[str, list[Tensor]]] = []
-        self._squares: list[dict[str, Tensor]] = []  # each (T, B): ‖∂L/∂state‖² of one sequence
+        # By layer and name, a list over time of (B, H).
+        self._states: list[dict[str, list[Tensor]]] = []
+        self._gates: list[dict[str, list[Tensor]]] = []
+        self._gradients: list[dict[str, list[Tensor | None]]] = []
 
     def start(self) -> None:
         """Forget the pass before."""
-        self.states, self.gates, self._squares = [], [], []
+        self._states, self._gates, self._gradients = [], [], []
 
     def layer(self, cell: Cell, x: Tensor, state: State, w: Weights) -> tuple[Tensor, State]:
         """One layer by the cell's equations, as `reference_layer` does, with everything kept."""
-        T, B = x.shape[:2]
+        if torch.is_grad_enabled() and not any(tensor.requires_grad for tensor in (x, *state, *w.values())):
+            # Nothing else asks for gradients: let the initial state, so that they run through time at least cost.
+            state = tuple(s.detach().requires_grad_() for s in state)
         states: dict[str, list[Tensor]] = {name: [] for name in cell.state_names}
         gates: dict[str, list[Tensor]] = {name: [] for name in cell.gate_names}
-        squares = {name: x.new_zeros(T, B, dtype=torch.float64) for name in cell.state_names}
-        outputs = []
+        gradients: dict[str, list[Tensor | None]] = {name: [None] * len(x) for name in cell.state_names}
         for t, projected in enumerate(cell.project(x, w).unbind(0)):
             state, opened = cell.step(projected, state, w)
             for name, value in zip(cell.state_names, state, strict=True):
-                states[name].append(value.detach())
+                states[name].append(value)
                 if value.requires_grad:
-                    value.register_hook(_Keep(squares[name], t))
+                    value.register_hook(_keep(gradients[name], t))
             for name in cell.gate_names:
-                gates[name].append(opened[name].detach())
-            outputs.append(state[0])
-        self.states.append(states)
-        self.gates.append(gates)
-        self._squares.append(squares)
-        return torch.stack(outputs), state
+                gates[name].append(opened[name])
+        self._states.append(states)
+        self._gates.append(gates)
+        self._gradients.append(gradients)
+        return torch.stack(states[cell.state_names[0]]), state
+
+    @property
+    def layers(self) -> int:
+        """Layers that were seen; 0 before a forward pass."""
+        return len(self._states)
+
+    def states(self, layer: int) -> dict[str, Tensor]:
+        """(T, B, H) by the states' names."""
+        return {name: torch.stack(steps).detach() for name, steps in self._states[layer].items()}
+
+    def gates(self, layer: int) -> dict[str, Tensor]:
+        """(T, B, H) by the gates' names."""
+        return {name: torch.stack(steps).detach() for name, steps in self._gates[layer].items()}
 
     def rows(self, name: str) -> Tensor:
-        """float64 (L, T, B): ‖∂L/∂state_t‖² of each sequence, for the state called `name`."""
-        return torch.stack([squares[name] for squares in self._squares])
+        """float64 (L, T, B): ‖∂L/∂state_t‖² of each sequence, for the state called `name`; 0 where none came."""
+        layers = []
+        for states, gradients in zip(self._states, self._gradients, strict=True):
+            steps = [
+                torch.zeros_like(s) if g is None else g for s, g in zip(states[name], gradients[name], strict=True)
+            ]
+            layers.append(torch.stack(steps).detach().double().square().sum(-1))
+        return torch.stack(layers)
 
     def norms(self, name: str) -> Tensor:
         """float64 (L, T): Frobenius norm of ∂L/∂state_t over the batch and the units."""
         return self.rows(name).sum(-1).sqrt()
 
 
-class _Keep:
-    """A gradient hook that keeps the squared norm of each row."""
+def _keep(gradients: list[Tensor | None], t: int) -> Callable[[Tensor], None]:
+    """A gradient hook that keeps what it is given."""
 
-    def __init__(self, squares: Tensor, t: int) -> None:
-        self.squares, self.t = squares, t
+    def hook(gradient: Tensor) -> None:
+        gradients[t] = gradient
 
-    def __call__(self, gradient: Tensor) -> None:
-        self.squares[self.t] = gradient.detach().double().square().sum(-1)
+    return hook
 
 
 class GradientRecord:
@@ -94,7 +109,7 @@ class GradientRecord:
     def _get(self, name: str) -> Tensor:
         if name not in self._names:
             raise AttributeError(f"this recurrence has no {name} state, only {', '.join(self._names)}")
-        if not self._trace.states:
+        if not self._trace.layers:
             raise RuntimeError("nothing was recorded: run forward and backward within record_gradients")
         return self._trace.norms(name)
 

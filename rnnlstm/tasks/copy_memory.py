@@ -74,9 +74,10 @@ class CopyMemory(Task):
         return Batch(inputs, targets, torch.ones(T, batch_size, dtype=torch.bool), kinds)
 
     def decode(self, batch: Batch, b: int) -> str:
-        letters = "_abcdefgh:"
-        text = "".join(letters[k] for k in batch.inputs[:, b].argmax(-1).tolist())
-        return f"{text} → {''.join(letters[k] for k in batch.targets[:, b].tolist())}"
+        return f"{_letters(batch.inputs[:, b].argmax(-1))} → {_letters(batch.targets[:, b])}"
+
+    def answer(self, outputs: Tensor, batch: Batch, b: int) -> str:
+        return _letters(outputs[:, b].argmax(-1))
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         return masked_cross_entropy(outputs, batch)
@@ -91,3 +92,7 @@ class CopyMemory(Task):
 
     def solved(self, metrics: Mapping[str, float]) -> bool:
         return metrics["recall_accuracy"] >= 0.99
+
+
+def _letters(tokens: Tensor) -> str:
+    return "".join("_abcdefgh:"[k] for k in tokens.tolist())

@@ -121,6 +121,9 @@ class KeywordRecall(Task):
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         return masked_cross_entropy(outputs, batch)
 
+    def answer(self, outputs: Tensor, batch: Batch, b: int) -> str:
+        return DISHES[int(outputs[-1, b].argmax())]
+
     def metrics(self, outputs: Tensor, batch: Batch) -> dict[str, float]:
         """Accuracy, and recency error: among samples whose latest decoy differs from the keyword, the share
         answered with that decoy (chance 1/K)."""

@@ -97,6 +97,13 @@ class Task(ABC):
     def decode(self, batch: Batch, b: int) -> str:
         """Sequence `b` of the batch, and its right answer, as text for a human reader."""
 
+    def answer(self, outputs: Tensor, batch: Batch, b: int) -> str:
+        """What the network answers to sequence `b`, as text: here its classes or numbers at the scored positions."""
+        scored = outputs[:, b][batch.mask[:, b]]  # (scored, O)
+        if batch.targets.is_floating_point():
+            return " ".join(f"{value:.2f}" for value in scored.flatten().tolist())
+        return " ".join(str(k) for k in scored.argmax(-1).tolist())
+
     # -- scoring
 
     @abstractmethod

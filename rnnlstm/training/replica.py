@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rnnlstm.record.naming import flatten
 from rnnlstm.record.quantiles import Subsample
 from rnnlstm.record.seed_record import SeedRecord
+from rnnlstm.tasks import TASKS
 from rnnlstm.training.clip import ClipEvent
 from rnnlstm.training.plan import Plan
 
@@ -34,10 +37,15 @@ class Replica:
         self.reason: str | None = None  # why it diverged or failed
         self.updates = self.fired = 0
         self.norms = Subsample()
+        self._window = (Subsample(4096), Subsample(4096))  # norms before and after since the last evaluation
+        self._largest: Counter[str] = Counter()  # how often each parameter was the largest of a fired update
         self.steps_to_solve: int | None = None
         self.scores: dict[str, float] = {}  # the latest evaluation
         self.speed: float | None = None
         self.write_summary()
+        configuration = dict(flatten(plan.config.tree))
+        metrics = sorted({f"eval/{task.metric_name}" for task in (TASKS[name] for name in TASKS)})
+        self.record.begin(configuration, "/".join(folder.parts[-3:-1]), [*metrics, "eval/loss", "clip/rate"])
 
     @property
     def running(self) -> bool:
@@ -51,8 +59,11 @@ class Replica:
         """Count one update and its clipping."""
         self.updates += 1
         self.norms.add(clip.norm_before)
+        for window, norm in zip(self._window, (clip.norm_before, clip.norm_after), strict=True):
+            window.add(norm)
         if clip.fired:
             self.fired += 1
+            self._largest[clip.largest_parameter] += 1
             self.record.clip_event({name: getattr(clip, name) for name in CLIP_FIELDS})
 
     def training_values(self, loss: float, metrics: Mapping[str, float], clip: ClipEvent) -> dict[str, float]:
@@ -68,6 +79,15 @@ class Replica:
             values |= {f"grad_param/{name}": norm for name, norm in clip.norms.items()}
         return values
 
+    def clipping_values(self) -> dict[str, float]:
+        """Clipping since the last evaluation, and which parameters set it off, by tag."""
+        values: dict[str, float] = {}
+        for name, window in zip(("before", "after"), self._window, strict=True):
+            for q, norm in zip(("q10", "q50", "q90"), window.quantiles((0.1, 0.5, 0.9)) or [], strict=False):
+                values[f"clip/norm_{name}_{q}"] = norm
+        self._window = (Subsample(4096), Subsample(4096))
+        return values | {f"clip/largest/{name}": n / self.fired for name, n in self._largest.items()}
+
     def evaluated(self, step: int, scores: dict[str, float]) -> None:
         """Take in an evaluation at the training length."""
         self.scores = scores
@@ -77,7 +97,7 @@ class Replica:
     def finish(self, status: str, reason: str | None = None) -> None:
         self.status, self.reason = status, reason
         self.write_summary()
-        self.record.close()
+        self.record.end(self.updates, status)
 
     def summary(self) -> dict[str, Any]:
         """The fields of summary.json."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import shutil
 import signal
 import time
@@ -15,15 +16,20 @@ import torch
 import yaml
 
 from rnnlstm.exits import DiskError
+from rnnlstm.record.aggregate import Aggregate
 from rnnlstm.record.files import write_whole
 from rnnlstm.record.naming import seed_folder
 from rnnlstm.record.seed_record import WEIGHTS
+from rnnlstm.training.clip_advice import clip_advice
 from rnnlstm.training.evaluate import evaluate
+from rnnlstm.training.instruments import Instruments
 from rnnlstm.training.plan import Plan
 from rnnlstm.training.progress import Progress
 from rnnlstm.training.replica import Replica
 from rnnlstm.training.step import Trainer, Update
 from rnnlstm.training.stopping import StopFlag
+
+LOG = logging.getLogger("rnnlstm")
 
 
 @dataclass(frozen=True)
@@ -54,14 +60,16 @@ class _Run:
         self.plan, self.folder, self.progress = plan, folder, progress
         self.trainer = Trainer(plan, seeds)
         _prepare(folder, plan, seeds)
-        parameters = self.trainer.model.parameters_each
-        self.replicas = [Replica(plan, seed, seed_folder(folder, seed), parameters) for seed in seeds]
-        self.seconds = 0.0  # of training, evaluation and logging left out
+        model = self.trainer.model
+        self.replicas = [Replica(plan, seed, seed_folder(folder, seed), model.parameters_each) for seed in seeds]
+        self.instruments = [Instruments(plan, model, r, rep.seed, rep.record) for r, rep in enumerate(self.replicas)]
+        self.plateaus = {f"baseline/{name.replace(' ', '_')}": loss for name, loss in plan.task.plateaus.items()}
+        self.aggregate = Aggregate(folder / "aggregate", plan.task.name, plan.task.metric_name, list(self.plateaus))
+        self.seconds = 0.0  # of training, evaluation and observation left out
         self._logged = (0, 0.0)  # step and seconds at the last line
 
     def complete(self) -> Outcome:
-        status = "failed"
-        reason: str | None = None
+        status, reason = "failed", None
         with StopFlag() as stop, self.progress:
             try:
                 self._train(stop)
@@ -75,75 +83,105 @@ class _Run:
                 for r, replica in enumerate(self.replicas):
                     if replica.running:
                         self._finish(r, status, reason)
+                self._finish_aggregate()
+        if status == "done" and (advice := clip_advice(self.plan.config.clip, self.replicas)):
+            LOG.warning("%s: %s", self.folder, advice)
         return Outcome(self.folder, [replica.summary() for replica in self.replicas], stop.signal)
 
     def _train(self, stop: StopFlag) -> None:
         config = self.plan.config
         last = config.train.steps
-        self._evaluate(0, {r: {} for r in range(len(self.replicas))})
+        lines: dict[int, dict[str, float]] = {r: {} for r in range(len(self.replicas))}  # a step's record, by replica
+        self._observe(0, lines)
+        self._evaluate(0, lines)
+        self._write(0, lines)
         for step in range(1, last + 1):
             started = time.perf_counter()
             update = self.trainer.step(step)
             self.seconds += time.perf_counter() - started
 
-            lines: dict[int, dict[str, float]] = {}  # what this step's record holds, by replica
-            due = step == 1 or step % config.log.every == 0 or step == last
-            for r, replica in enumerate(self.replicas):
-                if replica.running and r not in update.broken:
-                    replica.updated(update.clips[r])
-                    lines[r] = self._training_line(r, update) if due else {}
-            if due:
-                self._logged = (step, self.seconds)
-            if step % config.eval.every == 0 or step == last:
+            live = [r for r, replica in enumerate(self.replicas) if replica.running and r not in update.broken]
+            lines = {r: {} for r in live}
+            for r in live:
+                self.replicas[r].updated(update.clips[r])
+            if step == 1 or step % config.log.every == 0 or step == last:
+                self._log(update, lines)
+            self._observe(step, lines)
+            if evaluated := step % config.eval.every == 0 or step == last:
                 self._evaluate(step, lines)
-            elif due:
-                self._write(step, lines)
+            self._write(step, lines)
             for r, what in update.broken.items():
                 if self.replicas[r].running:
                     self._finish(r, "diverged", f"{what} at step {step}")
+            if evaluated:
+                self._end_solved(lines)
             self.progress.show(step, update, self.replicas)
             if stop.signal is not None or not any(replica.running for replica in self.replicas):
                 return
 
-    def _training_line(self, r: int, update: Update) -> dict[str, float]:
-        metrics = self.plan.task.metrics(update.outputs[r], update.batches[r])
-        values = self.replicas[r].training_values(update.losses[r], metrics, update.clips[r])
+    def _log(self, update: Update, lines: dict[int, dict[str, float]]) -> None:
+        """Losses, metrics, gradient norms, clipping and speed of an update."""
         step, seconds = self._logged
-        return values | {"time/steps_per_second": (update.step - step) / (self.seconds - seconds)}
+        speed = (update.step - step) / (self.seconds - seconds)
+        for r, values in lines.items():
+            metrics = self.plan.task.metrics(update.outputs[r], update.batches[r])
+            values |= self.replicas[r].training_values(update.losses[r], metrics, update.clips[r])
+            values["time/steps_per_second"] = speed
+        self._logged = (update.step, self.seconds)
+
+    def _observe(self, step: int, lines: dict[int, dict[str, float]]) -> None:
+        for r, values in lines.items():
+            if self.instruments[r].due(step):
+                values |= self.instruments[r].look(step)
 
     def _evaluate(self, step: int, lines: dict[int, dict[str, float]]) -> None:
-        """Evaluate the running replicas, write their lines, and freeze those that have solved the task."""
+        """Scores on held-out sequences, at the training length and elsewhere."""
         config, task = self.plan.config, self.plan.task
         for r, values in lines.items():
+            replica = self.replicas[r]
             for prefix, variation in {"eval": task, **self.plan.variations}.items():
-                scores = evaluate(self.trainer.model, r, variation, self.replicas[r].seed, config.eval.samples)
+                scores = evaluate(self.trainer.model, r, variation, replica.seed, config.eval.samples)
                 values |= {f"{prefix}/{name}": score for name, score in scores.items()}
                 if prefix == "eval":
-                    values["baseline/loss"] = task.baseline
-                    self.replicas[r].evaluated(step, scores)
-        self._write(step, lines)
+                    values |= {"baseline/loss": task.baseline, **self.plateaus}
+                    replica.evaluated(step, scores)
+            values |= replica.clipping_values()
+        if lines:
+            self.aggregate.add(step, {self.replicas[r].seed: values for r, values in lines.items()})
+
+    def _end_solved(self, lines: dict[int, dict[str, float]]) -> None:
+        """After an evaluation: replicas that have solved the task end here, the others' summaries are renewed."""
         for r in lines:
             replica = self.replicas[r]
-            replica.speed = step / self.seconds if step else None
-            if replica.steps_to_solve is not None and config.train.stop_when_solved:
+            replica.speed = replica.updates / self.seconds
+            if replica.steps_to_solve is not None and self.plan.config.train.stop_when_solved:
                 self._finish(r, "done")
             else:
                 replica.write_summary()
 
     def _write(self, step: int, lines: dict[int, dict[str, float]]) -> None:
         for r, values in lines.items():
-            self.replicas[r].record.scalars(step, values)
+            if values:
+                self.replicas[r].record.scalars(step, values)
 
     def _finish(self, r: int, status: str, reason: str | None = None) -> None:
         replica = self.replicas[r]
         self.trainer.freeze(r)
         if replica.updates:
             replica.speed = replica.updates / self.seconds
+        if status != "failed":
+            self.instruments[r].decode(replica.updates)
         buffer = io.BytesIO()
         weights = self.trainer.model.weights(r)
         torch.save({name: weight.detach().cpu().clone() for name, weight in weights.items()}, buffer)
         write_whole(replica.record.folder / WEIGHTS, buffer.getvalue())
         replica.finish(status, reason)
+
+    def _finish_aggregate(self) -> None:
+        """Seeds that were trained earlier count, too."""
+        if len(list(self.folder.glob("seed_*"))) > len(self.replicas):
+            self.aggregate.rebuild(self.folder)
+        self.aggregate.close()
 
 
 def _prepare(folder: Path, plan: Plan, seeds: Sequence[int]) -> None:
@@ -152,5 +190,6 @@ def _prepare(folder: Path, plan: Plan, seeds: Sequence[int]) -> None:
     for seed in seeds:
         if seed_folder(folder, seed).exists():
             shutil.rmtree(seed_folder(folder, seed))
+    shutil.rmtree(folder / "aggregate", ignore_errors=True)
     kept = {key: value for key, value in plan.config.tree.items() if key not in ("seed", "seeds")}
     write_whole(folder / "config.yaml", yaml.safe_dump(kept, sort_keys=False, allow_unicode=True).encode())

@@ -1,0 +1,88 @@
+"""The aggregate over a run's seeds: TensorBoard events of the median and a band, with charts that draw them."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rnnlstm.record import tensorboard_plugins as plugins
+from rnnlstm.record.files import read_lines
+from rnnlstm.record.seed_record import METRICS
+from rnnlstm.record.tensorboard import TensorBoardView
+
+#: Beginnings of the tags that are aggregated.
+PREFIXES = ("eval", "train/loss", "grad/norm_before_clip", "clip/rate", "flow/")
+
+
+class Aggregate:
+    """Writes `<run folder>/aggregate`. The band is the range under five seeds, the quartiles from five on.
+
+    A seed that has ended early (solved, say) keeps counting with its last evaluation: its weights stay as they are.
+    """
+
+    def __init__(self, folder: Path, task: str, metric: str, plateaus: Sequence[str]) -> None:
+        self._folder = folder
+        self._chart = (task, metric, list(plateaus))
+        self._start()
+
+    def add(self, step: int, lines: Mapping[int, Mapping[str, float]]) -> None:
+        """Take in the lines that the seeds, by number, have written at an evaluation."""
+        for seed, line in lines.items():
+            self._latest.setdefault(seed, {}).update(line)
+        values: dict[str, float] = {}
+        for tag in dict.fromkeys(tag for line in lines.values() for tag in line):
+            if tag.startswith("baseline/"):
+                values[tag] = next(line[tag] for line in lines.values() if tag in line)
+            elif tag.startswith(PREFIXES):
+                found = self._latest.values() if tag.startswith("eval") else lines.values()
+                numbers = sorted(line[tag] for line in found if tag in line)
+                values |= dict(zip((f"{tag}/low", f"{tag}/median", f"{tag}/high"), band(numbers), strict=True))
+        self._view.scalars(step, values)
+
+    def rebuild(self, run_folder: Path) -> None:
+        """Write it anew from the records of all the seeds in the folder."""
+        self.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._start()
+        steps: dict[int, dict[int, Mapping[str, float]]] = {}
+        for path in sorted(run_folder.glob(f"seed_*/{METRICS}")):
+            for line in read_lines(path):
+                if any(tag.startswith("eval/") for tag in line):
+                    steps.setdefault(line.pop("step"), {})[int(path.parent.name.removeprefix("seed_"))] = line
+        for step in sorted(steps):
+            self.add(step, steps[step])
+
+    def close(self) -> None:
+        self._view.close()
+
+    def _start(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._latest: dict[int, dict[str, float]] = {}
+        self._view = TensorBoardView(self._folder)
+        task, metric, plateaus = self._chart
+
+        def banded(tag: str) -> tuple[str, str, str]:
+            return (f"{tag}/median", f"{tag}/low", f"{tag}/high")
+
+        charts = {
+            f"eval/{metric}": [banded(f"eval/{metric}")],
+            "eval/loss, baseline, plateaus": [
+                banded("eval/loss"),
+                *((tag, tag, tag) for tag in ("baseline/loss", *plateaus)),
+            ],
+            "gradient norm before clipping": [banded("grad/norm_before_clip")],
+            "clip rate": [banded("clip/rate")],
+            "half-life of the gradient through time": [banded("flow/half_life")],
+        }
+        self._view.add(0, [plugins.layout(f"{task}: median and band over seeds", charts)])
+
+
+def band(numbers: Sequence[float]) -> tuple[float, float, float]:
+    """Low, median, high of sorted numbers: the range under five of them, the quartiles from five on."""
+    median = statistics.median(numbers)
+    if len(numbers) < 5:
+        return numbers[0], median, numbers[-1]
+    low, _, high = statistics.quantiles(numbers, n=4, method="inclusive")
+    return low, median, high

@@ -1,0 +1,101 @@
+"""Summaries for TensorBoard's plugins: descriptions, text, images, hyperparameters, and the layout of charts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+from tensorboard.compat.proto.tensor_pb2 import TensorProto
+from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
+from tensorboard.compat.proto.types_pb2 import DT_STRING
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.custom_scalar import metadata as layout_metadata
+from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
+from tensorboard.plugins.hparams import metadata as hparams_metadata
+from tensorboard.plugins.text import metadata as text_metadata
+
+from rnnlstm.record.glossary import explain
+
+#: Configuration keys that make a column of the HParams table.
+COLUMNS = (
+    "task.name", "task.length", "model.name", "model.init", "model.nonlinearity", "model.backend",
+    "model.hidden_size", "model.num_layers", "optimizer.name", "optimizer.lr", "clip.name", "clip.threshold",
+)  # fmt: skip
+
+
+def description(tag: str) -> str:
+    """What TensorBoard shows of a tag: its meaning and unit."""
+    entry = explain(tag)
+    return f"{entry.meaning} [{entry.unit}]" if entry else ""
+
+
+def image(tag: str, png: bytes, width: int, height: int) -> Summary.Value:
+    picture = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=png)
+    return Summary.Value(tag=tag, image=picture, metadata=SummaryMetadata(summary_description=description(tag)))
+
+
+def text(tag: str, markdown: str) -> Summary.Value:
+    metadata = text_metadata.create_summary_metadata(display_name=tag, description=description(tag))
+    return Summary.Value(tag=tag, metadata=metadata, tensor=_strings([markdown.encode()]))
+
+
+def session_start(configuration: Mapping[str, Any], group: str, metrics: Sequence[str]) -> list[Summary.Value]:
+    """One row of the HParams table: all sessions (seeds) of a `group` are averaged into it."""
+    hparams = {key: configuration[key] for key in COLUMNS if configuration.get(key) is not None}
+    experiment = api_pb2.Experiment(
+        hparam_infos=[api_pb2.HParamInfo(name=key, display_name=key.removesuffix(".name")) for key in COLUMNS],
+        metric_infos=[api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag), display_name=tag) for tag in metrics],
+        time_created_secs=time.time(),
+    )
+    start = plugin_data_pb2.SessionStartInfo(group_name=group, start_time_secs=time.time())
+    for key, value in hparams.items():
+        field = start.hparams[key]
+        if isinstance(value, bool):
+            field.bool_value = value
+        elif isinstance(value, int | float):
+            field.number_value = value
+        else:
+            field.string_value = str(value)
+    return [
+        _hparams(hparams_metadata.EXPERIMENT_TAG, plugin_data_pb2.HParamsPluginData(experiment=experiment)),
+        _hparams(
+            hparams_metadata.SESSION_START_INFO_TAG, plugin_data_pb2.HParamsPluginData(session_start_info=start)
+        ),
+    ]
+
+
+def session_end(status: str) -> Summary.Value:
+    codes = {"done": api_pb2.STATUS_SUCCESS, "running": api_pb2.STATUS_RUNNING}
+    end = plugin_data_pb2.SessionEndInfo(status=codes.get(status, api_pb2.STATUS_FAILURE), end_time_secs=time.time())
+    return _hparams(hparams_metadata.SESSION_END_INFO_TAG, plugin_data_pb2.HParamsPluginData(session_end_info=end))
+
+
+def layout(category: str, charts: Mapping[str, Sequence[Sequence[str]]]) -> Summary.Value:
+    """Custom scalars: margin charts by title, each of (value, low, high) triples of tags."""
+    margins = [
+        layout_pb2.Chart(
+            title=title,
+            margin=layout_pb2.MarginChartContent(
+                series=[layout_pb2.MarginChartContent.Series(value=v, lower=lo, upper=up) for v, lo, up in series]
+            ),
+        )
+        for title, series in reversed(list(charts.items()))  # the page shows a category's last chart first
+    ]
+    proto = layout_pb2.Layout(category=[layout_pb2.Category(title=category, chart=margins)])
+    return Summary.Value(
+        tag=layout_metadata.CONFIG_SUMMARY_TAG,
+        metadata=layout_metadata.create_summary_metadata(),
+        tensor=_strings([proto.SerializeToString()], scalar=True),
+    )
+
+
+def _hparams(tag: str, data: plugin_data_pb2.HParamsPluginData) -> Summary.Value:
+    metadata = hparams_metadata.create_summary_metadata(data)
+    return Summary.Value(tag=tag, metadata=metadata, tensor=hparams_metadata.NULL_TENSOR)
+
+
+def _strings(values: list[bytes], scalar: bool = False) -> TensorProto:
+    shape = TensorShapeProto() if scalar else TensorShapeProto(dim=[TensorShapeProto.Dim(size=len(values))])
+    return TensorProto(dtype=DT_STRING, string_val=values, tensor_shape=shape)

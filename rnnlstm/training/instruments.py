@@ -1,0 +1,48 @@
+"""One replica's instruments: a probe at its cadence, pictures of the gradient through time, decoded samples."""
+
+from __future__ import annotations
+
+from rnnlstm.models import Replicas
+from rnnlstm.probes import Probe
+from rnnlstm.record.seed_record import SeedRecord
+from rnnlstm.training.plan import Plan
+
+#: Sequences that are decoded at the start, midway and at the end.
+SAMPLES = 4
+
+
+class Instruments:
+    """Looks at replica number `replica` of `model` and writes what it sees into `record`."""
+
+    def __init__(self, plan: Plan, model: Replicas, replica: int, seed: int, record: SeedRecord) -> None:
+        self.plan, self.model, self.replica, self.record = plan, model, replica, record
+        self.on = plan.config.probe.name != "off"
+        self._sampled_at: set[int] = set()
+        self._midway_due = True
+        if self.on:
+            self.probe = Probe(plan.task, seed, plan.config.train.batch_size, plan.device)
+
+    def due(self, step: int) -> bool:
+        return self.on and step % self.plan.config.probe.every == 0
+
+    def look(self, step: int) -> dict[str, float]:
+        """What the probe sees after update `step`, by tag. The record gets the gradient through time, too."""
+        seen = self.probe.look(self.model, self.replica)
+        self.record.flow(step, {name: norms.cpu().numpy() for name, norms in seen.flow.items()})
+        midway = self._midway_due and 2 * step >= self.plan.config.train.steps
+        if step == 0 or midway:
+            self._midway_due = not midway
+            self.decode(step)
+        return self.probe.scalars(seen)
+
+    def decode(self, step: int) -> None:
+        """Record some sequences as text, with the right answer and the model's."""
+        if not self.on or step in self._sampled_at:
+            return
+        self._sampled_at.add(step)
+        task, batch = self.plan.task, self.probe.batch
+        outputs = self.model.one(self.replica, batch.inputs).detach()
+        count = min(SAMPLES, batch.size)
+        self.record.samples(
+            step, [{"text": task.decode(batch, b), "answer": task.answer(outputs, batch, b)} for b in range(count)]
+        )

@@ -1,0 +1,100 @@
+"""What the drop-in modules refuse: by name where they can less than torch.nn, else with its kind of exception."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import rnnlstm.recurrence as recurrence
+
+
+def raised(call):
+    """The type of exception that a call raises."""
+    try:
+        call()
+    except Exception as error:
+        return type(error)
+    pytest.fail("nothing was raised")
+
+
+@pytest.mark.parametrize(("name", "option", "value"), [
+    ("RNN", "bidirectional", True),
+    ("LSTM", "bidirectional", True),
+    ("LSTM", "proj_size", 2),
+])  # fmt: skip
+def test_arguments_beyond_the_project_are_refused_by_name(name, option, value):
+    getattr(torch.nn, name)(5, 4, **{option: value})
+    with pytest.raises(NotImplementedError, match=option):
+        getattr(recurrence, name)(5, 4, **{option: value})
+    getattr(recurrence, name)(5, 4, **{option: type(value)(0)})
+
+
+@pytest.mark.parametrize("name", ["RNN", "LSTM"])
+def test_packed_sequences_are_refused_by_name(name):
+    packed = torch.nn.utils.rnn.pack_padded_sequence(torch.zeros(3, 2, 5), torch.tensor([3, 1]))
+    with pytest.raises(TypeError, match="packed sequences are not supported"):
+        getattr(recurrence, name)(5, 4)(packed)
+
+
+@pytest.mark.parametrize(("sizes", "options"), [
+    ((0, 4), {}),
+    ((5, 0), {}),
+    ((5, 4, 0), {}),
+    ((-1, 4), {}),
+    ((5, 4, 1.5), {}),
+    ((5, 4.5), {}),
+    ((5, 4), {"dropout": 1.5}),
+    ((5, 4), {"dropout": -0.1}),
+])  # fmt: skip
+@pytest.mark.parametrize("name", ["RNN", "LSTM"])
+def test_senseless_sizes_raise_what_torch_nn_raises(name, sizes, options):
+    expected = raised(lambda: getattr(torch.nn, name)(*sizes, **options))
+    assert issubclass(raised(lambda: getattr(recurrence, name)(*sizes, **options)), expected)
+
+
+def test_an_unknown_nonlinearity_raises_what_torch_nn_raises():
+    expected = raised(lambda: torch.nn.RNN(5, 4, nonlinearity="tan"))
+    assert issubclass(raised(lambda: recurrence.RNN(5, 4, nonlinearity="tan")), expected)
+    with pytest.raises(ValueError, match="nonlinearity=tan: must be one of tanh, .*did you mean tanh"):
+        recurrence.RNN(5, 4, nonlinearity="tan")
+
+
+@pytest.mark.parametrize(("input", "state"), [
+    ((5,), None),
+    ((3, 2, 1, 5), None),
+    ((3, 2, 6), None),
+    ((3, 6), None),
+    ((0, 2, 5), None),
+    ((0, 5), None),
+    ((3, 2, 5), (2, 3, 4)),  # another batch
+    ((3, 2, 5), (2, 1, 4)),  # nothing is broadcast
+    ((3, 2, 5), (3, 2, 4)),  # other layers
+    ((3, 2, 5), (1, 2, 4)),
+    ((3, 2, 5), (2, 2, 5)),  # other units
+    ((3, 2, 5), (2, 4)),  # unbatched
+    ((3, 5), (2, 1, 4)),  # batched
+    ((3, 5), (3, 4)),
+])  # fmt: skip
+@pytest.mark.parametrize("backend", ["reference", "torch"])
+@pytest.mark.parametrize("name", ["RNN", "LSTM"])
+def test_wrong_shapes_raise_what_torch_nn_raises(name, backend, input, state):
+    theirs, ours = getattr(torch.nn, name)(5, 4, 2), getattr(recurrence, name)(5, 4, 2, backend=backend)
+    hx = None if state is None else torch.zeros(state)
+    if name == "LSTM" and state is not None:
+        hx = (hx, hx)
+    expected = raised(lambda: theirs(torch.zeros(input), hx))
+    assert issubclass(raised(lambda: ours(torch.zeros(input), hx)), expected)
+
+
+def test_each_state_is_held_against_the_sizes():
+    ours, x, right, wrong = recurrence.LSTM(5, 4), torch.zeros(3, 2, 5), torch.zeros(1, 2, 4), torch.zeros(1, 2, 3)
+    ours(x, (right, right))
+    with pytest.raises(RuntimeError, match="hidden state"):
+        ours(x, (wrong, right))
+    with pytest.raises(RuntimeError, match="cell state"):
+        ours(x, (right, wrong))
+    for given in (right, (right,), (right, right, right)):
+        with pytest.raises(RuntimeError, match=r"expected 2 initial state\(s\) \(hidden, cell\)"):
+            ours(x, given)
+    with pytest.raises(RuntimeError, match=r"expected 1 initial state\(s\) \(hidden\), got 2"):
+        recurrence.RNN(5, 4)(x, (right, right))
