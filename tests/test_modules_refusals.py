@@ -55,7 +55,7 @@ def test_senseless_sizes_raise_what_torch_nn_raises(name, sizes, options):
 def test_an_unknown_nonlinearity_raises_what_torch_nn_raises():
     expected = raised(lambda: torch.nn.RNN(5, 4, nonlinearity="tan"))
     assert issubclass(raised(lambda: recurrence.RNN(5, 4, nonlinearity="tan")), expected)
-    with pytest.raises(ValueError, match="nonlinearity=tan: must be one of tanh, .*did you mean tanh"):
+    with pytest.raises(ValueError, match=r"nonlinearity=tan: must be one of tanh, .*did you mean tanh"):
         recurrence.RNN(5, 4, nonlinearity="tan")
 
 

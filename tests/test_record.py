@@ -41,7 +41,8 @@ def test_the_run_folder_holds_what_is_promised(outcome):
     for seed in (0, 1):
         folder = outcome.folder / f"seed_{seed}"
         names = sorted(path.name.partition(".tfevents")[0] for path in folder.iterdir())
-        assert names == ["clip_events.jsonl", "events.out", "metrics.jsonl", "summary.json", "weights.pt"]
+        records = ["clip_events.jsonl", "events.out", "flow.jsonl", "metrics.jsonl", "samples.jsonl"]
+        assert names == [*records, "summary.json", "weights.pt"]
         summary = json.loads((folder / "summary.json").read_text())
         assert set(summary) >= SUMMARY_FIELDS
         assert summary["seed"] == seed
@@ -73,7 +74,7 @@ def test_every_fired_update_is_a_clip_event_and_agrees_with_the_metrics(outcome)
 
 @pytest.mark.parametrize("kind", ["norm", "value", "none"])
 def test_tags_of_each_kind_of_clipping(train, kind):
-    outcome = train("train.steps=2", "log.every=1", f"clip={kind}", "clip.threshold=0.01")
+    outcome = train("train.steps=2", "log.every=1", f"clip={kind}", "clip.threshold=0.01", "eval.every=1")
     line = list(read_lines(outcome.folder / "seed_0/metrics.jsonl"))[-1]
     assert ("clip/coefficient" in line) == (kind != "value")
     assert ("clip/clipped_share" in line) == (kind == "value")
@@ -95,14 +96,18 @@ def test_tensorboard_shows_the_record(outcome):
 
 
 def test_the_glossary_explains_every_emitted_tag_and_nothing_else(outcome, train):
-    value = train("task=adding", "train.steps=2", "clip=value", "name=value")
+    value = train("task=adding", "train.steps=2", "clip=value", "name=value", "model.num_layers=2")
     tags = set()
     for run in (outcome, value):
-        for line in read_lines(run.folder / "seed_0/metrics.jsonl"):
-            tags |= set(line) - {"step"}
+        for folder in (run.folder / "seed_0", run.folder / "aggregate"):
+            events = EventAccumulator(str(folder)).Reload().Tags()
+            tags |= {tag for kind in ("scalars", "images", "tensors") for tag in events[kind]}
+    tags = {tag.removesuffix("/text_summary") for tag in tags if not tag.startswith(("_hparams_", "custom_scalars"))}
     assert [tag for tag in tags if explain(tag) is None] == []
     assert {entry.tag for entry in GLOSSARY} == {explain(tag).tag for tag in tags}
     assert explain("made/up") is None
+    assert explain("eval/accuracy/median").tag == "eval/<metric>"
+    assert explain("flow/hidden/layer_1").tag == "flow/<state>"
     assert len({entry.tag for entry in GLOSSARY}) == len(GLOSSARY)
     assert all(entry.unit and entry.meaning for entry in GLOSSARY)
 

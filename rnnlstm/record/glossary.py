@@ -78,15 +78,16 @@ GLOSSARY = (
 
 
 #: What is appended to a tag for one of several layers, and for a number over the seeds.
+PLACEHOLDER = r"(<[a-z ]+>)"
 SUFFIXES = r"(/layer_\d+)?(/(median|low|high))?"
 
 
 @functools.cache
 def explain(tag: str) -> Entry | None:
-    """The glossary's entry for an emitted tag, exact names before patterns; None if there is none."""
-    by_exactness = sorted(GLOSSARY, key=lambda entry: entry.tag.count("<"))
+    """The glossary's entry for an emitted tag, the one that spells out most of it; None if there is none."""
+    by_exactness = sorted(GLOSSARY, key=lambda entry: -len(re.sub(PLACEHOLDER, "", entry.tag)))
     for entry in by_exactness:
-        parts = re.split(r"(<[a-z ]+>)", entry.tag)
+        parts = re.split(PLACEHOLDER, entry.tag)
         pattern = "".join("[^/]+" if part.startswith("<") else re.escape(part) for part in parts)
         if re.fullmatch(pattern + SUFFIXES, tag):
             return entry

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tensorboard.compat.proto.event_pb2 import Event
-from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from rnnlstm.record import tensorboard_plugins as plugins
@@ -35,7 +35,8 @@ class TensorBoardView:
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        self.add(step, [self._scalar(tag, value) for tag, value in values.items()])
+        self.add(step, [plugins.scalar(tag, value, tag in self._described) for tag, value in values.items()])
+        self._described.update(values)
 
     def image(self, step: int, tag: str, png: bytes, width: int, height: int) -> None:
         self.add(step, [plugins.image(tag, png, width, height)])
@@ -53,14 +54,6 @@ class TensorBoardView:
             except OSError as error:
                 self._give_up(error)
             self._writer = None
-
-    def _scalar(self, tag: str, value: float) -> Summary.Value:
-        if tag in self._described:
-            return Summary.Value(tag=tag, simple_value=value)
-        # TensorBoard shows the description that came with a tag's first value.
-        self._described.add(tag)
-        metadata = SummaryMetadata(summary_description=plugins.description(tag))
-        return Summary.Value(tag=tag, simple_value=value, metadata=metadata)
 
     def _write(self, event: Event) -> None:
         if self._writer is None:

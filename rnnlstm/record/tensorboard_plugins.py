@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 from tensorboard.compat.proto.types_pb2 import DT_STRING
@@ -14,6 +14,8 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.custom_scalar import metadata as layout_metadata
 from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 from tensorboard.plugins.hparams import metadata as hparams_metadata
+from tensorboard.plugins.image import metadata as image_metadata
+from tensorboard.plugins.scalar import metadata as scalar_metadata
 from tensorboard.plugins.text import metadata as text_metadata
 
 from rnnlstm.record.glossary import explain
@@ -31,9 +33,18 @@ def description(tag: str) -> str:
     return f"{entry.meaning} [{entry.unit}]" if entry else ""
 
 
+def scalar(tag: str, value: float, described: bool) -> Summary.Value:
+    """One number; TensorBoard shows the description that comes with a tag's first value."""
+    if described:
+        return Summary.Value(tag=tag, simple_value=value)
+    metadata = scalar_metadata.create_summary_metadata(display_name=tag, description=description(tag))
+    return Summary.Value(tag=tag, simple_value=value, metadata=metadata)
+
+
 def image(tag: str, png: bytes, width: int, height: int) -> Summary.Value:
     picture = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=png)
-    return Summary.Value(tag=tag, image=picture, metadata=SummaryMetadata(summary_description=description(tag)))
+    metadata = image_metadata.create_summary_metadata(display_name=tag, description=description(tag))
+    return Summary.Value(tag=tag, image=picture, metadata=metadata)
 
 
 def text(tag: str, markdown: str) -> Summary.Value:

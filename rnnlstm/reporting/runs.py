@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from rnnlstm.options import ConfigError
+from rnnlstm.options import ConfigError, show
 from rnnlstm.record.files import read_json
 from rnnlstm.record.naming import HOUSEKEEPING, flatten
 from rnnlstm.record.seed_record import SUMMARY
@@ -80,3 +80,18 @@ def differing_keys(runs: Iterable[Run]) -> list[str]:
         for key, value in run.config.items():
             values.setdefault(key, set()).add(repr(value))
     return [key for key, seen in values.items() if len(seen) > 1]
+
+
+#: Differing keys that say how long a run may go on, not what it is: left out of labels.
+UNLABELLED = ("train.steps", "task.name", "task.length", "train.stop_when_solved")
+
+
+def label(run: Run, runs: Iterable[Run]) -> str:
+    """A configuration in few words: its model, then what tells it from the others."""
+    differing = differing_keys(runs)
+    words = [str(run.config["model.name"])]
+    for key in differing:
+        if key != "model.name" and key not in UNLABELLED and key in run.config:
+            name = key.rpartition(".")[2] if not key.endswith(".name") else key.removesuffix(".name")
+            words.append(f"{name}={show(run.config[key])}")
+    return ", ".join(words)

@@ -16,6 +16,7 @@ from rich.table import Table
 from rnnlstm.exits import DiskError
 from rnnlstm.options import show
 from rnnlstm.reporting.runs import Run, differing_keys
+from rnnlstm.reporting.statistics import ENOUGH_SEEDS, interval, wilson
 
 COLUMNS = (
     "task", "length", "model", "init", "backend", "hidden_size", "parameters", "seeds", "solved",
@@ -30,6 +31,7 @@ def row(run: Run) -> dict[str, Any]:
     """The columns of one configuration; medians over its seeds, None where nothing is known."""
     first = run.seeds[0]
     metric = run.values("metric")
+    low, high = interval(metric) or (None, None)
     return {
         "task": run.config["task.name"],
         "length": run.config.get("task.length"),
@@ -43,8 +45,8 @@ def row(run: Run) -> dict[str, Any]:
         "median_steps_to_solve": median_steps_to_solve(run),
         "metric_name": first.get("metric_name"),
         "metric": _median(metric),
-        "metric_low": min(metric, default=None),
-        "metric_high": max(metric, default=None),
+        "metric_low": low,
+        "metric_high": high,
         "baseline": first.get("baseline"),
         "clip_rate": _median(run.values("clip_rate")),
         "median_norm_before_clip": _median(run.values("median_norm_before_clip")),
@@ -97,8 +99,8 @@ def table(runs: Sequence[Run]) -> Table:
     }
     words = len(columns)
     columns |= {
-        "metric (range)": [_metric(r) for r in rows],
-        "solved": [f"{r['solved']}/{r['seeds']}" for r in rows],
+        "metric": [_metric(run, r) for run, r in zip(runs, rows, strict=True)],
+        "solved (95 %)": [_solved(run) for run in runs],
         "steps to solve": [_number(r["median_steps_to_solve"], ",.0f") for r in rows],
         "clipped": [_number(r["clip_rate"], ".0%") for r in rows],
         "median norm": [_number(r["median_norm_before_clip"], ".2g") for r in rows],
@@ -116,11 +118,21 @@ def table(runs: Sequence[Run]) -> Table:
     return result
 
 
-def _metric(r: dict[str, Any]) -> str:
+def _metric(run: Run, r: dict[str, Any]) -> str:
+    """The median, and under five seeds every value, from five on the interval of the median."""
     if r["metric"] is None:
         return "—"
     text = f"{r['metric_name']} {r['metric']:.3g}"
-    return text if r["seeds"] == 1 else f"{text} ({r['metric_low']:.3g} … {r['metric_high']:.3g})"
+    if r["seeds"] == 1:
+        return text
+    if r["seeds"] < ENOUGH_SEEDS:
+        return f"{text} ({'  '.join(f'{value:.3g}' for value in sorted(run.values('metric')))})"
+    return f"{text} [{r['metric_low']:.3g} … {r['metric_high']:.3g}]"
+
+
+def _solved(run: Run) -> str:
+    low, high = wilson(run.solved, len(run.seeds))
+    return f"{run.solved}/{len(run.seeds)} ({low * 100:.0f}–{high * 100:.0f} %)"
 
 
 def _states(run: Run) -> str:

@@ -1,0 +1,183 @@
+"""Losses, metrics, criteria and texts for readers, on outputs made by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from test_tasks import VARIANTS
+
+from rnnlstm.batch import Batch
+from rnnlstm.tasks import make_task
+from rnnlstm.tasks.keyword_recall import DISHES
+
+SHIPPED = ["adding", "copy", "keyword"]
+
+
+def perfect(task, batch):
+    """Outputs that are right, and sure of it."""
+    if batch.targets.is_floating_point():
+        return batch.targets.clone()
+    return 50 * F.one_hot(batch.targets, task.output_size).float()
+
+
+def random_outputs(task, batch):
+    return torch.randn(*batch.mask.shape, task.output_size, dtype=torch.float64, requires_grad=True)
+
+
+@pytest.mark.parametrize(("name", "options"), VARIANTS)
+def test_right_outputs_solve_the_task_and_wrong_ones_do_not(name, options):
+    task = make_task(name, length=30, **options)
+    batch = task.sample(0, 0)
+    right = perfect(task, batch)
+    wrong = right.roll(1, -1) if task.output_size > 1 else right + 1
+    assert task.loss(right, batch) < 1e-6 < task.baseline < task.loss(wrong, batch)
+    scores = [task.metrics(outputs, batch) for outputs in (right, wrong)]
+    assert task.solved(scores[0])
+    assert not task.solved(scores[1])
+    assert task.metric_is_better in ("higher", "lower")
+    best, worst = (score[task.metric_name] for score in scores)
+    assert best > worst if task.metric_is_better == "higher" else best < worst
+    assert all(type(value) is float for score in scores for value in score.values())
+
+
+@pytest.mark.parametrize(("name", "options"), VARIANTS)
+def test_only_scored_positions_count(name, options):
+    torch.manual_seed(0)
+    task = make_task(name, length=30, **options)
+    batch = task.sample(0, 0, batch_size=7)
+    outputs = random_outputs(task, batch)
+    loss = task.loss(outputs, batch)
+    (gradient,) = torch.autograd.grad(loss, outputs)
+    assert gradient[batch.mask].any(-1).all()
+    assert not gradient[~batch.mask].any()
+    other = torch.where(batch.mask[..., None], outputs, torch.randn_like(outputs))
+    noise = (batch.targets + 1) % task.output_size if not batch.targets.is_floating_point() else batch.targets + 1
+    mask = batch.mask if noise.dim() == 2 else batch.mask[..., None]
+    changed = Batch(batch.inputs, torch.where(mask, batch.targets, noise), batch.mask, batch.kinds)
+    assert torch.equal(task.loss(other, changed), loss)
+    assert task.metrics(other, changed) == task.metrics(outputs, batch)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_loss_equals_a_computation_by_hand(name):
+    torch.manual_seed(0)
+    task = make_task(name, length=12)
+    batch = task.sample(0, 0, batch_size=5)
+    outputs = random_outputs(task, batch)
+    terms = []
+    for t, b in batch.mask.nonzero().tolist():
+        answer, target = outputs[t, b].tolist(), batch.targets[t, b].tolist()
+        if name == "adding":
+            terms.append((answer[0] - target[0]) ** 2)
+        else:
+            terms.append(math.log(sum(math.exp(a) for a in answer)) - answer[target])
+    assert len(terms) == {"adding": 5, "copy": 32 * 5, "keyword": 5}[name]
+    assert task.loss(outputs, batch).item() == pytest.approx(sum(terms) / len(terms), rel=1e-12)
+
+
+@pytest.mark.parametrize(("name", "options"), VARIANTS)
+def test_decode_is_one_readable_line_with_the_right_answer(name, options):
+    task = make_task(name, length=30, **options)
+    batch = task.sample(0, 0, batch_size=9)
+    right = perfect(task, batch)
+    for b in range(9):
+        text = task.decode(batch, b)
+        assert text.isprintable()
+        assert text == text.strip()
+        assert text.endswith(f"→ {task.answer(right, batch, b)}")
+    assert len({task.decode(batch, b) for b in range(9)}) == 9
+
+
+def test_decode_of_batches_made_by_hand():
+    tokens = torch.tensor([1, 2, 3, 4, 5, 6, 7, 8, 1, 2, 0, 9, *[0] * 10])[:, None]
+    targets = torch.tensor([*[0] * 12, 1, 2, 3, 4, 5, 6, 7, 8, 1, 2])[:, None]
+    batch = Batch(F.one_hot(tokens, 10).float(), targets, torch.ones(22, 1, dtype=torch.bool))
+    copy = make_task("copy", length=2)
+    assert copy.decode(batch, 0) == "abcdefghab_:__________ → ____________abcdefghab"
+    assert copy.answer(F.one_hot(targets.roll(1, 0), 9), batch, 0) == "b____________abcdefgha"
+
+    inputs = torch.tensor([[0.41, 0.0], [0.87, 1.0], [0.5, 1.0]])[:, None]
+    batch = Batch(inputs, torch.tensor([0, 0, 1.37])[:, None, None], torch.tensor([[False], [False], [True]]))
+    assert make_task("adding", length=3).decode(batch, 0) == "0.41 0.87* 0.50* → 1.37"
+    assert make_task("adding", length=3).answer(torch.tensor([9, 9, 1.234])[:, None, None], batch, 0) == "1.23"
+
+    task = make_task("keyword", length=7)
+    said = {word: 9 + k for k, word in enumerate(task.filler_text.words)}
+    inputs = torch.tensor([said["so"], 3, said["the"], 1, said["cook"], said["."], 8])[:, None]
+    kinds = torch.tensor([1, 0, 1, 2, 1, 1, 3], dtype=torch.int8)[:, None]
+    batch = Batch(inputs, torch.tensor([0, 0, 0, 0, 0, 0, 3])[:, None], kinds == 3, kinds)
+    text = "so [steamed dumplings] the (like spicy chicken) cook. — which dish came first? → steamed dumplings"
+    assert task.decode(batch, 0) == text
+    assert task.answer(F.one_hot(batch.targets + 1, 8), batch, 0) == DISHES[4]
+
+
+def keyword_batch(*columns):
+    """Sequences of four tokens from (keyword, second, third), each of these a decoy's dish or None for a word."""
+    tokens = [[a, *(8 if dish is None else dish for dish in rest), 3] for a, *rest in columns]
+    kinds = [[0, *(1 if dish is None else 2 for dish in rest), 3] for _, *rest in columns]
+    inputs, kinds = torch.tensor(tokens).T, torch.tensor(kinds, dtype=torch.int8).T
+    targets = torch.zeros_like(inputs)
+    targets[-1] = inputs[0]
+    return Batch(inputs, targets, kinds == 3, kinds)
+
+
+def keyword_scores(batch, *answers):
+    task = make_task("keyword", length=4, num_keywords=3)
+    outputs = torch.zeros(4, len(answers), 3)
+    outputs[:-1, :, 2] = 9.0  # what is said before the end does not matter
+    outputs[-1] = F.one_hot(torch.tensor(answers), 3)
+    return task.metrics(outputs, batch)
+
+
+def test_recency_error_counts_answers_with_the_latest_other_dish():
+    batch = keyword_batch((0, 1, None), (0, 1, 2), (0, 2, 1), (0, 1, 0), (0, None, None), (1, 1, 2), (2, None, 0))
+    # Counted: all but the fourth, whose latest decoy is the keyword, and the fifth, which has none.
+    assert keyword_scores(batch, 1, 1, 1, 1, 1, 2, 2) == {"accuracy": 1 / 7, "recency_error": 3 / 5}
+    assert keyword_scores(batch, 0, 0, 0, 0, 0, 1, 2) == {"accuracy": 1.0, "recency_error": 0.0}
+    assert keyword_scores(batch, 1, 2, 1, 0, 0, 2, 0) == {"accuracy": 2 / 7, "recency_error": 1.0}
+
+
+def test_recency_error_is_absent_where_no_sample_counts():
+    assert keyword_scores(keyword_batch((0, None, None), (2, 2, 2), (1, 0, 1)), 0, 1, 1) == {"accuracy": 2 / 3}
+    task = make_task("keyword", length=2)
+    batch = task.sample(0, 0)
+    assert task.metrics(perfect(task, batch), batch) == {"accuracy": 1.0}
+
+
+def test_recall_accuracy_looks_at_the_last_ten_positions():
+    task = make_task("copy", length=30)
+    batch = task.sample(0, 0, batch_size=4)
+    blank = F.one_hot(torch.zeros(50, 4, dtype=torch.int64), 9).float()
+    assert task.metrics(blank, batch) == {"recall_accuracy": 0.0, "accuracy": 0.8}
+    outputs = perfect(task, batch)
+    outputs[-3:, 1] = blank[-3:, 1]  # three of the 40 symbols are missed
+    outputs[:5] = F.one_hot(torch.tensor(4), 9)  # 20 of the 200 positions are no blanks
+    scores = task.metrics(outputs, batch)
+    assert scores == {"recall_accuracy": pytest.approx(37 / 40), "accuracy": pytest.approx(177 / 200)}
+
+
+def test_mse_is_the_mean_square_of_the_last_answers_error():
+    task = make_task("adding", length=6)
+    batch = task.sample(0, 0, batch_size=4)
+    outputs = torch.full((6, 4, 1), 7.0)
+    outputs[-1, :, 0] = batch.targets[-1, :, 0] + torch.tensor([0.5, -0.25, 0.0, 1.0])
+    assert task.metrics(outputs, batch) == {"mse": pytest.approx((0.25 + 0.0625 + 1) / 4, rel=1e-6)}
+
+
+@pytest.mark.parametrize(("name", "metric", "solved", "unsolved"), [
+    ("copy", "recall_accuracy", 0.99, 0.9899),
+    ("adding", "mse", 0.00999, 0.01),
+    ("keyword", "accuracy", 0.99, 0.9899),
+])  # fmt: skip
+def test_solved_begins_at_the_printed_threshold(name, metric, solved, unsolved):
+    task = make_task(name)
+    assert task.metric_name == metric
+    assert task.solved({metric: solved})
+    assert not task.solved({metric: unsolved})
+    sign, threshold = task.solved_when.split()[-2:]
+    assert (sign, threshold) == (("<", "0.01") if name == "adding" else ("≥", "0.99"))
+    # The other metric decides nothing.
+    assert not task.solved({metric: unsolved, "accuracy": 1.0} if name == "copy" else {metric: unsolved})
