@@ -112,6 +112,7 @@ def test_decode_of_batches_made_by_hand():
     text = "so [steamed dumplings] the (like spicy chicken) cook. — which dish came first? → steamed dumplings"
     assert task.decode(batch, 0) == text
     assert task.answer(F.one_hot(batch.targets + 1, 8), batch, 0) == DISHES[4]
+    assert len(set(DISHES)) == len(DISHES)
 
 
 def keyword_batch(*columns):
@@ -179,5 +180,5 @@ def test_solved_begins_at_the_printed_threshold(name, metric, solved, unsolved):
     assert not task.solved({metric: unsolved})
     sign, threshold = task.solved_when.split()[-2:]
     assert (sign, threshold) == (("<", "0.01") if name == "adding" else ("≥", "0.99"))
-    # The other metric decides nothing.
-    assert not task.solved({metric: unsolved, "accuracy": 1.0} if name == "copy" else {metric: unsolved})
+    # Another metric decides nothing; where accuracy is the metric, the later entry counts.
+    assert not task.solved({"accuracy": 1.0, metric: unsolved})

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_BLOB_SEQUENCE, DATA_CLASS_SCALAR, Summary
 from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 from tensorboard.compat.proto.types_pb2 import DT_STRING
@@ -38,12 +38,14 @@ def scalar(tag: str, value: float, described: bool) -> Summary.Value:
     if described:
         return Summary.Value(tag=tag, simple_value=value)
     metadata = scalar_metadata.create_summary_metadata(display_name=tag, description=description(tag))
+    metadata.data_class = DATA_CLASS_SCALAR  # without it TensorBoard's data server drops the description
     return Summary.Value(tag=tag, simple_value=value, metadata=metadata)
 
 
 def image(tag: str, png: bytes, width: int, height: int) -> Summary.Value:
     picture = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=png)
     metadata = image_metadata.create_summary_metadata(display_name=tag, description=description(tag))
+    metadata.data_class = DATA_CLASS_BLOB_SEQUENCE
     return Summary.Value(tag=tag, image=picture, metadata=metadata)
 
 
