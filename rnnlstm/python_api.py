@@ -18,7 +18,14 @@ def run(overrides: Sequence[str] = ()) -> list[dict[str, Any]]:
     Raises: ConfigError for a bad configuration, before anything is written; the first job's own error if
     one failed, after the others have run; KeyboardInterrupt if it was stopped.
     """
-    from rnnlstm.training.progress import Progress
+    from rich.console import Console
+
+    from rnnlstm.training.progress import Progress, progress_on
+
+    console = Console()
+
+    def progress(number: int, job: Job) -> Progress:
+        return progress_on(console, job.config.task["name"], job.config.train.steps)
 
     sweep = [o for o in overrides if o not in ("-m", "--multirun")]
     summaries: list[dict[str, Any]] = []
@@ -33,7 +40,7 @@ def run(overrides: Sequence[str] = ()) -> list[dict[str, Any]]:
         stopped = stopped or outcome.stopped_by is not None
         summaries.extend({**s, "folder": str(outcome.folder / f"seed_{s['seed']}")} for s in outcome.summaries)
 
-    train_jobs(compose_jobs(sweep, len(sweep) != len(overrides)), lambda *_: Progress(), lambda *_: None, ended)
+    train_jobs(compose_jobs(sweep, len(sweep) != len(overrides)), progress, lambda *_: None, ended)
     if failures:
         raise failures[0]
     if stopped:

@@ -109,11 +109,9 @@ class _Report:
         self.console.print(f"{count}{os.fspath(job.folder)}", markup=False)
 
     def progress(self, number: int, job: Job) -> Progress:
-        from rnnlstm.training.progress import LiveProgress, Progress
+        from rnnlstm.training.progress import progress_on
 
-        if not self.console.is_terminal:
-            return Progress()
-        return LiveProgress(self.console, job.config.task["name"], job.config.train.steps)
+        return progress_on(self.console, job.config.task["name"], job.config.train.steps)
 
     def ended(self, number: int, job: Job, outcome: Outcome | Exception) -> None:
         if isinstance(outcome, Exception):

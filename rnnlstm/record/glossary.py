@@ -72,7 +72,12 @@ GLOSSARY = (
     Entry(
         "time/steps_per_second",
         "updates/s",
-        "speed of training since the last line, all replicas together making one update; evaluation left out",
+        "speed of training since the last line, an update being of all replicas; instruments and evaluation left out",
+    ),
+    Entry(
+        "time/instruments_share",
+        "share",
+        "time on probes, logging and the record since the start, against the time on training",
     ),
 )
 

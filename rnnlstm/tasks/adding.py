@@ -20,7 +20,7 @@ from torch import Tensor
 from rnnlstm.batch import Batch
 from rnnlstm.options import option
 from rnnlstm.random_stream import RandomStream
-from rnnlstm.tasks.task import Task, masked_squared_error, register_task
+from rnnlstm.tasks.task import Task, register_task
 
 
 @register_task("adding")
@@ -33,10 +33,6 @@ class Adding(Task):
 
     length: int = option(100, "the whole sequence's length T", at_least=2, at_most=1_000_000)
     variant: str = option("standard", "protocol: standard (Arjovsky et al. 2016)", choices=("standard",))
-
-    @property
-    def sequence_length(self) -> int:
-        return self.length
 
     @property
     def input_size(self) -> int:
@@ -74,9 +70,6 @@ class Adding(Task):
     def decode(self, batch: Batch, b: int) -> str:
         steps = [f"{value:.2f}{'*' if mark else ''}" for value, mark in batch.inputs[:, b].tolist()]
         return f"{' '.join(steps)} → {batch.targets[-1, b, 0].item():.2f}"
-
-    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        return masked_squared_error(outputs, batch)
 
     def metrics(self, outputs: Tensor, batch: Batch) -> dict[str, float]:
         error = outputs[batch.mask].double() - batch.targets[batch.mask].double()

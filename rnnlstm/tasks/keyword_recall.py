@@ -13,7 +13,6 @@ scored by cross-entropy. Ancestor: the long time lag tasks 2a–2c of Hochreiter
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -24,7 +23,7 @@ from rnnlstm.batch import Batch
 from rnnlstm.options import OptionError, option
 from rnnlstm.random_stream import RandomStream
 from rnnlstm.tasks.filler import Filler, Grammar, TextFile
-from rnnlstm.tasks.task import Task, masked_cross_entropy, register_task
+from rnnlstm.tasks.task import Task, register_task
 
 DISHES = (
     "braised ribs", "spicy chicken", "fried rice", "steamed dumplings", "hot pot", "roast duck", "beef noodles",
@@ -60,10 +59,6 @@ class KeywordRecall(Task):
     @cached_property
     def filler_text(self) -> Filler:
         return Grammar() if self.filler is None else TextFile(self.filler)
-
-    @property
-    def sequence_length(self) -> int:
-        return self.length
 
     @property
     def num_tokens(self) -> int:
@@ -118,9 +113,6 @@ class KeywordRecall(Task):
                 text += word if word in set(".,;:!?") else f" {word}"
         return f"{text.strip()} → {DISHES[int(batch.targets[-1, b])]}"
 
-    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        return masked_cross_entropy(outputs, batch)
-
     def answer(self, outputs: Tensor, batch: Batch, b: int) -> str:
         return DISHES[int(outputs[-1, b].argmax())]
 
@@ -137,6 +129,3 @@ class KeywordRecall(Task):
         if counted.any():
             scores["recency_error"] = (answer == decoy)[counted].double().mean().item()
         return scores
-
-    def solved(self, metrics: Mapping[str, float]) -> bool:
-        return metrics["accuracy"] >= 0.99

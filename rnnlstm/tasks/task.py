@@ -52,9 +52,10 @@ class Task(ABC):
     # -- sizes: the network is built from them, no configuration repeats them
 
     @property
-    @abstractmethod
     def sequence_length(self) -> int:
-        """Time steps of a batch."""
+        """Time steps of a batch: the option `length`, unless the task counts otherwise."""
+        length: int = self.length  # type: ignore[attr-defined]
+        return length
 
     @property
     @abstractmethod
@@ -93,9 +94,12 @@ class Task(ABC):
     def generate(self, random: RandomStream, batch_size: int) -> Batch:
         """Draw `batch_size` sequences from `random`, and from nothing else."""
 
-    @abstractmethod
     def decode(self, batch: Batch, b: int) -> str:
-        """Sequence `b` of the batch, and its right answer, as text for a human reader."""
+        """Sequence `b` of the batch, and its right answer, as text for a human reader: here plain numbers."""
+        sequence = batch.inputs[:, b].flatten(1) if batch.inputs.dim() == 3 else batch.inputs[:, b, None]
+        steps = [",".join(f"{value:g}" for value in step) for step in sequence.tolist()]
+        right = batch.targets[:, b][batch.mask[:, b]].flatten().tolist()
+        return f"{' '.join(steps)} → {' '.join(f'{value:.4g}' for value in right)}"
 
     def answer(self, outputs: Tensor, batch: Batch, b: int) -> str:
         """What the network answers to sequence `b`, as text: here its classes or numbers at the scored positions."""
@@ -106,17 +110,21 @@ class Task(ABC):
 
     # -- scoring
 
-    @abstractmethod
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """The training loss, a scalar: mean over the scored positions."""
+        """The training loss, a scalar: the mean over the scored positions of the cross-entropy in nats where targets
+        are classes, of the squared error where they are numbers."""
+        answers, targets = outputs[batch.mask], batch.targets[batch.mask]  # (scored, O)
+        if targets.is_floating_point():
+            return F.mse_loss(answers, targets.to(answers.dtype))
+        return F.cross_entropy(answers, targets)
 
     @abstractmethod
     def metrics(self, outputs: Tensor, batch: Batch) -> dict[str, float]:
         """Scores by name; one that is not defined on this batch is left out."""
 
-    @abstractmethod
     def solved(self, metrics: Mapping[str, float]) -> bool:
-        """Whether these metrics meet the task's criterion."""
+        """Whether these metrics meet the task's criterion; unless it says otherwise, the headline metric ≥ 0.99."""
+        return metrics[self.metric_name] >= 0.99
 
     # -- variations, for evaluation away from the training setting
 
@@ -147,13 +155,3 @@ def make_task(name: str, **options: Any) -> Task:
         if key not in known:
             raise OptionError(key, value, f"the {name} task has no such option{did_you_mean(key, known)}")
     return cls(**options)
-
-
-def masked_cross_entropy(outputs: Tensor, batch: Batch) -> Tensor:
-    """Mean cross-entropy in nats over the scored positions. outputs (T, B, O), targets int64 (T, B)."""
-    return F.cross_entropy(outputs[batch.mask], batch.targets[batch.mask])
-
-
-def masked_squared_error(outputs: Tensor, batch: Batch) -> Tensor:
-    """Mean squared error over the scored positions. outputs and targets (T, B, O)."""
-    return F.mse_loss(outputs[batch.mask], batch.targets[batch.mask].to(outputs.dtype))

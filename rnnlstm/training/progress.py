@@ -31,6 +31,11 @@ class Progress:
         pass
 
 
+def progress_on(console: Console, label: str, steps: int) -> Progress:
+    """Live on a terminal, quiet elsewhere."""
+    return LiveProgress(console, label, steps) if console.is_terminal else Progress()
+
+
 class LiveProgress(Progress):
     """Redraws one line, without a thread of its own. Numbers are medians over the replicas still running."""
 

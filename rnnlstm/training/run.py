@@ -6,7 +6,6 @@ import io
 import logging
 import shutil
 import signal
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from rnnlstm.record.files import write_whole
 from rnnlstm.record.naming import seed_folder
 from rnnlstm.record.seed_record import WEIGHTS
 from rnnlstm.training.clip_advice import clip_advice
+from rnnlstm.training.clock import Clock
 from rnnlstm.training.evaluate import evaluate
 from rnnlstm.training.instruments import Instruments
 from rnnlstm.training.plan import Plan
@@ -65,8 +65,8 @@ class _Run:
         self.instruments = [Instruments(plan, model, r, rep.seed, rep.record) for r, rep in enumerate(self.replicas)]
         self.plateaus = {f"baseline/{name.replace(' ', '_')}": loss for name, loss in plan.task.plateaus.items()}
         self.aggregate = Aggregate(folder / "aggregate", plan.task.name, plan.task.metric_name, list(self.plateaus))
-        self.seconds = 0.0  # of training, evaluation and observation left out
-        self._logged = (0, 0.0)  # step and seconds at the last line
+        self.clock = Clock()
+        self._logged = (0, 0.0)  # step and seconds of training at the last line
 
     def complete(self) -> Outcome:
         status, reason = "failed", None
@@ -96,20 +96,22 @@ class _Run:
         self._evaluate(0, lines)
         self._write(0, lines)
         for step in range(1, last + 1):
-            started = time.perf_counter()
-            update = self.trainer.step(step)
-            self.seconds += time.perf_counter() - started
+            with self.clock.on("training"):
+                update = self.trainer.step(step)
 
             live = [r for r, replica in enumerate(self.replicas) if replica.running and r not in update.broken]
             lines = {r: {} for r in live}
-            for r in live:
-                self.replicas[r].updated(update.clips[r])
-            if step == 1 or step % config.log.every == 0 or step == last:
-                self._log(update, lines)
-            self._observe(step, lines)
+            with self.clock.on("instruments"):
+                for r in live:
+                    self.replicas[r].updated(update.clips[r])
+                if step == 1 or step % config.log.every == 0 or step == last:
+                    self._log(update, lines)
+                self._observe(step, lines)
             if evaluated := step % config.eval.every == 0 or step == last:
-                self._evaluate(step, lines)
-            self._write(step, lines)
+                with self.clock.on("evaluation"):
+                    self._evaluate(step, lines)
+            with self.clock.on("instruments"):
+                self._write(step, lines)
             for r, what in update.broken.items():
                 if self.replicas[r].running:
                     self._finish(r, "diverged", f"{what} at step {step}")
@@ -122,12 +124,12 @@ class _Run:
     def _log(self, update: Update, lines: dict[int, dict[str, float]]) -> None:
         """Losses, metrics, gradient norms, clipping and speed of an update."""
         step, seconds = self._logged
-        speed = (update.step - step) / (self.seconds - seconds)
+        speed = (update.step - step) / (self.clock.training - seconds)
         for r, values in lines.items():
             metrics = self.plan.task.metrics(update.outputs[r], update.batches[r])
             values |= self.replicas[r].training_values(update.losses[r], metrics, update.clips[r])
-            values["time/steps_per_second"] = speed
-        self._logged = (update.step, self.seconds)
+            values |= {"time/steps_per_second": speed, "time/instruments_share": self.clock.instruments_share}
+        self._logged = (update.step, self.clock.training)
 
     def _observe(self, step: int, lines: dict[int, dict[str, float]]) -> None:
         for r, values in lines.items():
@@ -153,7 +155,7 @@ class _Run:
         """After an evaluation: replicas that have solved the task end here, the others' summaries are renewed."""
         for r in lines:
             replica = self.replicas[r]
-            replica.speed = replica.updates / self.seconds
+            replica.speed = replica.updates / self.clock.training
             if replica.steps_to_solve is not None and self.plan.config.train.stop_when_solved:
                 self._finish(r, "done")
             else:
@@ -168,7 +170,7 @@ class _Run:
         replica = self.replicas[r]
         self.trainer.freeze(r)
         if replica.updates:
-            replica.speed = replica.updates / self.seconds
+            replica.speed = replica.updates / self.clock.training
         if status != "failed":
             self.instruments[r].decode(replica.updates)
         buffer = io.BytesIO()

@@ -1,0 +1,28 @@
+"""Where a run's time goes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Clock:
+    """Seconds spent so far on training, on instruments (probes, logging, the record), and on evaluation."""
+
+    def __init__(self) -> None:
+        self.training = self.instruments = self.evaluation = 0.0
+
+    @contextmanager
+    def on(self, name: str) -> Iterator[None]:
+        """Count the time inside towards `name`."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            setattr(self, name, getattr(self, name) + time.perf_counter() - started)
+
+    @property
+    def instruments_share(self) -> float:
+        """Time on instruments as a share of the time on training."""
+        return self.instruments / self.training if self.training else 0.0

@@ -1,0 +1,82 @@
+"""A user's own cell and task, from README's very text; and the trainer from Python."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_commands import ENVIRONMENT
+
+import rnnlstm
+from rnnlstm.record.files import read_lines
+
+README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+BLOCKS = dict(re.findall(r"```python\n# (my_\w+)\.py\n(.*?)```", README, flags=re.DOTALL))
+SHORT = ["train.steps=4", "log.every=1", "eval.every=2", "probe.every=2", "eval.samples=10", "seeds=2"]
+
+
+@pytest.fixture
+def modules(tmp_path):
+    for name, text in BLOCKS.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    return tmp_path
+
+
+def train(folder, *arguments):
+    line = [sys.executable, "-m", "rnnlstm.train", *arguments]
+    return subprocess.run(line, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+
+
+def test_readme_shows_both_in_under_thirty_lines():
+    assert set(BLOCKS) == {"my_cell", "my_task"}
+    assert all(len(text.splitlines()) < 30 for text in BLOCKS.values())
+
+
+def test_readmes_command_runs_with_every_instrument(modules):
+    (command,) = re.findall(r"python -m rnnlstm\.train (plugins=.*)", README)
+    done = train(modules, *command.split(), *SHORT)
+    assert done.returncode == 0, done.stderr
+    (folder,) = modules.glob("runs/parity_T20/leaky_alpha-0.5*")
+    tags = {tag for line in read_lines(folder / "seed_1" / "metrics.jsonl") for tag in line}
+    assert {"flow/hidden_lag_1", "flow/half_life", "clip/rate", "eval/accuracy", "grad_param/readout.bias"} <= tags
+    assert list(read_lines(folder / "seed_0" / "flow.jsonl"))
+    (first, *_) = read_lines(folder / "seed_0" / "samples.jsonl")
+    assert re.fullmatch(r"([01] ){20}→ [01]", first["samples"][0]["text"])
+    assert list((folder / "aggregate").iterdir())
+
+
+def test_each_works_beside_the_projects_own(modules):
+    assert train(modules, "plugins=[my_cell]", "model=leaky", "model.num_layers=2", *SHORT).returncode == 0
+    assert train(modules, "plugins=[my_task]", "task=parity", "model=lstm", *SHORT).returncode == 0
+    refused = train(modules, "plugins=[my_cell]", "model=leaky", "model.alpha=2")
+    assert refused.returncode == 2
+    assert "model.alpha=2: must be at most 1" in refused.stderr
+    refused = train(modules, "plugins=[my_cell]", "model=leaky", "model.backend=torch")
+    assert refused.returncode == 2
+    assert "PyTorch has no leaky cell" in refused.stderr
+    assert train(modules, "model=leaky").returncode == 2
+
+
+def test_plugins_come_from_the_command_line_only(modules):
+    (modules / "own" / "experiment").mkdir(parents=True)
+    (modules / "own" / "experiment" / "sly.yaml").write_text("# @package _global_\nplugins: [my_cell]\n")
+    refused = train(modules, "--config-dir", "own", "experiment=sly")
+    assert refused.returncode == 2
+    assert "command line only" in refused.stderr
+    assert not (modules / "runs").exists()
+
+
+def test_run_from_python(tmp_path):
+    overrides = ["task=adding", "task.length=8", "seeds=2", "train.steps=3", f"runs_root={tmp_path}", "threads=1"]
+    summaries = rnnlstm.run(overrides)
+    assert [summary["seed"] for summary in summaries] == [0, 1]
+    assert all(summary["status"] == "done" for summary in summaries)
+    assert (Path(summaries[0]["folder"]) / "weights.pt").exists()
+    with pytest.raises(rnnlstm.ConfigError, match="holds results already"):
+        rnnlstm.run(overrides)
+    sweep = rnnlstm.run(["-m", "model=rnn,lstm", *overrides, "overwrite=true"])
+    assert len(sweep) == 4
+    assert len({Path(summary["folder"]).parent for summary in sweep}) == 2
