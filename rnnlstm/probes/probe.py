@@ -18,7 +18,7 @@ from rnnlstm.tasks import Task
 #: Lags whose gradient is logged as a number.
 LAGS = (1, 10, 100)
 #: Sequences of the sample: enough for a norm, few enough to cost little.
-SEQUENCES = 32
+SEQUENCES = 16
 
 
 @dataclass(frozen=True)

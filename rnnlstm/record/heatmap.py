@@ -62,5 +62,5 @@ def flow_png(steps: Sequence[int], norms: np.ndarray) -> tuple[bytes, int, int]:
     write(left + 320, below, "1", "ma")
     write(left + 480, below, "1e4", "ra")
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True)
+    image.save(buffer, "PNG", compress_level=3)
     return buffer.getvalue(), image.width, image.height

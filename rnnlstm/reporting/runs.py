@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +37,7 @@ class Run:
 
 
 def find_runs(places: Iterable[str]) -> list[Run]:
-    """Every run below `places`, in the order of their paths.
+    """Every run below `places`: by task and length, the lowest held-out loss first.
 
     Raises: ConfigError if a place isn't there, or no run is found in any.
     """
@@ -51,7 +53,13 @@ def find_runs(places: Iterable[str]) -> list[Run]:
                 found[path.parent.resolve()] = run
     if not found:
         raise ConfigError(f"no runs in {', '.join(places)}")
-    return list(found.values())
+    return sorted(found.values(), key=_order)
+
+
+def _order(run: Run) -> tuple[Any, ...]:
+    losses = run.values("loss")
+    loss = statistics.median(losses) if losses else math.inf
+    return run.config["task.name"], run.config.get("task.length") or 0, loss, str(run.folder)
 
 
 def read_run(folder: Path) -> Run | None:
