@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     from rnnlstm.cells import Cell, register_cell
     from rnnlstm.options import ConfigError, option
     from rnnlstm.python_api import run
-    from rnnlstm.recurrence import LSTM, RNN, record_gradients
+    from rnnlstm.recurrence import GRU, LSTM, RNN, record_gradients
     from rnnlstm.tasks import Task, make_task, register_task
     from rnnlstm.training.clip import ClipEvent, clip_gradients
 
 _HOMES = {
+    "GRU": "rnnlstm.recurrence",
     "LSTM": "rnnlstm.recurrence",
     "RNN": "rnnlstm.recurrence",
     "Batch": "rnnlstm.batch",
@@ -35,6 +36,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "GRU",
     "LSTM",
     "RNN",
     "Batch",

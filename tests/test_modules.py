@@ -13,6 +13,7 @@ PAIRS = [
     ("RNN", {}),
     ("RNN", {"nonlinearity": "relu"}),
     ("LSTM", {}),
+    ("GRU", {}),
 ]
 SHAPES = list(itertools.product([1, 7], [1, 2, 3], [False, True], [False, True]))
 
@@ -106,7 +107,7 @@ def test_a_state_dict_loads_both_ways(name, options, bias, tmp_path):
 
 
 @pytest.mark.parametrize("backend", ["reference", "torch"])
-@pytest.mark.parametrize("name", ["RNN", "LSTM"])
+@pytest.mark.parametrize("name", ["RNN", "LSTM", "GRU"])
 def test_a_sequence_in_two_parts_is_the_whole(name, backend):
     model = getattr(recurrence, name)(5, 4, 2, backend=backend, dtype=torch.float64)
     x = torch.randn(9, 3, 5, dtype=torch.float64)

@@ -124,7 +124,7 @@ def test_one_matrix_on_hidden_and_input_equals_the_two_matrices(name, backend):
 
 @pytest.mark.parametrize("backend", ["reference", "torch"])
 @pytest.mark.parametrize("batch_first", [False, True])
-@pytest.mark.parametrize("name", ["RNN", "LSTM"])
+@pytest.mark.parametrize("name", ["RNN", "LSTM", "GRU"])
 def test_dropout_in_training_draws_what_torch_nn_draws(name, batch_first, backend):
     options = {"num_layers": 3, "dropout": 0.4, "batch_first": batch_first, "dtype": torch.float64}
     theirs = getattr(torch.nn, name)(5, 4, **options)
@@ -139,7 +139,7 @@ def test_dropout_in_training_draws_what_torch_nn_draws(name, batch_first, backen
         close(a, b)
 
 
-@pytest.mark.parametrize("name", ["RNN", "LSTM"])
+@pytest.mark.parametrize("name", ["RNN", "LSTM", "GRU"])
 def test_dropout_is_between_layers_and_in_training_only(name):
     torch.manual_seed(0)
     plain = getattr(recurrence, name)(5, 4, 2)

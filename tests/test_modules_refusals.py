@@ -20,6 +20,7 @@ def raised(call):
 @pytest.mark.parametrize(("name", "option", "value"), [
     ("RNN", "bidirectional", True),
     ("LSTM", "bidirectional", True),
+    ("GRU", "bidirectional", True),
     ("LSTM", "proj_size", 2),
 ])  # fmt: skip
 def test_arguments_beyond_the_project_are_refused_by_name(name, option, value):
@@ -29,7 +30,7 @@ def test_arguments_beyond_the_project_are_refused_by_name(name, option, value):
     getattr(recurrence, name)(5, 4, **{option: type(value)(0)})
 
 
-@pytest.mark.parametrize("name", ["RNN", "LSTM"])
+@pytest.mark.parametrize("name", ["RNN", "LSTM", "GRU"])
 def test_packed_sequences_are_refused_by_name(name):
     packed = torch.nn.utils.rnn.pack_padded_sequence(torch.zeros(3, 2, 5), torch.tensor([3, 1]))
     with pytest.raises(TypeError, match="packed sequences are not supported"):
@@ -46,7 +47,7 @@ def test_packed_sequences_are_refused_by_name(name):
     ((5, 4), {"dropout": 1.5}),
     ((5, 4), {"dropout": -0.1}),
 ])  # fmt: skip
-@pytest.mark.parametrize("name", ["RNN", "LSTM"])
+@pytest.mark.parametrize("name", ["RNN", "LSTM", "GRU"])
 def test_senseless_sizes_raise_what_torch_nn_raises(name, sizes, options):
     expected = raised(lambda: getattr(torch.nn, name)(*sizes, **options))
     assert issubclass(raised(lambda: getattr(recurrence, name)(*sizes, **options)), expected)
@@ -76,7 +77,7 @@ def test_an_unknown_nonlinearity_raises_what_torch_nn_raises():
     ((3, 5), (3, 4)),
 ])  # fmt: skip
 @pytest.mark.parametrize("backend", ["reference", "torch"])
-@pytest.mark.parametrize("name", ["RNN", "LSTM"])
+@pytest.mark.parametrize("name", ["RNN", "LSTM", "GRU"])
 def test_wrong_shapes_raise_what_torch_nn_raises(name, backend, input, state):
     theirs, ours = getattr(torch.nn, name)(5, 4, 2), getattr(recurrence, name)(5, 4, 2, backend=backend)
     hx = None if state is None else torch.zeros(state)

@@ -14,6 +14,7 @@ MODULES = [
     ("RNN", {"nonlinearity": "sigmoid"}),
     ("RNN", {"nonlinearity": "identity"}),
     ("LSTM", {"init": "chrono", "max_lag": 12}),
+    ("GRU", {}),
 ]
 PHI = {"tanh": torch.tanh, "relu": torch.relu, "sigmoid": torch.sigmoid, "identity": lambda a: a}
 
@@ -29,7 +30,14 @@ def by_hand(module, x, loss_of):
         states = []
         for x_t in x:
             a = F.linear(x_t, w_ih, b_ih) + F.linear(h, w_hh, b_hh)
-            if isinstance(module, rnnlstm.LSTM):
+            if isinstance(module, rnnlstm.GRU):
+                (r_x, z_x, n_x), (r_h, z_h, n_h) = (
+                    F.linear(x_t, w_ih, b_ih).chunk(3, -1),
+                    F.linear(h, w_hh, b_hh).chunk(3, -1),
+                )
+                n = torch.tanh(n_x + torch.sigmoid(r_x + r_h) * n_h)
+                h = n + torch.sigmoid(z_x + z_h) * (h - n)
+            elif isinstance(module, rnnlstm.LSTM):
                 i, f, g, o = a.chunk(4, -1)
                 c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
                 h = torch.sigmoid(o) * torch.tanh(c)

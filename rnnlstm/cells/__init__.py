@@ -1,7 +1,8 @@
 """Cells: one time step's equations each, to be held beside the paper. See `cell.py` for the contract."""
 
 from rnnlstm.cells.cell import CELLS, Cell, State, Weights, make_cell, register_cell
+from rnnlstm.cells.gru import GRUCell
 from rnnlstm.cells.lstm import LSTMCell
 from rnnlstm.cells.rnn import RNNCell
 
-__all__ = ["CELLS", "Cell", "LSTMCell", "RNNCell", "State", "Weights", "make_cell", "register_cell"]
+__all__ = ["CELLS", "Cell", "GRUCell", "LSTMCell", "RNNCell", "State", "Weights", "make_cell", "register_cell"]

@@ -205,3 +205,32 @@ class LSTM(Recurrence):
         cell = make_cell("lstm", init=init, forget_bias=forget_bias, gain=gain, max_lag=max_lag)
         sizes = (input_size, hidden_size, num_layers, bias, batch_first, dropout)
         super().__init__(cell, *sizes, backend=backend, device=device, dtype=dtype)
+
+
+class GRU(Recurrence):
+    """Reset and update gate: a drop-in for `torch.nn.GRU` (equations in `GRUCell`).
+
+    Beyond PyTorch's arguments: `backend`, and `init` (`default`, `orthogonal` with `gain`, `chrono` with `max_lag`).
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        *,
+        backend: str = "auto",
+        init: str = "default",
+        gain: float = 1.0,
+        max_lag: int | None = None,
+    ) -> None:
+        _refuse(bidirectional=bidirectional)
+        cell = make_cell("gru", init=init, gain=gain, max_lag=max_lag)
+        sizes = (input_size, hidden_size, num_layers, bias, batch_first, dropout)
+        super().__init__(cell, *sizes, backend=backend, device=device, dtype=dtype)

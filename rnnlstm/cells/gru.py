@@ -1,0 +1,61 @@
+"""The gated recurrent unit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rnnlstm.cells import initialisation
+from rnnlstm.cells.cell import Cell, State, Weights, register_cell
+from rnnlstm.options import option
+
+UPDATE = 1  # block of the stacked weights, in PyTorch's order: reset, update, candidate
+
+
+@register_cell("gru")
+@dataclass(frozen=True, kw_only=True)
+class GRUCell(Cell):
+    """r_t = σ(W_ir x_t + b_ir + W_hr h_{t−1} + b_hr)              reset gate
+    z_t = σ(W_iz x_t + b_iz + W_hz h_{t−1} + b_hz)              update gate
+    n_t = tanh(W_in x_t + b_in + r_t ⊙ (W_hn h_{t−1} + b_hn))   candidate
+    h_t = (1 − z_t) ⊙ n_t + z_t ⊙ h_{t−1}
+
+    Source: Cho et al. 2014, with the reset gate applied after the product as in cuDNN and `torch.nn.GRU`. An
+    update gate near one keeps h, as an open forget gate keeps the LSTM's c.
+    """
+
+    gate_names = ("reset", "update")
+    blocks = 3
+
+    init: str = option(
+        "default",
+        "default (PyTorch's), orthogonal or chrono (Tallec & Ollivier 2018)",
+        choices=("default", "orthogonal", "chrono"),
+    )
+    gain: float = option(1.0, "factor of the orthogonal matrices, with init=orthogonal", at_least=0, at_most=1000)
+    max_lag: int | None = option(None, "longest lag, with init=chrono; null: the sequence's length", at_least=2)
+
+    def initialise(self, w: Weights, generator: torch.Generator | None, max_lag: int) -> None:
+        super().initialise(w, generator, max_lag)
+        if self.init == "orthogonal":
+            initialisation.orthogonal(w, self.gain, generator)
+        elif self.init == "chrono":
+            lag = max_lag if self.max_lag is None else self.max_lag
+            bias = initialisation.chrono_bias(w["weight_hh"].shape[-1], lag, generator)
+            initialisation.set_bias(w, UPDATE, bias, self.init)
+
+    def step(self, projected: Tensor, state: State, w: Weights) -> tuple[State, dict[str, Tensor]]:
+        (h,) = state
+        r_x, z_x, n_x = projected.chunk(3, -1)
+        r_h, z_h, n_h = F.linear(h, w["weight_hh"], w.get("bias_hh")).chunk(3, -1)
+        r, z = torch.sigmoid(r_x + r_h), torch.sigmoid(z_x + z_h)
+        n = torch.tanh(n_x + r * n_h)
+        return ((1 - z) * n + z * h,), {"reset": r, "update": z}
+
+    def torch_layer(self, x: Tensor, state: State, w: Weights) -> tuple[Tensor, State]:
+        # The arguments after the weights: has_biases, num_layers, dropout, train, bidirectional, batch_first.
+        outputs, h = torch.gru(x, state[0][None], list(w.values()), "bias_ih" in w, 1, 0.0, False, False, False)
+        return outputs, (h[0],)
