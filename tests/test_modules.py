@@ -28,7 +28,7 @@ def gradients(module, x, hx, cotangents):
     return results + list(torch.autograd.grad(total, leaves))
 
 
-@pytest.mark.parametrize("backend", ["reference", "torch"])
+@pytest.mark.parametrize("backend", ["reference", "fused", "torch"])
 @pytest.mark.parametrize(("name", "options"), PAIRS)
 @pytest.mark.parametrize(("steps", "layers", "bias", "batch_first"), SHAPES)
 def test_equal_to_torch_nn(name, options, backend, steps, layers, bias, batch_first):
@@ -69,7 +69,7 @@ def test_same_seed_gives_the_same_weights_as_torch_nn(name, options):
     theirs.load_state_dict(ours.state_dict())
 
 
-@pytest.mark.parametrize("backend", ["reference", "torch"])
+@pytest.mark.parametrize("backend", ["reference", "fused", "torch"])
 @pytest.mark.parametrize(("name", "options"), PAIRS)
 @pytest.mark.parametrize("batch_first", [False, True])
 @pytest.mark.parametrize("batch", [0, 1, 3])
@@ -106,7 +106,7 @@ def test_a_state_dict_loads_both_ways(name, options, bias, tmp_path):
         torch.testing.assert_close(giver(x)[0], taker(x)[0], rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("backend", ["reference", "torch"])
+@pytest.mark.parametrize("backend", ["reference", "fused", "torch"])
 @pytest.mark.parametrize("name", ["RNN", "LSTM", "GRU"])
 def test_a_sequence_in_two_parts_is_the_whole(name, backend):
     model = getattr(recurrence, name)(5, 4, 2, backend=backend, dtype=torch.float64)

@@ -122,7 +122,7 @@ def test_one_matrix_on_hidden_and_input_equals_the_two_matrices(name, backend):
         close(a[0], b)
 
 
-@pytest.mark.parametrize("backend", ["reference", "torch"])
+@pytest.mark.parametrize("backend", ["reference", "fused", "torch"])
 @pytest.mark.parametrize("batch_first", [False, True])
 @pytest.mark.parametrize("name", ["RNN", "LSTM", "GRU"])
 def test_dropout_in_training_draws_what_torch_nn_draws(name, batch_first, backend):

@@ -76,7 +76,7 @@ def test_an_unknown_nonlinearity_raises_what_torch_nn_raises():
     ((3, 5), (2, 1, 4)),  # batched
     ((3, 5), (3, 4)),
 ])  # fmt: skip
-@pytest.mark.parametrize("backend", ["reference", "torch"])
+@pytest.mark.parametrize("backend", ["reference", "fused", "torch"])
 @pytest.mark.parametrize("name", ["RNN", "LSTM", "GRU"])
 def test_wrong_shapes_raise_what_torch_nn_raises(name, backend, input, state):
     theirs, ours = getattr(torch.nn, name)(5, 4, 2), getattr(recurrence, name)(5, 4, 2, backend=backend)

@@ -21,7 +21,7 @@ from rnnlstm.training.step import Trainer
 SMALL = ("task.length=12", "model.hidden_size=8", "model.embedding_size=4", "train.batch_size=5", "dtype=float64")
 
 
-@pytest.mark.parametrize("backend", ["reference", "torch"])
+@pytest.mark.parametrize("backend", ["reference", "fused", "torch"])
 @pytest.mark.parametrize("model", ["rnn", "lstm"])
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("seeds", [1, 3])

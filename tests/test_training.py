@@ -15,7 +15,7 @@ from rnnlstm.training.step import Trainer
 SMALL = ("task.length=12", "model.hidden_size=8", "train.batch_size=5", "train.stop_when_solved=false")
 
 
-@pytest.mark.parametrize("backend", ["reference", "torch"])
+@pytest.mark.parametrize("backend", ["reference", "fused", "torch"])
 @pytest.mark.parametrize("model", ["rnn", "lstm"])
 def test_a_seed_in_lockstep_trains_as_it_does_alone(model, backend):
     overrides = (*SMALL, f"model={model}", f"model.backend={backend}", "dtype=float64", "clip.threshold=0.1")

@@ -9,11 +9,12 @@ from torch import Tensor
 
 from rnnlstm.cells import Cell, State, Weights
 from rnnlstm.options import OptionError
+from rnnlstm.recurrence.fused import fused_layer, has_fused
 
 #: (cell, x (T, B, I), state each (B, H), weights) → outputs (T, B, H), last state
 Layer = Callable[[Cell, Tensor, State, Weights], tuple[Tensor, State]]
 
-BACKENDS = ("auto", "reference", "torch")
+BACKENDS = ("auto", "reference", "fused", "torch")
 
 
 def reference_layer(cell: Cell, x: Tensor, state: State, w: Weights) -> tuple[Tensor, State]:
@@ -40,12 +41,16 @@ def choose_backend(cell: Cell, backend: str) -> str:
     if backend == "torch" and not cell.has_torch_layer:
         options = f" with nonlinearity={cell.nonlinearity}" if hasattr(cell, "nonlinearity") else ""
         raise OptionError("backend", backend, f"PyTorch has no {cell.name} cell{options}")
-    return "reference" if backend == "auto" else backend
+    if backend == "fused" and not has_fused(cell):
+        raise OptionError("backend", backend, f"there is no fused {cell.name} cell; reference computes every cell")
+    if backend == "auto":
+        return "fused" if has_fused(cell) else "reference"
+    return backend
 
 
 def layer_function(backend: str) -> Layer:
     """The function behind a chosen backend."""
-    return {"reference": reference_layer, "torch": torch_layer}[backend]
+    return {"reference": reference_layer, "fused": fused_layer, "torch": torch_layer}[backend]
 
 
 def can_vmap(backend: str) -> bool:

@@ -1,0 +1,118 @@
+"""The autograd functions behind the fused backend: one node for a whole layer over time, forward and backward.
+
+Dimensions: R replicas, T time steps, B sequences, I input features, H hidden units, G blocks (`kinds.py`).
+
+Both functions have R as a leading dimension and tell `torch.func.vmap` to put its own dimension there, so that
+stacked models run as one. Nothing is saved but what backward needs: activations and cell states.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from rnnlstm.recurrence.fused import portable
+from rnnlstm.recurrence.fused.kinds import Kind
+
+
+class Tape:
+    """Keeps what a backward pass yields in passing: squared row norms of ∂L/∂h_t and ∂L/∂c_t, (R, T, B)."""
+
+    hidden: Tensor | None = None
+    cell: Tensor | None = None
+
+
+class FusedForward(Function):
+    """(x (R, T, B, I), w_x (R, ·, I), w_h (R, ·, H), b (R, G·H), h0, c0 (R, B, H)) →
+    outputs (R, T, B, H), last cell state (R, B, H), activations (R, T, B, G·H), cell states (R, T, B, H)."""
+
+    @staticmethod
+    def forward(
+        kind: Kind, tape: Tape | None, x: Tensor, w_x: Tensor, w_h: Tensor, b: Tensor, h0: Tensor, c0: Tensor
+    ) -> tuple[Tensor, ...]:
+        R, T, B, _ = x.shape
+        gates = b.new_empty(R, T, B, b.shape[-1]).copy_(b[:, None, None])
+        gates.flatten(1, 2)[..., : w_x.shape[1]].baddbmm_(x.flatten(1, 2), w_x.mT)
+        out = x.new_empty(R, T, B, h0.shape[-1])
+        cells = torch.empty_like(out) if kind.has_cell else out.new_empty(R, 0, B, h0.shape[-1])
+        portable.forward(kind, gates, w_h, h0, c0, out, cells)
+        last = cells[:, -1].clone() if kind.has_cell else torch.zeros_like(c0)
+        return out, last, gates, cells
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.kind, ctx.tape, x, w_x, w_h, _, h0, c0 = inputs
+        out, _, gates, cells = output
+        ctx.mark_non_differentiable(gates, cells)
+        ctx.save_for_backward(x, w_x, w_h, h0, c0, out, gates, cells)
+
+    @staticmethod
+    def backward(ctx: Any, d_out: Tensor, d_last: Tensor, *_: Any) -> tuple[Any, ...]:
+        gradients = FusedBackward.apply(
+            ctx.kind, ctx.tape, ctx.needs_input_grad[2], *ctx.saved_tensors, d_out, d_last
+        )
+        return (None, None, *gradients)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], kind: Kind, tape: Tape | None, *tensors: Tensor) -> Any:
+        return _over_replicas(FusedForward, info.batch_size, in_dims[2:], (kind, tape), tensors)
+
+
+class FusedBackward(Function):
+    """The gradients of `FusedForward`, and no further ones."""
+
+    @staticmethod
+    def forward(
+        kind: Kind,
+        tape: Tape | None,
+        wants_x: bool,
+        x: Tensor,
+        w_x: Tensor,
+        w_h: Tensor,
+        h0: Tensor,
+        c0: Tensor,
+        out: Tensor,
+        gates: Tensor,
+        cells: Tensor,
+        d_out: Tensor,
+        d_last: Tensor,
+    ) -> tuple[Tensor, ...]:
+        d, d_h0, d_c0, h_rows, c_rows = portable.backward(kind, gates, w_h, h0, c0, out, cells, d_out, d_last)
+        if tape is not None:
+            tape.hidden, tape.cell = h_rows, c_rows
+        d_x_part, d_h_part = d[..., : w_x.shape[1]], d[..., -w_h.shape[1] :]
+        d_w_x = d_x_part.flatten(1, 2).mT.bmm(x.flatten(1, 2))
+        d_w_h = d_h_part[:, 0].mT.bmm(h0)
+        if out.shape[1] > 1:
+            d_w_h = d_w_h.baddbmm_(d_h_part[:, 1:].flatten(1, 2).mT, out[:, :-1].flatten(1, 2))
+        d_x = d_x_part.flatten(1, 2).bmm(w_x).view_as(x) if wants_x else torch.zeros_like(x)
+        return d_x, d_w_x, d_w_h, d.sum((1, 2)), d_h0, d_c0
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> Any:
+        raise RuntimeError("the fused backend has no second derivatives; use backend='reference' for them")
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[Any, ...], kind: Kind, tape: Tape | None, wants_x: bool, *tensors: Tensor
+    ) -> Any:
+        return _over_replicas(FusedBackward, info.batch_size, in_dims[3:], (kind, tape, wants_x), tensors)
+
+
+def _over_replicas(
+    function: type[Function], size: int, in_dims: tuple[Any, ...], plain: tuple[Any, ...], tensors: tuple[Tensor, ...]
+) -> tuple[Any, Any]:
+    """Call `function` once for all `size` slices of vmap's dimension, merged into the replicas' own."""
+    merged = []
+    for tensor, dim in zip(tensors, in_dims, strict=True):
+        stacked = tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+        merged.append(stacked.flatten(0, 1))
+    results = function.apply(*plain, *merged)
+    return tuple(result.unflatten(0, (size, -1)) for result in results), (0,) * len(results)
