@@ -25,7 +25,9 @@ class RandomStream:
             raise ValueError(f"stream must be one of {', '.join(STREAMS)}, not {stream!r}")
         if seed < 0 or step < 0:
             raise ValueError(f"seed and step must not be negative: {seed}, {step}")
-        self.generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, STREAMS[stream], step))))
+        self.generator = np.random.Generator(
+            np.random.PCG64(np.random.SeedSequence(_key(seed, STREAMS[stream], step)))
+        )
 
     def integers(self, low: int | Tensor, high: int | Tensor, shape: tuple[int, ...]) -> Tensor:
         """int64, uniform on low … high−1; the bounds may be tensors that broadcast to `shape`."""
@@ -39,3 +41,9 @@ class RandomStream:
     def torch_generator(self) -> torch.Generator:
         """A torch generator seeded from this stream, for torch's own initialisers."""
         return torch.Generator().manual_seed(int(self.generator.integers(2**32)))
+
+
+def _key(seed: int, stream: int, step: int) -> tuple[int, ...]:
+    """32-bit words of fixed meaning: NumPy would cut larger numbers into words without saying where one ends."""
+    low, high = (seed % 2**32, stream, step % 2**32), (seed >> 32, step >> 32)
+    return low + high if any(high) else low

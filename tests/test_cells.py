@@ -146,7 +146,7 @@ def test_the_cells_own_lag_goes_before_the_networks():
     (lambda: make_cell("lstm", forget_bais=1.0), "forget_bais=1.0: .*did you mean forget_bias"),
     (lambda: make_cell("rnn", nonlinearity=3), "nonlinearity=3: must be a text"),
     (lambda: make_cell("ltsm"), "model=ltsm: must be one of .*did you mean lstm"),
-    (lambda: recurrence.RNN(I, H, backend="fast"), "backend=fast: must be one of auto, reference, torch"),
+    (lambda: recurrence.RNN(I, H, backend="fast"), "backend=fast: must be one of auto, reference, "),
     (lambda: recurrence.RNN(I, H, nonlinearity="sigmoid", backend="torch"), "no rnn cell with .*=sigmoid"),
     (lambda: recurrence.RNN(I, H, nonlinearity="identity", backend="torch"), "no rnn cell with .*=identity"),
 ])  # fmt: skip
@@ -156,9 +156,8 @@ def test_mistakes_name_key_value_and_rule(call, message):
 
 
 @pytest.mark.parametrize("name", list(CELLS))
-def test_the_automatic_backend_is_the_cells_own_equations(name):
-    assert choose_backend(make_cell(name), "auto") == "reference"
-    assert BACKENDS[0] == "auto"
+def test_the_automatic_backend_is_a_from_scratch_one(name):
+    assert choose_backend(make_cell(name), "auto") in set(BACKENDS) - {"auto", "torch"}
 
 
 def test_lstm_gates_are_those_of_the_equations():

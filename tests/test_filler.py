@@ -39,7 +39,7 @@ def is_whole(text):
 def test_the_parser_knows_whole_texts_from_cut_ones():
     assert is_whole("guests laugh . the cook waits . and so")
     assert is_whole("so")
-    assert is_whole("the old cook peels the onion and the leek now .")
+    assert is_whole("the tall cook peels the onion and the leek now .")
     for cut in ("", "guests laugh", "laugh .", "so guests laugh .", "the cook waits . the", "the onion waits ."):
         assert not is_whole(cut)
 

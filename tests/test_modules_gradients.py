@@ -9,7 +9,8 @@ import torch
 
 import rnnlstm.recurrence as recurrence
 from rnnlstm.cells import CELLS, make_cell
-from rnnlstm.recurrence import Recurrence
+from rnnlstm.options import OptionError
+from rnnlstm.recurrence import BACKENDS, Recurrence
 
 #: Every choice of every cell, one at a time: a new cell or choice is tested by being there.
 CHOICES = [
@@ -28,10 +29,11 @@ def randn(*shape):
     return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
 
 
+@pytest.mark.parametrize("backend", ["reference", "auto"])
 @pytest.mark.parametrize(("name", "options"), CHOICES)
-def test_gradients_agree_with_finite_differences(name, options):
+def test_gradients_agree_with_finite_differences(name, options, backend):
     torch.manual_seed(0)
-    model = Recurrence(make_cell(name, **options), 2, 3, 2, backend="reference", max_lag=6, dtype=torch.float64)
+    model = Recurrence(make_cell(name, **options), 2, 3, 2, backend=backend, max_lag=6, dtype=torch.float64)
     weights = dict(model.named_parameters())
     count = len(model.cell.state_names)
 
@@ -44,17 +46,17 @@ def test_gradients_agree_with_finite_differences(name, options):
     assert torch.autograd.gradcheck(run, (randn(4, 2, 2), *(randn(2, 2, 3) for _ in range(count)), *weights.values()))
 
 
+@pytest.mark.parametrize("backend", [backend for backend in BACKENDS if backend != "reference"])
 @pytest.mark.parametrize(("name", "options"), CHOICES)
-def test_both_backends_give_the_same_values_and_gradients(name, options):
-    cell = make_cell(name, **options)
-    if not cell.has_torch_layer:
-        with pytest.raises(ValueError, match=f"backend=torch: PyTorch has no {name} cell"):
-            Recurrence(cell, 3, 4, backend="torch")
+def test_every_backend_gives_the_references_values_and_gradients(name, options, backend):
+    cell, results = make_cell(name, **options), []
+    if backend == "torch" and not cell.has_torch_layer:
+        with pytest.raises(OptionError, match=f"backend=torch: PyTorch has no {name} cell"):
+            Recurrence(cell, 3, 4, backend="torch", max_lag=6)
         return
-    results = []
-    for backend in ("reference", "torch"):
+    for computed_by in ("reference", backend):
         torch.manual_seed(0)
-        model = Recurrence(cell, 3, 4, 2, backend=backend, max_lag=6, dtype=torch.float64)
+        model = Recurrence(cell, 3, 4, 2, backend=computed_by, max_lag=6, dtype=torch.float64)
         x = randn(6, 2, 3)
         outputs, last = model(x)
         states = [last] if isinstance(last, torch.Tensor) else list(last)
@@ -84,7 +86,7 @@ def lstm_on_one_matrix(x, h, c, weight, bias):
 
 
 @pytest.mark.parametrize(("name", "backend"), [
-    *((name, "reference") for name in ("tanh", "relu", "sigmoid", "identity", "lstm")),
+    *((name, own) for name in ("tanh", "relu", "sigmoid", "identity", "lstm") for own in ("reference", "auto")),
     *((name, "torch") for name in ("tanh", "relu", "lstm")),
 ])  # fmt: skip
 def test_one_matrix_on_hidden_and_input_equals_the_two_matrices(name, backend):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import rnnlstm.recurrence as recurrence
+from rnnlstm.recurrence import BACKENDS
 
 
 def raised(call):
@@ -99,3 +100,12 @@ def test_each_state_is_held_against_the_sizes():
             ours(x, given)
     with pytest.raises(RuntimeError, match=r"expected 1 initial state\(s\) \(hidden\), got 2"):
         recurrence.RNN(5, 4)(x, (right, right))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", ["RNN", "LSTM", "GRU"])
+def test_mixed_precisions_are_refused_not_computed(name, backend):
+    ours, x, h = getattr(recurrence, name)(5, 4, backend=backend), torch.zeros(3, 2, 5), torch.zeros(1, 2, 4)
+    for input, state in ((x.double(), h.double()), (x.double(), h), (x, h.double()), (x.long(), h)):
+        with pytest.raises((ValueError, RuntimeError)):
+            ours(input, (state, state) if name == "LSTM" else state)

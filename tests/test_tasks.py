@@ -175,3 +175,16 @@ def test_keyword_position_by_position(length, window, decoys):
 def test_bad_options_name_key_value_and_rule(name, options, message):
     with pytest.raises(ValueError, match=message):
         make_task(name, **options)
+
+
+def test_large_seeds_and_steps_share_no_numbers_with_small_ones():
+    def drawn(*key):
+        return tuple(RandomStream(*key).integers(0, 2**62, (4,)).tolist())
+
+    keys = [
+        (seed, stream, step)
+        for seed in (0, 1, 2**32, 2**32 + 1, 2**33, 2**62)
+        for stream in ("train", "eval", "probe", "init")
+        for step in (0, 1, 2, 2**32, 2**32 + 1, 2**40)
+    ]
+    assert len({drawn(*key) for key in keys}) == len(keys)

@@ -30,7 +30,7 @@ def test_what_a_task_leaves_out_has_a_default():
     inputs = torch.tensor([0.5, 0.125, 1.0])[:, None, None]
     task, batch = Halves(), Batch(inputs, inputs / 2, inputs[..., 0] > 0.25)
     assert task.decode(batch, 0) == "0.5 0.125 1 → 0.25 0.5"
-    assert task.answer(inputs, batch, 0) == "0.50 1.00"
+    assert task.answer(inputs, batch, 0) == "0.5 1"
     assert task.loss(inputs.double(), batch).item() == (0.25**2 + 0.5**2) / 2
     assert (task.sequence_length, task.num_tokens, dict(task.plateaus)) == (3, None, {})
     assert task.solved({"share": 0.99})

@@ -51,5 +51,5 @@ def chrono_bias(hidden_size: int, max_lag: int, generator: torch.Generator | Non
     """b = log u, u uniform on [1, max_lag − 1] (Tallec & Ollivier 2018): the forget gates' time constants
     1/(1−σ(b)) spread over 2 … max_lag steps. Shape (H,)."""
     if max_lag < 2:
-        raise OptionError("max_lag", max_lag, "must be at least 2 for init=chrono")
+        raise OptionError("max_lag", max_lag or None, "must be at least 2 for init=chrono, the longest lag in steps")
     return torch.empty(hidden_size).uniform_(1.0, max_lag - 1.0, generator=generator).log()

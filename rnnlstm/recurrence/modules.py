@@ -57,7 +57,7 @@ class Recurrence(nn.Module):
         ):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}")
-        if not 0.0 <= dropout <= 1.0:
+        if isinstance(dropout, bool) or not 0.0 <= dropout <= 1.0:
             raise ValueError(f"dropout must be between 0 and 1, not {dropout}")
         self.cell, self.backend = cell, choose_backend(cell, backend)
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
@@ -115,6 +115,9 @@ class Recurrence(nn.Module):
             raise ValueError(f"expected input of 2 or 3 dimensions, got {input.dim()}")
         if input.shape[-1] != self.input_size:
             raise RuntimeError(f"input has {input.shape[-1]} features, input_size is {self.input_size}")
+        dtypes = {self.weight_hh_l0.dtype, input.dtype, *(s.dtype for s in _states_of(hx))}
+        if len(dtypes) > 1 and not torch.is_autocast_enabled(input.device.type):
+            raise ValueError(f"weights, input and states need one dtype, not {', '.join(sorted(map(str, dtypes)))}")
         batched = input.dim() == 3
         x = input if batched else input[:, None]
         if batched and self.batch_first:
@@ -125,7 +128,7 @@ class Recurrence(nn.Module):
         names = self.cell.state_names
         if hx is None:
             return x, tuple(x.new_zeros(shape) for _ in names)
-        states = (hx,) if isinstance(hx, Tensor) else tuple(hx)
+        states = _states_of(hx)
         if len(states) != len(names):
             raise RuntimeError(f"expected {len(names)} initial state(s) ({', '.join(names)}), got {len(states)}")
         expected = shape if batched else (shape[0], shape[2])
@@ -136,6 +139,12 @@ class Recurrence(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.cell}, {self.input_size}, {self.hidden_size}, num_layers={self.num_layers}, {self.backend}"
+
+
+def _states_of(hx: Tensor | State | None) -> State:
+    if hx is None:
+        return ()
+    return (hx,) if isinstance(hx, Tensor) else tuple(hx)
 
 
 def _refuse(**unsupported: Any) -> None:

@@ -23,7 +23,7 @@ SLOTS: dict[str, str] = {
     "WAITS": "waits laughs sings hurries nods yawns listens whispers",
     "CHOPS": "chops washes peels stirs tastes warms carries weighs slices cools buys drops",
     "ADJ": "fresh old green sweet small warm cold ripe heavy thin red dry round",
-    "TRAIT": "old young tall tired quiet cheerful busy hungry clever",
+    "TRAIT": "kind young tall tired quiet cheerful busy hungry clever",
     "FOOD": "onion carrot potato lemon pepper cabbage apple mushroom radish pear turnip leek plum bean",
     "THING": "pan knife table stove bowl spoon plate basket kettle window lamp door",
     "PREP": "near under behind beside above below",
@@ -119,7 +119,7 @@ class TextFile:
             text = Path(path).expanduser().read_text(encoding="utf-8")
         except UnicodeDecodeError:
             raise OptionError("filler", path, "is not a UTF-8 text file") from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: there is no such ~user
             reason = getattr(error, "strerror", None) or str(error)
             raise OptionError("filler", path, f"can't be read ({reason})") from None
         if "\0" in text:

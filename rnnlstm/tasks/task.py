@@ -98,15 +98,14 @@ class Task(ABC):
         """Sequence `b` of the batch, and its right answer, as text for a human reader: here plain numbers."""
         sequence = batch.inputs[:, b].flatten(1) if batch.inputs.dim() == 3 else batch.inputs[:, b, None]
         steps = [",".join(f"{value:g}" for value in step) for step in sequence.tolist()]
-        right = batch.targets[:, b][batch.mask[:, b]].flatten().tolist()
-        return f"{' '.join(steps)} → {' '.join(f'{value:.4g}' for value in right)}"
+        return f"{' '.join(steps)} → {_numbers(batch.targets[:, b][batch.mask[:, b]])}"
 
     def answer(self, outputs: Tensor, batch: Batch, b: int) -> str:
         """What the network answers to sequence `b`, as text: here its classes or numbers at the scored positions."""
         scored = outputs[:, b][batch.mask[:, b]]  # (scored, O)
         if batch.targets.is_floating_point():
-            return " ".join(f"{value:.2f}" for value in scored.flatten().tolist())
-        return " ".join(str(k) for k in scored.argmax(-1).tolist())
+            return _numbers(scored)
+        return _numbers(scored.argmax(-1))
 
     # -- scoring
 
@@ -155,3 +154,7 @@ def make_task(name: str, **options: Any) -> Task:
         if key not in known:
             raise OptionError(key, value, f"the {name} task has no such option{did_you_mean(key, known)}")
     return cls(**options)
+
+
+def _numbers(values: Tensor) -> str:
+    return " ".join(f"{value:.3g}" for value in values.flatten().tolist())

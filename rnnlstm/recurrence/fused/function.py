@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from rnnlstm.recurrence.fused import portable
+from rnnlstm.recurrence.fused.engine import engine_for
 from rnnlstm.recurrence.fused.kinds import Kind
 
 
@@ -33,12 +33,7 @@ class FusedForward(Function):
     def forward(
         kind: Kind, tape: Tape | None, x: Tensor, w_x: Tensor, w_h: Tensor, b: Tensor, h0: Tensor, c0: Tensor
     ) -> tuple[Tensor, ...]:
-        R, T, B, _ = x.shape
-        gates = b.new_empty(R, T, B, b.shape[-1]).copy_(b[:, None, None])
-        gates.flatten(1, 2)[..., : w_x.shape[1]].baddbmm_(x.flatten(1, 2), w_x.mT)
-        out = x.new_empty(R, T, B, h0.shape[-1])
-        cells = torch.empty_like(out) if kind.has_cell else out.new_empty(R, 0, B, h0.shape[-1])
-        portable.forward(kind, gates, w_h, h0, c0, out, cells)
+        out, gates, cells = engine_for(x).forward(kind, x, w_x, w_h, b, h0, c0)
         last = cells[:, -1].clone() if kind.has_cell else torch.zeros_like(c0)
         return out, last, gates, cells
 
@@ -80,16 +75,19 @@ class FusedBackward(Function):
         d_out: Tensor,
         d_last: Tensor,
     ) -> tuple[Tensor, ...]:
-        d, d_h0, d_c0, h_rows, c_rows = portable.backward(kind, gates, w_h, h0, c0, out, cells, d_out, d_last)
+        tensors = (gates, w_h, h0, c0, out, cells, d_out, d_last)
+        d, d_h0, d_c0, h_rows, c_rows = engine_for(x).backward(kind, *tensors)
         if tape is not None:
             tape.hidden, tape.cell = h_rows, c_rows
-        d_x_part, d_h_part = d[..., : w_x.shape[1]], d[..., -w_h.shape[1] :]
-        d_w_x = d_x_part.flatten(1, 2).mT.bmm(x.flatten(1, 2))
-        d_w_h = d_h_part[:, 0].mT.bmm(h0)
+        d_flat = d.flatten(1, 2)  # (R, T·B, G·H)
+        into_x, into_h = w_x.shape[1], w_h.shape[1]
+        # [x | 1]ᵀ d: with the few columns of x on the left, several times quicker than dᵀ x.
+        d_w_x = torch.cat([x.flatten(1, 2), x.new_ones(*d_flat.shape[:2], 1)], -1).mT.bmm(d_flat)  # (R, I+1, G·H)
+        d_w_h = d[:, 0, :, -into_h:].mT.bmm(h0)
         if out.shape[1] > 1:
-            d_w_h = d_w_h.baddbmm_(d_h_part[:, 1:].flatten(1, 2).mT, out[:, :-1].flatten(1, 2))
-        d_x = d_x_part.flatten(1, 2).bmm(w_x).view_as(x) if wants_x else torch.zeros_like(x)
-        return d_x, d_w_x, d_w_h, d.sum((1, 2)), d_h0, d_c0
+            d_w_h = d_w_h.baddbmm_(d[:, 1:, :, -into_h:].flatten(1, 2).mT, out[:, :-1].flatten(1, 2))
+        d_x = d_flat[..., :into_x].bmm(w_x).view_as(x) if wants_x else torch.zeros_like(x)
+        return d_x, d_w_x[:, :-1, :into_x].mT, d_w_h, d_w_x[:, -1], d_h0, d_c0
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

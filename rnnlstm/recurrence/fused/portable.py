@@ -1,8 +1,7 @@
 """The fused loops over time in plain PyTorch: in place, on preallocated buffers, for any device and precision.
 
-Dimensions: R replicas, T time steps, B sequences, H hidden units, G blocks (`kinds.py`). Before `forward`, `gates`
-holds the input's share of the pre-activations with all biases; after it, the activations. `backward` turns
-gradients for the outputs into gradients for the pre-activations, in a buffer of the same shape.
+Dimensions: R replicas, T time steps, B sequences, I inputs, H hidden units, G blocks (`kinds.py`). `forward` keeps
+the activations; `backward` turns gradients for the outputs into gradients for the pre-activations.
 """
 
 from __future__ import annotations
@@ -20,11 +19,19 @@ RNN_ACTIVATIONS = {
 }
 
 
-def forward(kind: Kind, gates: Tensor, w_h: Tensor, h: Tensor, c: Tensor, out: Tensor, cells: Tensor) -> None:
-    """gates (R, T, B, G·H) and out, cells (R, T, B, H) are filled; w_h (R, ·, H); h, c (R, B, H) are initial."""
-    w = w_h.mT  # (R, H, ·)
+def forward(
+    kind: Kind, x: Tensor, w_x: Tensor, w_h: Tensor, b: Tensor, h: Tensor, c: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """x (R, T, B, I), w_x (R, ·, I), w_h (R, ·, H), b (R, G·H), initial h, c (R, B, H) → outputs (R, T, B, H),
+    activations (R, T, B, G·H), cell states (R, T, B, H), of no time step where there is none."""
+    R, T, B, _ = x.shape
     H = h.shape[-1]
-    for t in range(gates.shape[1]):
+    gates = b.new_empty(R, T, B, b.shape[-1]).copy_(b[:, None, None])
+    gates.flatten(1, 2)[..., : w_x.shape[1]].baddbmm_(x.flatten(1, 2), w_x.mT)
+    out = x.new_empty(R, T, B, H)
+    cells = x.new_empty(R, T if kind.has_cell else 0, B, H)
+    w = w_h.mT  # (R, H, ·)
+    for t in range(T):
         a = gates[:, t]
         a[..., -w.shape[-1] :].baddbmm_(h, w)
         if kind.name == "lstm":
@@ -39,6 +46,7 @@ def forward(kind: Kind, gates: Tensor, w_h: Tensor, h: Tensor, c: Tensor, out: T
             h = torch.lerp(n, h, z, out=out[:, t])
         else:
             h = out[:, t].copy_(RNN_ACTIVATIONS[kind.name](a))
+    return out, gates, cells
 
 
 def backward(

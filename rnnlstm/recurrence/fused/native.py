@@ -1,0 +1,73 @@
+"""The native CPU kernel behind the fused backend: `kernels.c`, called on plain contiguous tensors."""
+
+from __future__ import annotations
+
+import ctypes
+
+import torch
+from torch import Tensor
+
+from rnnlstm.recurrence.fused.build import load_kernel
+from rnnlstm.recurrence.fused.kinds import Kind
+
+#: In the order of the C source's enumeration.
+KINDS = ("rnn_tanh", "rnn_relu", "rnn_sigmoid", "rnn_identity", "lstm", "gru")
+#: Rows that one thread takes through time together: enough to use a panel of weights well while it is cached.
+ROWS = 33
+
+
+def available(dtype: torch.dtype) -> bool:
+    """Whether the kernel runs here; builds it at the first call."""
+    return load_kernel(dtype) is not None
+
+
+def slices(R: int, B: int) -> int:
+    """Slices of a replica's rows, by the shape alone: then results are the same for any number of threads."""
+    by_rows = round(B / ROWS)
+    return max(1, by_rows, min(2, B // 4) if R == 1 else 1)
+
+
+def forward(
+    kind: Kind, x: Tensor, w_x: Tensor, w_h: Tensor, b: Tensor, h0: Tensor, c0: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `portable.forward`."""
+    R, T, B, I = x.shape  # noqa: E741
+    H = h0.shape[-1]
+    gates, out = x.new_empty(R, T, B, kind.blocks * H), x.new_empty(R, T, B, H)
+    cells = x.new_empty(R, T if kind.has_cell else 0, B, H)
+    _call("forward", kind, (R, T, B, I, H), (x, w_x, w_h, b, h0, c0), (gates, out, cells))
+    return out, gates, cells
+
+
+def backward(
+    kind: Kind,
+    gates: Tensor,
+    w_h: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    out: Tensor,
+    cells: Tensor,
+    d_out: Tensor,
+    d_c: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """As `portable.backward`."""
+    R, T, B, H = out.shape
+    # Not by empty_like, which would take over the strides of what it is given.
+    d_gates, d_h0, d_c0 = (tensor.new_empty(tensor.shape) for tensor in (gates, h0, c0))
+    h_rows, c_rows = out.new_empty(R, T, B), out.new_empty(R, T, B)
+    inputs = (w_h, h0, c0, gates, out, cells, d_out, d_c)
+    _call("backward", kind, (R, T, B, 0, H), inputs, (d_gates, d_h0, d_c0, h_rows, c_rows))
+    return d_gates, d_h0, d_c0, h_rows, c_rows
+
+
+def _call(
+    name: str, kind: Kind, sizes: tuple[int, ...], inputs: tuple[Tensor, ...], results: tuple[Tensor, ...]
+) -> None:
+    kernel = load_kernel(inputs[0].dtype)
+    assert kernel is not None
+    R, _, B, _, _ = sizes
+    shape = (ctypes.c_int64 * 7)(KINDS.index(kind.name), *sizes, slices(R, B))
+    held = [tensor.contiguous() for tensor in inputs]  # alive until the call is over
+    pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in (*held, *results)]
+    if getattr(kernel, name)(shape, *pointers, ctypes.c_int(torch.get_num_threads())):
+        raise MemoryError("the fused kernel could not get its working memory")
