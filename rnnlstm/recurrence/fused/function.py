@@ -42,13 +42,16 @@ class FusedForward(Function):
         ctx.kind, ctx.tape, x, w_x, w_h, _, h0, c0 = inputs
         out, _, gates, cells = output
         ctx.mark_non_differentiable(gates, cells)
+        ctx.set_materialize_grads(False)  # or autograd would fill zeros as large as all activations
         ctx.save_for_backward(x, w_x, w_h, h0, c0, out, gates, cells)
 
     @staticmethod
-    def backward(ctx: Any, d_out: Tensor, d_last: Tensor, *_: Any) -> tuple[Any, ...]:
-        gradients = FusedBackward.apply(
-            ctx.kind, ctx.tape, ctx.needs_input_grad[2], *ctx.saved_tensors, d_out, d_last
-        )
+    def backward(ctx: Any, d_out: Tensor | None, d_last: Tensor | None, *_: Any) -> tuple[Any, ...]:
+        *_, c0, out, _, _ = ctx.saved_tensors
+        d_out = torch.zeros_like(out) if d_out is None else d_out
+        d_last = torch.zeros_like(c0) if d_last is None else d_last
+        wants_x = ctx.needs_input_grad[2]
+        gradients = FusedBackward.apply(ctx.kind, ctx.tape, wants_x, *ctx.saved_tensors, d_out, d_last)
         return (None, None, *gradients)
 
     @staticmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import threading
 
 import torch
 from torch import Tensor
@@ -52,12 +53,25 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """As `portable.backward`."""
     R, T, B, H = out.shape
+    d_gates = _workspace(gates)
     # Not by empty_like, which would take over the strides of what it is given.
-    d_gates, d_h0, d_c0 = (tensor.new_empty(tensor.shape) for tensor in (gates, h0, c0))
+    d_h0, d_c0 = h0.new_empty(h0.shape), c0.new_empty(c0.shape)
     h_rows, c_rows = out.new_empty(R, T, B), out.new_empty(R, T, B)
     inputs = (w_h, h0, c0, gates, out, cells, d_out, d_c)
     _call("backward", kind, (R, T, B, 0, H), inputs, (d_gates, d_h0, d_c0, h_rows, c_rows))
     return d_gates, d_h0, d_c0, h_rows, c_rows
+
+
+_LOCAL = threading.local()
+
+
+def _workspace(like: Tensor) -> Tensor:
+    """A buffer for the gradients of the pre-activations, the same at each call of a thread: it is used up before the
+    backward function returns, and fresh memory of this size costs as much as a tenth of the pass in page faults."""
+    held: Tensor | None = getattr(_LOCAL, "buffer", None)
+    if held is None or held.dtype != like.dtype or held.numel() < like.numel():
+        held = _LOCAL.buffer = like.new_empty(like.numel())
+    return held[: like.numel()].view(like.shape)
 
 
 def _call(
