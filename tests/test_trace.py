@@ -100,9 +100,13 @@ def test_the_direct_part_alone_would_not_do():
     assert (g.hidden > 0).all()
 
 
-def test_recording_changes_neither_values_nor_gradients():
+@pytest.mark.parametrize("backend", ["reference", "fused"])
+@pytest.mark.parametrize("name", ["RNN", "LSTM", "GRU"])
+def test_recording_changes_neither_values_nor_gradients(name, backend):
     torch.manual_seed(0)
-    model = torch.nn.ModuleDict({"r": rnnlstm.LSTM(5, 4, 2, backend="reference"), "head": torch.nn.Linear(4, 1)})
+    model = torch.nn.ModuleDict(
+        {"r": getattr(rnnlstm, name)(5, 4, 2, backend=backend), "head": torch.nn.Linear(4, 1)}
+    )
     x = torch.randn(6, 3, 5)
 
     def gradients():

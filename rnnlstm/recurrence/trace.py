@@ -1,8 +1,8 @@
 """A recurrence that can be looked into: states and gates at every time step, and the gradients that reach them.
 
 ∂L/∂h_t is *total*: h_t acts on the loss through the layer's output at t and through everything later. The
-output of PyTorch's modules shows the first part only. A traced layer runs the cell's own equations on the
-same weights, whatever the backend, so that every h_t and c_t is a tensor that autograd reaches.
+output of PyTorch's modules shows the first part only. A traced layer runs from scratch on the same weights,
+whatever the backend, where every ∂L/∂h_t and ∂L/∂c_t passes by.
 
 Dimensions: L layers, T time steps, B sequences, H hidden units.
 """
@@ -16,69 +16,103 @@ import torch
 from torch import Tensor, nn
 
 from rnnlstm.cells import Cell, State, Weights
+from rnnlstm.recurrence.fused import Tape, fused_pass, has_fused
 from rnnlstm.recurrence.modules import Recurrence
 
 
 class Trace:
     """What passed through a `Recurrence` in its latest forward pass, and the gradients of the backward pass since."""
 
-    def __init__(self) -> None:
-        # By layer and name, a list over time of (B, H).
-        self._states: list[dict[str, list[Tensor]]] = []
-        self._gates: list[dict[str, list[Tensor]]] = []
-        self._gradients: list[dict[str, list[Tensor | None]]] = []
+    def __init__(self, step_by_step: bool = False) -> None:
+        """`step_by_step` computes as the reference backend does, also where the cell has a fused form."""
+        self.step_by_step = step_by_step
+        self._layers: list[_StepByStep | _Fused] = []
 
     def start(self) -> None:
         """Forget the pass before."""
-        self._states, self._gates, self._gradients = [], [], []
+        self._layers = []
 
     def layer(self, cell: Cell, x: Tensor, state: State, w: Weights) -> tuple[Tensor, State]:
-        """One layer by the cell's equations, as `reference_layer` does, with everything kept."""
+        """One layer from scratch, with everything kept: fused where the cell has it."""
         if torch.is_grad_enabled() and not any(tensor.requires_grad for tensor in (x, *state, *w.values())):
             # Nothing else asks for gradients: let the initial state, so that they run through time at least cost.
             state = tuple(s.detach().requires_grad_() for s in state)
-        states: dict[str, list[Tensor]] = {name: [] for name in cell.state_names}
-        gates: dict[str, list[Tensor]] = {name: [] for name in cell.gate_names}
-        gradients: dict[str, list[Tensor | None]] = {name: [None] * len(x) for name in cell.state_names}
-        for t, projected in enumerate(cell.project(x, w).unbind(0)):
-            state, opened = cell.step(projected, state, w)
-            for name, value in zip(cell.state_names, state, strict=True):
-                states[name].append(value)
-                if value.requires_grad:
-                    value.register_hook(_keep(gradients[name], t))
-            for name in cell.gate_names:
-                gates[name].append(opened[name])
-        self._states.append(states)
-        self._gates.append(gates)
-        self._gradients.append(gradients)
-        return torch.stack(states[cell.state_names[0]]), state
+        fused = has_fused(cell) and not self.step_by_step
+        seen = _Fused(cell, x, state, w) if fused else _StepByStep(cell, x, state, w)
+        self._layers.append(seen)
+        return seen.outputs, seen.last
 
     @property
     def layers(self) -> int:
         """Layers that were seen; 0 before a forward pass."""
-        return len(self._states)
+        return len(self._layers)
 
     def states(self, layer: int) -> dict[str, Tensor]:
         """(T, B, H) by the states' names."""
-        return {name: torch.stack(steps).detach() for name, steps in self._states[layer].items()}
+        return self._layers[layer].states()
 
     def gates(self, layer: int) -> dict[str, Tensor]:
         """(T, B, H) by the gates' names."""
-        return {name: torch.stack(steps).detach() for name, steps in self._gates[layer].items()}
+        return self._layers[layer].gates()
 
     def rows(self, name: str) -> Tensor:
         """float64 (L, T, B): ‖∂L/∂state_t‖² of each sequence, for the state called `name`; 0 where none came."""
-        layers = []
-        for states, gradients in zip(self._states, self._gradients, strict=True):
-            steps = [
-                torch.zeros_like(s) if g is None else g for s, g in zip(states[name], gradients[name], strict=True)
-            ]
-            layers.append(torch.stack(steps).detach().double().square().sum(-1))
-        return torch.stack(layers)
+        return torch.stack([layer.rows(name) for layer in self._layers])
 
     def norms(self, name: str) -> Tensor:
         """float64 (L, T): Frobenius norm of ∂L/∂state_t over the batch and the units."""
         return self.rows(name).sum(-1).sqrt()
+
+
+class _Fused:
+    """A layer by the fused backend, whose backward pass yields the norms in passing."""
+
+    def __init__(self, cell: Cell, x: Tensor, state: State, w: Weights) -> None:
+        self._names, self._tape = cell.state_names, Tape()
+        self._seen = fused_pass(cell, x, state, w, self._tape)
+        self.outputs, self.last = self._seen.outputs, self._seen.last
+
+    def states(self) -> dict[str, Tensor]:
+        values = (self.outputs.detach(), self._seen.cells.detach())
+        return dict(zip(self._names, values, strict=False))
+
+    def gates(self) -> dict[str, Tensor]:
+        return {name: gate.detach() for name, gate in self._seen.gates.items()}
+
+    def rows(self, name: str) -> Tensor:
+        rows = self._tape.hidden if name == "hidden" else self._tape.cell
+        if rows is None:  # no gradient has come
+            return self.outputs.new_zeros(self.outputs.shape[:2], dtype=torch.float64)
+        return rows[0]
+
+
+class _StepByStep:
+    """A layer by the cell's step in a loop, with a hook on every state."""
+
+    def __init__(self, cell: Cell, x: Tensor, state: State, w: Weights) -> None:
+        self._states: dict[str, list[Tensor]] = {name: [] for name in cell.state_names}
+        self._gates: dict[str, list[Tensor]] = {name: [] for name in cell.gate_names}
+        self._gradients: dict[str, list[Tensor | None]] = {name: [None] * len(x) for name in cell.state_names}
+        for t, projected in enumerate(cell.project(x, w).unbind(0)):
+            state, opened = cell.step(projected, state, w)
+            for name, value in zip(cell.state_names, state, strict=True):
+                self._states[name].append(value)
+                if value.requires_grad:
+                    value.register_hook(_keep(self._gradients[name], t))
+            for name in cell.gate_names:
+                self._gates[name].append(opened[name])
+        self.outputs, self.last = torch.stack(self._states[cell.state_names[0]]), state
+
+    def states(self) -> dict[str, Tensor]:
+        return {name: torch.stack(steps).detach() for name, steps in self._states.items()}
+
+    def gates(self) -> dict[str, Tensor]:
+        return {name: torch.stack(steps).detach() for name, steps in self._gates.items()}
+
+    def rows(self, name: str) -> Tensor:
+        pairs = zip(self._states[name], self._gradients[name], strict=True)
+        steps = [torch.zeros_like(state) if gradient is None else gradient for state, gradient in pairs]
+        return torch.stack(steps).detach().double().square().sum(-1)
 
 
 def _keep(gradients: list[Tensor | None], t: int) -> Callable[[Tensor], None]:
@@ -122,14 +156,14 @@ def record_gradients(module: nn.Module) -> Iterator[GradientRecord]:
             loss(model(x)).backward()
         g.hidden  # (L, T)
 
-    `module` is a recurrence of this project, or a module that holds exactly one. Whatever its backend, it
-    computes by the cell's own equations while it is recorded. The latest passes count.
+    `module` is a recurrence of this project, or a module that holds exactly one. With backend `torch` it computes
+    from scratch, on the same weights, while it is recorded. The latest passes count.
     Raises: ValueError if there is no recurrence, or more than one.
     """
     found = [m for m in module.modules() if isinstance(m, Recurrence)]
     if len(found) != 1:
         raise ValueError(f"record_gradients needs a module with one rnnlstm recurrence, this one has {len(found)}")
-    recurrence, trace = found[0], Trace()
+    recurrence, trace = found[0], Trace(step_by_step=found[0].backend == "reference")
     with traced(recurrence, trace):
         yield GradientRecord(trace, recurrence.cell.state_names)
 

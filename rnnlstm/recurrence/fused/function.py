@@ -19,10 +19,12 @@ from rnnlstm.recurrence.fused.kinds import Kind
 
 
 class Tape:
-    """Keeps what a backward pass yields in passing: squared row norms of ∂L/∂h_t and ∂L/∂c_t, (R, T, B)."""
+    """Keeps what a backward pass yields in passing: squared norms of ∂L/∂h_t and ∂L/∂c_t for each sequence, and of
+    the gradient for each block of pre-activations (in the layout of `kinds.py`) over batch and units."""
 
-    hidden: Tensor | None = None
-    cell: Tensor | None = None
+    hidden: Tensor | None = None  #: float64 (R, T, B)
+    cell: Tensor | None = None  #: float64 (R, T, B)
+    blocks: Tensor | None = None  #: float64 (R, T, G)
 
 
 class FusedForward(Function):
@@ -78,16 +80,18 @@ class FusedBackward(Function):
         d_out: Tensor,
         d_last: Tensor,
     ) -> tuple[Tensor, ...]:
-        tensors = (gates, w_h, h0, c0, out, cells, d_out, d_last)
-        d, d_h0, d_c0, h_rows, c_rows = engine_for(x).backward(kind, *tensors)
-        if tape is not None:
-            tape.hidden, tape.cell = h_rows, c_rows
+        R, T, B, H = out.shape
+        rows = None if tape is None else out.new_empty(2, R, T, B, dtype=torch.float64)
+        d, d_h0, d_c0 = engine_for(x).backward(kind, gates, w_h, h0, c0, out, cells, d_out, d_last, rows)
+        if tape is not None and rows is not None:
+            tape.hidden, tape.cell = rows
+            tape.blocks = d.view(R, T, B, kind.blocks, H).double().square().sum((2, 4))
         d_flat = d.flatten(1, 2)  # (R, T·B, G·H)
         into_x, into_h = w_x.shape[1], w_h.shape[1]
         # [x | 1]ᵀ d: with the few columns of x on the left, several times quicker than dᵀ x.
         d_w_x = torch.cat([x.flatten(1, 2), x.new_ones(*d_flat.shape[:2], 1)], -1).mT.bmm(d_flat)  # (R, I+1, G·H)
         d_w_h = d[:, 0, :, -into_h:].mT.bmm(h0)
-        if out.shape[1] > 1:
+        if T > 1:
             d_w_h = d_w_h.baddbmm_(d[:, 1:, :, -into_h:].flatten(1, 2).mT, out[:, :-1].flatten(1, 2))
         d_x = d_flat[..., :into_x].bmm(w_x).view_as(x) if wants_x else torch.zeros_like(x)
         return d_x, d_w_x[:, :-1, :into_x].mT, d_w_h, d_w_x[:, -1], d_h0, d_c0

@@ -43,10 +43,16 @@ INLINE void store(REAL *p, vec v, int64_t n) {
     for (int64_t k = 0; k < n; k++) p[k] = v[k];
 }
 
-INLINE REAL total(vec v) {
-    REAL sum = 0;
+INLINE double total(vec v) {
+    double sum = 0;
     for (int k = 0; k < VL; k++) sum += v[k];
     return sum;
+}
+
+/* A sum of squares of which `plain` may have underflowed; `small` has every number times 2^60. */
+INLINE double squares(vec plain, vec small) {
+    double sum = total(plain);
+    return sum < 1e-25 ? total(small) * 0x1p-120 : sum;
 }
 
 /* ---- activations ---- */
@@ -286,7 +292,7 @@ static void pack_backward(int64_t K, int64_t H, const REAL *w_h, REAL *panels) {
 
 static int backward_slice(const Shape *s, int64_t r, int64_t from, int64_t m, const REAL *panels, const REAL *h0,
                           const REAL *c0, const REAL *gates, const REAL *out, const REAL *cells, const REAL *d_out,
-                          const REAL *d_last, REAL *d_gates, REAL *d_h0, REAL *d_c0, REAL *h_rows, REAL *c_rows) {
+                          const REAL *d_last, REAL *d_gates, REAL *d_h0, REAL *d_c0, double *h_rows, double *c_rows) {
     int64_t H = s->H, T = s->T, B = s->B, G = blocks(s->kind), h_blocks = s->kind == GRU ? 3 : G, K = h_blocks * H;
     int64_t padded = odd_lines(up(H, 2 * VL)), block = 256;
     REAL *dh = take(m * padded), *dc = take(m * padded);
@@ -295,7 +301,7 @@ static int backward_slice(const Shape *s, int64_t r, int64_t from, int64_t m, co
         memset(dh, 0, m * padded * sizeof(REAL)), memset(dc, 0, m * padded * sizeof(REAL));
         if (s->kind == LSTM)
             for (int64_t k = 0; k < m; k++) memcpy(dc + k * padded, d_last + (r * B + from + k) * H, H * sizeof(REAL));
-        const vec one = splat(1);
+        const vec one = splat(1), scale = splat(0x1p60);
         for (int64_t t = T - 1; t >= 0; t--) {
             int64_t first = (r * T + t) * B + from;
             for (int64_t k = 0; k < m; k++) {
@@ -303,17 +309,17 @@ static int backward_slice(const Shape *s, int64_t r, int64_t from, int64_t m, co
                 const REAL *h_before = t ? o - B * H : h0 + (r * B + from + k) * H;
                 const REAL *cell = cells + (first + k) * H, *c_before = t ? cell - B * H : c0 + (r * B + from + k) * H;
                 REAL *d = d_gates + (first + k) * G * H;
-                vec h_sum = {}, c_sum = {};
+                vec h_sum = {}, c_sum = {}, h_small = {}, c_small = {};
                 for (int64_t u = 0; u < H; u += VL) {
                     int64_t n = H - u;
                     REAL *here = dh + k * padded + u;
                     vec dhu = *(vec *)here + load(direct + u, n), kept = {};
-                    h_sum += dhu * dhu;
+                    h_sum += dhu * dhu, h_small += (dhu * scale) * (dhu * scale);
                     if (s->kind == LSTM) {
                         vec in = load(g + u, n), forget = load(g + H + u, n), candidate = load(g + 2 * H + u, n);
                         vec open = load(g + 3 * H + u, n), tanh_c = v_tanh(load(cell + u, n));
                         vec *state = (vec *)(dc + k * padded + u), dcu = *state + dhu * open * (one - tanh_c * tanh_c);
-                        c_sum += dcu * dcu;
+                        c_sum += dcu * dcu, c_small += (dcu * scale) * (dcu * scale);
                         store(d + u, dcu * candidate * (in * (one - in)), n);
                         store(d + H + u, dcu * load(c_before + u, n) * (forget * (one - forget)), n);
                         store(d + 2 * H + u, dcu * in * (one - candidate * candidate), n);
@@ -337,7 +343,7 @@ static int backward_slice(const Shape *s, int64_t r, int64_t from, int64_t m, co
                     }
                     *(vec *)here = kept;
                 }
-                h_rows[first + k] = total(h_sum), c_rows[first + k] = total(c_sum);
+                if (h_rows) h_rows[first + k] = squares(h_sum, h_small), c_rows[first + k] = squares(c_sum, c_small);
             }
             /* What reaches h_{t-1}: the last h_blocks of d times w_h, in blocks that fit the first cache. */
             const REAL *d = d_gates + first * G * H + (G - h_blocks) * H;
@@ -355,10 +361,10 @@ static int backward_slice(const Shape *s, int64_t r, int64_t from, int64_t m, co
     return failed;
 }
 
-/* Returns 0, or 1 where memory ran out. d_gates, d_h0, d_c0 and the squared row norms (R,T,B) are filled. */
+/* Returns 0, or 1 where memory ran out. d_gates, d_h0, d_c0 and the squared row norms (R,T,B), unless NULL, are filled. */
 int backward(const Shape *s, const REAL *w_h, const REAL *h0, const REAL *c0, const REAL *gates, const REAL *out,
              const REAL *cells, const REAL *d_out, const REAL *d_last, REAL *d_gates, REAL *d_h0, REAL *d_c0,
-             REAL *h_rows, REAL *c_rows, int threads) {
+             double *h_rows, double *c_rows, int threads) {
     int64_t h_blocks = s->kind == GRU ? 3 : blocks(s->kind), K = h_blocks * s->H, size = up(s->H, 2 * VL) * K;
     REAL *panels = take(s->R * size);
     if (!panels) return 1;

@@ -7,7 +7,8 @@ A step computes G blocks of H pre-activations, a = [x-part | … | h-part]: the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -22,10 +23,11 @@ class Kind:
     input_blocks: int
     state_blocks: int
     has_cell: bool = False  #: whether there is a cell state c
+    gates: Mapping[str, int] = field(default_factory=dict)  #: the cell's gates, and their blocks
 
 
-LSTM = Kind("lstm", 4, 4, 4, has_cell=True)
-GRU = Kind("gru", 4, 3, 3)
+LSTM = Kind("lstm", 4, 4, 4, True, {"input": 0, "forget": 1, "output": 3})
+GRU = Kind("gru", 4, 3, 3, False, {"reset": 1, "update": 2})
 
 
 def kind_of(cell: Cell) -> Kind | None:

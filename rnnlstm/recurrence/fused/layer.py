@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from torch import Tensor
 
 from rnnlstm.cells import Cell, State, Weights
 from rnnlstm.recurrence.fused.function import FusedForward, Tape
 from rnnlstm.recurrence.fused.kinds import arranged, kind_of
 
-__all__ = ["Tape", "fused_layer", "has_fused"]
+__all__ = ["FusedPass", "Tape", "fused_layer", "fused_pass", "has_fused"]
 
 
 def has_fused(cell: Cell) -> bool:
@@ -16,12 +18,30 @@ def has_fused(cell: Cell) -> bool:
     return kind_of(cell) is not None
 
 
-def fused_layer(cell: Cell, x: Tensor, state: State, w: Weights, tape: Tape | None = None) -> tuple[Tensor, State]:
-    """x (T, B, I), state each (B, H) → outputs (T, B, H), last state. `tape` keeps the backward pass's norms."""
+def fused_layer(cell: Cell, x: Tensor, state: State, w: Weights) -> tuple[Tensor, State]:
+    """x (T, B, I), state each (B, H) → outputs (T, B, H), last state."""
+    seen = fused_pass(cell, x, state, w)
+    return seen.outputs, seen.last
+
+
+@dataclass(frozen=True)
+class FusedPass:
+    """A layer's forward pass with what it keeps. Activations and cell states carry no gradient."""
+
+    outputs: Tensor  #: (T, B, H)
+    last: State  #: each (B, H)
+    gates: dict[str, Tensor]  #: (T, B, H) by the cell's gate names
+    cells: Tensor  #: (T, B, H), of no time step where the cell has no cell state
+
+
+def fused_pass(cell: Cell, x: Tensor, state: State, w: Weights, tape: Tape | None = None) -> FusedPass:
+    """As `fused_layer`; `tape` keeps the norms that the backward pass yields."""
     kind = kind_of(cell)
     assert kind is not None
     w_x, w_h, b = arranged(kind, w)
     h0, c0 = state[0], state[-1]
     one_replica = (tensor.unsqueeze(0) for tensor in (x, w_x, w_h, b, h0, c0))
-    out, last_c, _, _ = (tensor.squeeze(0) for tensor in FusedForward.apply(kind, tape, *one_replica))
-    return out, (out[-1], last_c) if kind.has_cell else (out[-1],)
+    out, last_c, activations, cells = (t.squeeze(0) for t in FusedForward.apply(kind, tape, *one_replica))
+    H = h0.shape[-1]
+    gates = {name: activations[..., k * H : (k + 1) * H] for name, k in kind.gates.items()}
+    return FusedPass(out, (out[-1], last_c) if kind.has_cell else (out[-1],), gates, cells)

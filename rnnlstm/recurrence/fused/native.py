@@ -50,16 +50,17 @@ def backward(
     cells: Tensor,
     d_out: Tensor,
     d_c: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    rows: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
     """As `portable.backward`."""
     R, T, B, H = out.shape
     d_gates = _workspace(gates)
     # Not by empty_like, which would take over the strides of what it is given.
     d_h0, d_c0 = h0.new_empty(h0.shape), c0.new_empty(c0.shape)
-    h_rows, c_rows = out.new_empty(R, T, B), out.new_empty(R, T, B)
     inputs = (w_h, h0, c0, gates, out, cells, d_out, d_c)
-    _call("backward", kind, (R, T, B, 0, H), inputs, (d_gates, d_h0, d_c0, h_rows, c_rows))
-    return d_gates, d_h0, d_c0, h_rows, c_rows
+    results = (d_gates, d_h0, d_c0, *((None, None) if rows is None else rows.unbind(0)))
+    _call("backward", kind, (R, T, B, 0, H), inputs, results)
+    return d_gates, d_h0, d_c0
 
 
 _LOCAL = threading.local()
@@ -75,13 +76,13 @@ def _workspace(like: Tensor) -> Tensor:
 
 
 def _call(
-    name: str, kind: Kind, sizes: tuple[int, ...], inputs: tuple[Tensor, ...], results: tuple[Tensor, ...]
+    name: str, kind: Kind, sizes: tuple[int, ...], inputs: tuple[Tensor, ...], results: tuple[Tensor | None, ...]
 ) -> None:
     kernel = load_kernel(inputs[0].dtype)
     assert kernel is not None
     R, _, B, _, _ = sizes
     shape = (ctypes.c_int64 * 7)(KINDS.index(kind.name), *sizes, slices(R, B))
     held = [tensor.contiguous() for tensor in inputs]  # alive until the call is over
-    pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in (*held, *results)]
+    pointers = [ctypes.c_void_p(None if tensor is None else tensor.data_ptr()) for tensor in (*held, *results)]
     if getattr(kernel, name)(shape, *pointers, ctypes.c_int(torch.get_num_threads())):
         raise MemoryError("the fused kernel could not get its working memory")

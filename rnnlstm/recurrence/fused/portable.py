@@ -59,20 +59,26 @@ def backward(
     cells: Tensor,
     d_out: Tensor,
     d_c: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients for the pre-activations (R, T, B, G·H), h0 and c0, and squared norms of the rows of ∂L/∂h_t and
-    ∂L/∂c_t, (R, T, B); `d_out` (R, T, B, H) reaches the outputs directly, `d_c` (R, B, H) the last cell state."""
-    R, T, B, H = out.shape
+    rows: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients for the pre-activations (R, T, B, G·H), for h0 and for c0. `d_out` (R, T, B, H) reaches the outputs
+    directly, `d_c` (R, B, H) the last cell state. `rows`, float64 (2, R, T, B), is filled with the squared norms of
+    the rows of ∂L/∂h_t and ∂L/∂c_t."""
+    T, H = out.shape[1], out.shape[3]
     d_gates = torch.empty_like(gates)
-    h_rows, c_rows = out.new_zeros(2, R, T, B)
+    if rows is not None:
+        rows.zero_()
     d_h = torch.zeros_like(h0)  # through later steps
     for t in range(T - 1, -1, -1):
         a, d = gates[:, t], d_gates[:, t]
         d_h = d_h + d_out[:, t]
-        h_rows[:, t] = d_h.square().sum(-1)
+        if rows is not None:
+            rows[0, :, t] = d_h.double().square().sum(-1)
         h_before = out[:, t - 1] if t else h0
         if kind.name == "lstm":
-            d_c = _lstm_step(a, d, d_h, d_c, cells[:, t], cells[:, t - 1] if t else c0, c_rows[:, t])
+            d_c, through = _lstm_step(a, d, d_h, d_c, cells[:, t], cells[:, t - 1] if t else c0)
+            if rows is not None:
+                rows[1, :, t] = through.double().square().sum(-1)
             d_h = d.bmm(w_h)
         elif kind.name == "gru":
             kept = _gru_step(a, d, d_h, h_before)
@@ -80,7 +86,7 @@ def backward(
         else:
             torch.mul(d_h, _slope(kind.name, a), out=d)
             d_h = d.bmm(w_h)
-    return d_gates, d_h, d_c, h_rows, c_rows
+    return d_gates, d_h, d_c
 
 
 def _blocks(a: Tensor, H: int) -> list[Tensor]:
@@ -97,18 +103,17 @@ def _slope(name: str, h: Tensor) -> Tensor:
     return (h > 0).to(h.dtype) if name == "rnn_relu" else torch.ones_like(h)
 
 
-def _lstm_step(a: Tensor, d: Tensor, d_h: Tensor, d_c: Tensor, c: Tensor, c_before: Tensor, rows: Tensor) -> Tensor:
-    """Fill d with the gradients for the pre-activations of i, f, g, o; returns ∂L/∂c_{t−1}."""
+def _lstm_step(a: Tensor, d: Tensor, d_h: Tensor, d_c: Tensor, c: Tensor, c_before: Tensor) -> tuple[Tensor, Tensor]:
+    """Fill d with the gradients for the pre-activations of i, f, g, o; returns ∂L/∂c_{t−1} and ∂L/∂c_t."""
     i, f, g, o = _blocks(a, c.shape[-1])
     tanh_c = c.tanh()
     d_c = torch.addcmul(d_c, d_h * o, 1 - tanh_c * tanh_c)
-    rows.copy_(d_c.square().sum(-1))
     d_i, d_f, d_g, d_o = _blocks(d, c.shape[-1])
     torch.mul(d_c * g, i * (1 - i), out=d_i)
     torch.mul(d_c * c_before, f * (1 - f), out=d_f)
     torch.mul(d_c * i, 1 - g * g, out=d_g)
     torch.mul(d_h * tanh_c, o * (1 - o), out=d_o)
-    return d_c * f
+    return d_c * f, d_c
 
 
 def _gru_step(a: Tensor, d: Tensor, d_h: Tensor, h_before: Tensor) -> Tensor:
