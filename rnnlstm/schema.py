@@ -26,7 +26,7 @@ class NetworkOptions:
     hidden_size: int = option(64, "units a layer, H", at_least=1, at_most=65_536)
     num_layers: int = option(1, "layers, L", at_least=1, at_most=100)
     embedding_size: int = option(32, "features of a token, for tasks of tokens", at_least=1, at_most=65_536)
-    backend: str = option("auto", "how the recurrence is computed: auto, reference, torch")
+    backend: str = option("auto", "how the recurrence is computed: auto, reference, fused, torch")
 
 
 @dataclass(frozen=True)

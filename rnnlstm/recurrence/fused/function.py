@@ -17,6 +17,9 @@ from torch.autograd import Function
 from rnnlstm.recurrence.fused.engine import engine_for
 from rnnlstm.recurrence.fused.kinds import Kind
 
+#: Rows (time steps × sequences) of a chunk when weight gradients are summed.
+ROWS_AT_ONCE = 256
+
 
 class Tape:
     """Keeps what a backward pass yields in passing: squared norms of ∂L/∂h_t and ∂L/∂c_t for each sequence, and of
@@ -88,13 +91,11 @@ class FusedBackward(Function):
             tape.blocks = d.view(R, T, B, kind.blocks, H).double().square().sum((2, 4))
         d_flat = d.flatten(1, 2)  # (R, T·B, G·H)
         into_x, into_h = w_x.shape[1], w_h.shape[1]
-        # [x | 1]ᵀ d: with the few columns of x on the left, several times quicker than dᵀ x.
-        d_w_x = torch.cat([x.flatten(1, 2), x.new_ones(*d_flat.shape[:2], 1)], -1).mT.bmm(d_flat)  # (R, I+1, G·H)
-        d_w_h = d[:, 0, :, -into_h:].mT.bmm(h0)
-        if T > 1:
-            d_w_h = d_w_h.baddbmm_(d[:, 1:, :, -into_h:].flatten(1, 2).mT, out[:, :-1].flatten(1, 2))
+        # xᵀ d: with the few columns of x on the left, several times quicker than dᵀ x.
+        d_w_x = _products(x.new_zeros(R, x.shape[-1], into_x), x, d[..., :into_x]).mT
+        d_w_h = _products(d[:, 0, :, -into_h:].mT.bmm(h0), d[:, 1:, :, -into_h:], out[:, :-1])
         d_x = d_flat[..., :into_x].bmm(w_x).view_as(x) if wants_x else torch.zeros_like(x)
-        return d_x, d_w_x[:, :-1, :into_x].mT, d_w_h, d_w_x[:, -1], d_h0, d_c0
+        return d_x, d_w_x, d_w_h, d.sum((1, 2)), d_h0, d_c0
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -109,6 +110,19 @@ class FusedBackward(Function):
         info: Any, in_dims: tuple[Any, ...], kind: Kind, tape: Tape | None, wants_x: bool, *tensors: Tensor
     ) -> Any:
         return _over_replicas(FusedBackward, info.batch_size, in_dims[3:], (kind, tape, wants_x), tensors)
+
+
+def _products(total: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """total (R, M, N) += Σ over time steps and sequences of leftᵀ right, (R, T, B, M) and (R, T, B, N).
+
+    Some hundred rows at a time, each chunk summed from zero and then added: the rounding error of one long sum is
+    several times larger.
+    """
+    steps = max(1, ROWS_AT_ONCE // max(1, left.shape[2]))
+    for start in range(0, left.shape[1], steps):
+        chunk = slice(start, start + steps)
+        total.baddbmm_(left[:, chunk].flatten(1, 2).mT, right[:, chunk].flatten(1, 2))
+    return total
 
 
 def _over_replicas(

@@ -86,7 +86,7 @@ INLINE vec v_exp(vec x) {
 
 INLINE vec v_sigmoid(vec x) { return splat(1.0f) / (splat(1.0f) + v_exp(-x)); }
 
-/* Rational minimax approximation on +-7.9, beyond which tanh rounds to +-1. */
+/* Rational minimax approximation on +-7.9, beyond which tanh is within 3e-7 of +-1. */
 INLINE vec v_tanh(vec x) {
     x = blend(x > splat(7.90531111f), splat(7.90531111f), x);
     x = blend(x < splat(-7.90531111f), splat(-7.90531111f), x);
@@ -115,9 +115,7 @@ INLINE vec positive(vec x, vec value) { /* value where x > 0; NaN where x is NaN
 
 #define TILE(MR, NC)                                                                                                  \
     INLINE void tile_##MR##x##NC(const REAL *const *rows, const REAL *panel, int64_t K, vec *z, int64_t stride) {     \
-        vec acc[MR][NC];                                                                                              \
-        for (int r = 0; r < MR; r++)                                                                                  \
-            for (int c = 0; c < NC; c++) acc[r][c] = z[r * stride + c];                                               \
+        vec acc[MR][NC] = {}; /* from zero, then added: the rounding of z, often larger, enters once */                   \
         for (int64_t k = 0; k < K; k++) {                                                                             \
             vec w[NC];                                                                                                \
             for (int c = 0; c < NC; c++) w[c] = *(const vec *)(panel + (k * NC + c) * VL);                            \
@@ -127,11 +125,14 @@ INLINE vec positive(vec x, vec value) { /* value where x > 0; NaN where x is NaN
             }                                                                                                         \
         }                                                                                                             \
         for (int r = 0; r < MR; r++)                                                                                  \
-            for (int c = 0; c < NC; c++) z[r * stride + c] = acc[r][c];                                               \
+            for (int c = 0; c < NC; c++) z[r * stride + c] += acc[r][c];                                              \
     }
 TILE(1, 4)
 TILE(2, 4)
 TILE(3, 4)
+TILE(1, 3)
+TILE(2, 3)
+TILE(4, 3)
 TILE(1, 2)
 TILE(2, 2)
 TILE(3, 2)
@@ -145,6 +146,17 @@ static void product4(const REAL *a, int64_t lda, int64_t m, const REAL *panel, i
         if (m - r >= 3) tile_3x4(rows, panel, K, z + r * 4, 4);
         else if (m - r == 2) tile_2x4(rows, panel, K, z + r * 4, 4);
         else tile_1x4(rows, panel, K, z + r * 4, 4);
+    }
+}
+
+/* z (m rows of four vectors, three of them) += a (m rows of K) times a panel. */
+static void product3(const REAL *a, int64_t lda, int64_t m, const REAL *panel, int64_t K, vec *z) {
+    const REAL *rows[4];
+    for (int64_t r = 0; r < m;) {
+        for (int64_t k = 0; k < 4 && r + k < m; k++) rows[k] = a + (r + k) * lda;
+        if (m - r >= 4) { tile_4x3(rows, panel, K, z + r * NV, NV); r += 4; }
+        else if (m - r >= 2) { tile_2x3(rows, panel, K, z + r * NV, NV); r += 2; }
+        else { tile_1x3(rows, panel, K, z + r * NV, NV); r += 1; }
     }
 }
 
@@ -180,31 +192,33 @@ int64_t blocks(int64_t kind) { return kind == LSTM || kind == GRU ? 4 : 1; }
 
 /* ---- forward ---- */
 
-/* Weights [w_h | w_x | b] of one replica, as panels of K = H+I+1 rows of four vectors. */
+/* A panel holds the weights of VL units (RNN: 4*VL): first the biases of its four vectors, then a row of vectors for
+ * each of the H states and I inputs. The GRU's rows have three vectors, blocks r, z, n_h for a state and n_x, r, z for an
+ * input: a zero in the fourth would turn an infinite input into NaN. */
+static int64_t row_vectors(int64_t kind) { return kind == GRU ? 3 : NV; }
+static int64_t panel_size(const Shape *s) { return (NV + (s->H + s->I) * row_vectors(s->kind)) * VL; }
+
 static void pack_forward(const Shape *s, const REAL *w_x, const REAL *w_h, const REAL *b, REAL *panels) {
-    int64_t H = s->H, I = s->I, K = H + I + 1, G = blocks(s->kind), units = NV * VL / G;
-    int64_t x_blocks = s->kind == GRU ? 3 : G, first_h = s->kind == GRU ? 1 : 0;
+    int64_t H = s->H, I = s->I, G = blocks(s->kind), units = NV * VL / G, width = row_vectors(s->kind);
     for (int64_t p = 0; p * units < H; p++) {
-        REAL *panel = panels + p * K * NV * VL;
-        for (int64_t v = 0; v < NV; v++) {
-            int64_t block = G == 4 ? v : 0, start = p * units + (G == 4 ? 0 : v * VL);
-            for (int l = 0; l < VL; l++) {
-                int64_t unit = start + l, inside = unit < H;
-                REAL *to = panel + v * VL + l;
-                const REAL *h_row = w_h + ((block - first_h) * H + unit) * H, *x_row = w_x + (block * H + unit) * I;
-                for (int64_t k = 0; k < H; k++) to[k * NV * VL] = inside && block >= first_h ? h_row[k] : 0;
-                for (int64_t k = 0; k < I; k++) to[(H + k) * NV * VL] = inside && block < x_blocks ? x_row[k] : 0;
-                to[(H + I) * NV * VL] = inside ? b[block * H + unit] : 0;
+        REAL *bias = panels + p * panel_size(s), *rows = bias + NV * VL;
+        for (int64_t v = 0; v < NV; v++)
+            for (int64_t l = 0; l < VL; l++) {
+                int64_t block = G == 4 ? v : 0, unit = p * units + (G == 4 ? 0 : v * VL) + l, inside = unit < H;
+                bias[v * VL + l] = inside ? b[block * H + unit] : 0;
+                if (v >= width) continue; /* for the GRU, vector v of a row is block v of w_h's, or of w_x's, three */
+                for (int64_t k = 0; k < H; k++) rows[(k * width + v) * VL + l] = inside ? w_h[(block * H + unit) * H + k] : 0;
+                for (int64_t k = 0; k < I; k++)
+                    rows[((H + k) * width + v) * VL + l] = inside ? w_x[(block * H + unit) * I + k] : 0;
             }
-        }
     }
 }
 
 /* Rows from .. from+m of replica r through all time steps. */
 static int forward_slice(const Shape *s, int64_t r, int64_t from, int64_t m, const REAL *x, const REAL *panels,
                          const REAL *h0, const REAL *c0, REAL *gates, REAL *out, REAL *cells) {
-    int64_t H = s->H, I = s->I, T = s->T, B = s->B, K = H + I + 1, G = blocks(s->kind), units = NV * VL / G;
-    int64_t lda = odd_lines(K), padded = up(H, VL);
+    int64_t H = s->H, I = s->I, T = s->T, B = s->B, K = H + I, G = blocks(s->kind), units = NV * VL / G;
+    int64_t lda = odd_lines(K), padded = up(H, VL), size = panel_size(s);
     REAL *a = take(2 * m * lda), *c = take(m * padded);
     vec *z = (vec *)take(m * NV * VL);
     int failed = !a || !c || !z;
@@ -212,7 +226,6 @@ static int forward_slice(const Shape *s, int64_t r, int64_t from, int64_t m, con
         memset(c, 0, m * padded * sizeof(REAL));
         for (int64_t k = 0; k < m; k++) {
             memcpy(a + k * lda, h0 + (r * B + from + k) * H, H * sizeof(REAL));
-            for (int buffer = 0; buffer < 2; buffer++) a[(buffer * m + k) * lda + H + I] = 1;
             memcpy(c + k * padded, c0 + (r * B + from + k) * H, H * sizeof(REAL));
         }
         for (int64_t t = 0; t < T; t++) {
@@ -220,8 +233,14 @@ static int forward_slice(const Shape *s, int64_t r, int64_t from, int64_t m, con
             int64_t first = (r * T + t) * B + from;
             for (int64_t k = 0; k < m; k++) memcpy(now + k * lda + H, x + (first + k) * I, I * sizeof(REAL));
             for (int64_t p = 0; p * units < H; p++) {
-                memset(z, 0, m * NV * sizeof(vec));
-                product4(now, lda, m, panels + p * K * NV * VL, K, z);
+                const REAL *panel = panels + p * size, *rows = panel + NV * VL;
+                for (int64_t k = 0; k < m * NV; k++) z[k] = ((const vec *)panel)[k % NV];
+                if (s->kind == GRU) {
+                    product3(now, lda, m, rows, H, z + 1);
+                    product3(now + H, lda, m, rows + H * 3 * VL, I, z);
+                } else {
+                    product4(now, lda, m, rows, K, z);
+                }
                 int64_t u = p * units, n = H - u;
                 for (int64_t k = 0; k < m; k++) {
                     REAL *g = gates + (first + k) * G * H + u, *o = out + (first + k) * H + u, *h = next + k * lda + u;
@@ -259,7 +278,7 @@ static int forward_slice(const Shape *s, int64_t r, int64_t from, int64_t m, con
 /* Returns 0, or 1 where memory ran out. gates, out and, for the LSTM, cells are filled. */
 int forward(const Shape *s, const REAL *x, const REAL *w_x, const REAL *w_h, const REAL *b, const REAL *h0,
             const REAL *c0, REAL *gates, REAL *out, REAL *cells, int threads) {
-    int64_t G = blocks(s->kind), units = NV * VL / G, K = s->H + s->I + 1, size = up(s->H, units) / units * K * NV * VL;
+    int64_t G = blocks(s->kind), units = NV * VL / G, size = up(s->H, units) / units * panel_size(s);
     int64_t x_blocks = s->kind == GRU ? 3 : G, h_blocks = x_blocks;
     REAL *panels = take(s->R * size);
     if (!panels) return 1;
