@@ -23,7 +23,8 @@ ROOMS = (
     {"plugins", "help"},
     {"jobs"},
     {"python_api"},
-    {"train", "compare"},
+    {"measure"},
+    {"train", "compare", "benchmark"},
 )
 LEVEL = {name: level for level, names in enumerate(ROOMS) for name in names}
 #: Of one level, but strangers to each other.

@@ -1,0 +1,59 @@
+"""A plain training script as one would write it by hand, against the project's training step: the same network, task,
+batch size, optimiser and clipping. The plain one draws its data from the same task, so that only training differs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from rnnlstm.jobs import compose_jobs
+from rnnlstm.measure.timing import Timing, in_turn
+from rnnlstm.training.plan import Plan, make_plan
+from rnnlstm.training.step import Trainer
+
+
+class PlainNetwork(nn.Module):
+    def __init__(self, plan: Plan) -> None:
+        super().__init__()
+        options, task = plan.config.network, plan.task
+        assert task.num_tokens is not None
+        self.embedding = nn.Embedding(task.num_tokens, options.embedding_size)
+        self.recurrence = getattr(nn, plan.cell.name.upper())(options.embedding_size, options.hidden_size)
+        self.readout = nn.Linear(options.hidden_size, task.output_size)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.readout(self.recurrence(self.embedding(tokens))[0])
+
+
+def plain_step(plan: Plan, seed: int) -> Callable[[], None]:
+    """One update of a plain script: forward, backward, `clip_grad_norm_`, Adam."""
+    torch.manual_seed(seed)
+    network, config = PlainNetwork(plan), plan.config
+    optimizer = torch.optim.Adam(network.parameters(), lr=config.optimizer.lr)
+    steps = iter(range(1, 1_000_000_000))
+
+    def step() -> None:
+        batch = plan.task.sample(seed, next(steps), batch_size=config.train.batch_size)
+        loss = plan.task.loss(network(batch.inputs), batch)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), config.clip.threshold or 1.0)
+        optimizer.step()
+
+    return step
+
+
+def against_plain_scripts(model: str, seeds: int, rounds: int) -> dict[str, Timing]:
+    """An update of `seeds` replicas in lockstep, and as many plain scripts in turn; at the default configuration."""
+    (job,) = compose_jobs([f"model={model}", "runs_root=benchmark_writes_nothing"])
+    plan = make_plan(job.config)
+    trainer, plain = Trainer(plan, range(seeds)), [plain_step(plan, seed) for seed in range(seeds)]
+    steps = iter(range(1, 1_000_000_000))
+
+    def scripts() -> None:
+        for step in plain:
+            step()
+
+    return in_turn({"lockstep": lambda: trainer.step(next(steps)), "plain scripts": scripts}, rounds)
