@@ -63,7 +63,7 @@ def _main(arguments: Sequence[str] | None) -> int:
     report: dict[str, Any] = {"threads": torch.get_num_threads(), "kernel": kernel, "matrix_product_gflops": rate}
 
     print(
-        "A recurrence forward and backward, ms (quartiles); ratio torch.nn / fused, share of the matrix product's rate"
+        "A recurrence forward and backward, ms (quartiles); ratio: torch.nn / fused, share: of the product's rate"
     )
     report["recurrences"] = []
     for cell in BLOCKS:
