@@ -62,9 +62,7 @@ def _main(arguments: Sequence[str] | None) -> int:
     print(f"{torch.get_num_threads()} threads, {kernel}; large matrix product {rate:.0f} GFLOP/s\n")
     report: dict[str, Any] = {"threads": torch.get_num_threads(), "kernel": kernel, "matrix_product_gflops": rate}
 
-    print(
-        "A recurrence forward and backward, ms (quartiles); ratio: torch.nn / fused, share: of the product's rate"
-    )
+    print("A recurrence forward and backward, ms (quartiles); ratio: torch.nn / fused, share: of the product's rate")
     report["recurrences"] = []
     for cell in BLOCKS:
         ratios = []
