@@ -22,7 +22,7 @@ SMALL = ("task.length=12", "model.hidden_size=8", "model.embedding_size=4", "tra
 
 
 @pytest.mark.parametrize("backend", ["reference", "fused", "torch"])
-@pytest.mark.parametrize("model", ["rnn", "lstm"])
+@pytest.mark.parametrize("model", ["rnn", "lstm", "gru"])
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_the_probes_flow_is_the_gradient_of_the_same_loss_on_the_same_batch(backend, model, layers, seeds):

@@ -16,7 +16,7 @@ SMALL = ("task.length=12", "model.hidden_size=8", "train.batch_size=5", "train.s
 
 
 @pytest.mark.parametrize("backend", ["reference", "fused", "torch"])
-@pytest.mark.parametrize("model", ["rnn", "lstm"])
+@pytest.mark.parametrize("model", ["rnn", "lstm", "gru"])
 def test_a_seed_in_lockstep_trains_as_it_does_alone(model, backend):
     overrides = (*SMALL, f"model={model}", f"model.backend={backend}", "dtype=float64", "clip.threshold=0.1")
     together = Trainer(plan_for(*overrides), [3, 4, 5])
@@ -91,7 +91,7 @@ def test_a_diverged_replica_is_a_result(train):
         assert all(w.isfinite().all() for w in weights.values())
 
 
-@pytest.mark.parametrize("model", ["rnn", "lstm"])
+@pytest.mark.parametrize("model", ["rnn", "lstm", "gru"])
 def test_observing_changes_no_bit_of_the_weights(train, model):
     common = (f"model={model}", "train.steps=12", "train.stop_when_solved=false", "seeds=2", "clip.threshold=0.05")
     loud = train(*common, "name=loud", "log.every=1", "eval.every=1", "eval.lengths=[20]", "eval.decoys=[0.0]")

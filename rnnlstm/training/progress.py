@@ -41,6 +41,7 @@ class LiveProgress(Progress):
 
     def __init__(self, console: Console, label: str, steps: int, redraw_every: float = 0.2) -> None:
         self._redraw_every, self._drawn = redraw_every, -1.0
+        self._first = (0.0, 0)  # when and at which step the line was first drawn
         self._bar = Bar(
             TextColumn("{task.description}"),
             BarColumn(bar_width=16),
@@ -67,8 +68,12 @@ class LiveProgress(Progress):
         now = time.monotonic()
         if now - self._drawn < self._redraw_every:
             return
+        if self._drawn < 0:
+            self._first = (now, step)
         self._drawn = now
-        self._bar.update(self._task, completed=step, state=_state(update, replicas))
+        seconds, steps = now - self._first[0], step - self._first[1]
+        speed = f"{steps / seconds:.1f} steps/s" if steps else ""
+        self._bar.update(self._task, completed=step, state="  ".join([_state(update, replicas), speed]))
         self._bar.refresh()
 
 
@@ -85,9 +90,6 @@ def _state(update: Update, replicas: Sequence[Replica]) -> str:
         f"norm {median([update.clips[r].norm_before for r in live]):.2g}",
         f"clipped {median([replicas[r].clip_rate for r in live]):.0%}",
     ]
-    speeds = [speed for r in live if (speed := replicas[r].speed)]
-    if speeds:
-        parts.append(f"{median(speeds):.1f} steps/s")
     if len(replicas) > 1:
         parts.append(f"solved {sum(r.steps_to_solve is not None for r in replicas)}/{len(replicas)}")
     return "  ".join(parts)
