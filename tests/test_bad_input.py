@@ -43,7 +43,7 @@ CASES = [
     (["model.hidden_size=${model.hidden_size}"], ["model.hidden_size", "ecursive"]),
     (["model.hidden_size=${nowhere}"], ["model.hidden_size", "nowhere"]),
     (["model.init=chron"], ["model.init=chron", "did you mean chrono?"]),
-    (["model.backend=torhc"], ["model.backend=torhc", "reference, torch"]),
+    (["model.backend=torhc"], ["model.backend=torhc", "reference, fused, torch"]),
     (["model=rnn", "model.nonlinearity=sigmoid", "model.backend=torch"], ["model.backend=torch", "sigmoid"]),
     (["seed=-1"], ["seed=-1", "at least 0"]),
     (["seeds=0"], ["seeds=0", "at least 1"]),

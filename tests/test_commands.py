@@ -68,7 +68,7 @@ def test_a_sweep_then_a_comparison(tmp_path):
     for row in rows:
         assert float(row["metric_low"]) <= float(row["metric"]) <= float(row["metric_high"])
         assert row["hidden_size"] == "8"
-        assert row["backend"] == "reference"
+        assert row["backend"] == "fused"  # what auto came to
 
 
 def test_backends_side_by_side_have_equal_losses(tmp_path):
