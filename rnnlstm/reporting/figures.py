@@ -29,13 +29,17 @@ FLOW_COLOURS = ListedColormap(colours(np.linspace(LOW, HIGH, 256)) / 255.0)
 
 
 def save_figures(runs: Sequence[Run], folder: str) -> list[Path]:
-    """`learning_curves.png`, and `overview.png` where there are records of the gradient through time.
+    """`learning_curves.png`, and an overview of each task and length that has records of the gradient through time:
+    `overview.png`, or `overview_<task>_T<length>.png` where there are several.
 
     Raises: DiskError.
     """
     figures = {"learning_curves.png": learning_curves(runs)}
-    if any(flow_map(run) is not None for run in runs):
-        figures["overview.png"] = overview(runs)
+    groups = by_task(runs)
+    for (task, length), members in groups.items():
+        if any(flow_map(run) is not None for run in members):
+            name = "overview.png" if len(groups) == 1 else f"overview_{task}_T{length}.png"
+            figures[name] = overview(members)
     paths = []
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
@@ -50,11 +54,17 @@ def save_figures(runs: Sequence[Run], folder: str) -> list[Path]:
     return paths
 
 
-def learning_curves(runs: Sequence[Run]) -> Figure:
-    """A column for each task and length: the headline metric above, the loss with baseline and plateaus below."""
+def by_task(runs: Sequence[Run]) -> dict[tuple[object, object], list[Run]]:
+    """The runs of each task and length."""
     groups: dict[tuple[object, object], list[Run]] = {}
     for run in runs:
         groups.setdefault((run.config["task.name"], run.config.get("task.length")), []).append(run)
+    return groups
+
+
+def learning_curves(runs: Sequence[Run]) -> Figure:
+    """A column for each task and length: the headline metric above, the loss with baseline and plateaus below."""
+    groups = by_task(runs)
     figure, axes = plt.subplots(2, len(groups), figsize=(1 + 5.5 * len(groups), 7), squeeze=False, sharex="col")
     for (upper, lower), ((task, length), members) in zip(axes.T, groups.items(), strict=True):
         metric = members[0].seeds[0]["metric_name"]
@@ -69,7 +79,7 @@ def learning_curves(runs: Sequence[Run]) -> Figure:
 
 
 def overview(runs: Sequence[Run]) -> Figure:
-    """Learning curves on the left; on the right each configuration's gradient through time, all on one scale."""
+    """One task's learning curves, and beside them each configuration's gradient through time, all on one scale."""
     maps = [(run, found) for run in runs if (found := flow_map(run)) is not None][:MOST_MAPS]
     figure = plt.figure(figsize=(12, 1.2 + 1.9 * max(2, len(maps))), layout="constrained")
     left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(1, 1.25))[0]
@@ -110,11 +120,14 @@ def draw_curves(axes: Axes, runs: Sequence[Run], tag: str, name: str) -> None:
 
 
 def draw_baselines(axes: Axes, run: Run) -> None:
-    """The task's baseline and plateaus, named on their lines."""
+    """The task's baseline and plateaus, named on their lines. The axis ends at twice the baseline: an untrained
+    network's loss may be far above it."""
     for tag in ("baseline/loss", *_plateau_tags(run)):
         curve = evaluation_curve(run, tag)
         if curve is not None:
             value = curve.values[0, 0]
+            if tag == "baseline/loss":
+                axes.set_ylim(0, min(axes.get_ylim()[1], 2 * value))
             axes.axhline(value, color="0.35", linestyle="--", linewidth=1)
             name = "baseline: no input seen" if tag == "baseline/loss" else tag.partition("/")[2].replace("_", " ")
             axes.annotate(
