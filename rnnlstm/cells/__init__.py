@@ -3,6 +3,18 @@
 from rnnlstm.cells.cell import CELLS, Cell, State, Weights, make_cell, register_cell
 from rnnlstm.cells.gru import GRUCell
 from rnnlstm.cells.lstm import LSTMCell
+from rnnlstm.cells.lstm_1997 import LSTM1997Cell
 from rnnlstm.cells.rnn import RNNCell
 
-__all__ = ["CELLS", "Cell", "GRUCell", "LSTMCell", "RNNCell", "State", "Weights", "make_cell", "register_cell"]
+__all__ = [
+    "CELLS",
+    "Cell",
+    "GRUCell",
+    "LSTM1997Cell",
+    "LSTMCell",
+    "RNNCell",
+    "State",
+    "Weights",
+    "make_cell",
+    "register_cell",
+]

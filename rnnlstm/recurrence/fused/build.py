@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 
 LOG = logging.getLogger("rnnlstm")
-SOURCE = Path(__file__).with_name("kernels.c")
+SOURCES = Path(__file__).with_name("kernel")
 REALS = {torch.float32: ("float", 0), torch.float64: ("double", 1)}
 
 
@@ -48,7 +48,11 @@ def _library(dtype: torch.dtype) -> Path:
     flags = ["-O3", "-std=gnu11", "-fPIC", "-shared", *target]
     flags += [f"-DREAL={real}", f"-DIS_DOUBLE={is_double}", f"-DVBYTES={width}"]
     version = subprocess.run([*compiler.split(), "--version"], capture_output=True, timeout=60, check=True).stdout
-    key = hashlib.sha256(b"\0".join([SOURCE.read_bytes(), version, *(f.encode() for f in flags)])).hexdigest()[:16]
+    key = hashlib.sha256(
+        b"\0".join(
+            [*(path.read_bytes() for path in sorted(SOURCES.iterdir())), version, *(f.encode() for f in flags)]
+        )
+    ).hexdigest()[:16]
     library = _cache() / f"kernel-{platform.machine()}-{real}-{key}.so"
     if not library.exists():
         _compile(compiler.split(), flags, library)
@@ -84,7 +88,7 @@ def _compile(compiler: list[str], flags: list[str], library: Path) -> None:
     try:
         # A compiler without OpenMP (clang, often) gives a kernel of one thread.
         for parallel in (["-fopenmp"], []):
-            line = [*compiler, *flags, *parallel, str(SOURCE), "-o", name, "-lm"]
+            line = [*compiler, *flags, *parallel, str(SOURCES / "kernel.c"), "-o", name, "-lm"]
             done = subprocess.run(line, capture_output=True, text=True, timeout=300)
             if done.returncode == 0:
                 Path(name).replace(library)

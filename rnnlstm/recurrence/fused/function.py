@@ -1,6 +1,7 @@
 """The autograd functions behind the fused backend: one node for a whole layer over time, forward and backward.
 
-Dimensions: R replicas, T time steps, B sequences, I input features, H hidden units, G blocks (`kinds.py`).
+Dimensions: R replicas, T time steps, B sequences, I input features, H hidden units, G blocks, P of
+them in each product (`kinds.py`).
 
 Both functions have R as a leading dimension and tell `torch.func.vmap` to put its own dimension there, so that
 stacked models run as one. Nothing is saved but what backward needs: activations and cell states.
@@ -15,10 +16,8 @@ from torch import Tensor
 from torch.autograd import Function
 
 from rnnlstm.recurrence.fused.engine import engine_for
+from rnnlstm.recurrence.fused.gradients import Rows
 from rnnlstm.recurrence.fused.kinds import Kind
-
-#: Rows (time steps × sequences) of a chunk when weight gradients are summed.
-ROWS_AT_ONCE = 256
 
 
 class Tape:
@@ -31,7 +30,7 @@ class Tape:
 
 
 class FusedForward(Function):
-    """(x (R, T, B, I), w_x (R, ·, I), w_h (R, ·, H), b (R, G·H), h0, c0 (R, B, H)) →
+    """(x (R, T, B, I), w_x (R, P·H, I), w_h (R, P·H, H), b (R, G·H), h0, c0 (R, B, H)) →
     outputs (R, T, B, H), last cell state (R, B, H), activations (R, T, B, G·H), cell states (R, T, B, H)."""
 
     @staticmethod
@@ -83,19 +82,12 @@ class FusedBackward(Function):
         d_out: Tensor,
         d_last: Tensor,
     ) -> tuple[Tensor, ...]:
-        R, T, B, H = out.shape
-        rows = None if tape is None else out.new_empty(2, R, T, B, dtype=torch.float64)
-        d, d_h0, d_c0 = engine_for(x).backward(kind, gates, w_h, h0, c0, out, cells, d_out, d_last, rows)
+        rows = None if tape is None else Rows.like(out, kind.blocks)
+        gradients = engine_for(x).backward(kind, x, w_x, w_h, h0, c0, out, gates, cells, d_out, d_last, wants_x, rows)
         if tape is not None and rows is not None:
-            tape.hidden, tape.cell = rows
-            tape.blocks = d.view(R, T, B, kind.blocks, H).double().square().sum((2, 4))
-        d_flat = d.flatten(1, 2)  # (R, T·B, G·H)
-        into_x, into_h = w_x.shape[1], w_h.shape[1]
-        # xᵀ d: with the few columns of x on the left, several times quicker than dᵀ x.
-        d_w_x = _products(x.new_zeros(R, x.shape[-1], into_x), x, d[..., :into_x]).mT
-        d_w_h = _products(d[:, 0, :, -into_h:].mT.bmm(h0), d[:, 1:, :, -into_h:], out[:, :-1])
-        d_x = d_flat[..., :into_x].bmm(w_x).view_as(x) if wants_x else torch.zeros_like(x)
-        return d_x, d_w_x, d_w_h, d.sum((1, 2)), d_h0, d_c0
+            tape.hidden, tape.cell, tape.blocks = rows.hidden, rows.cell, rows.blocks.sum(2)
+        d_x, *others = gradients
+        return (x.new_zeros(()).expand(x.shape) if d_x is None else d_x, *others)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -110,19 +102,6 @@ class FusedBackward(Function):
         info: Any, in_dims: tuple[Any, ...], kind: Kind, tape: Tape | None, wants_x: bool, *tensors: Tensor
     ) -> Any:
         return _over_replicas(FusedBackward, info.batch_size, in_dims[3:], (kind, tape, wants_x), tensors)
-
-
-def _products(total: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    """total (R, M, N) += Σ over time steps and sequences of leftᵀ right, (R, T, B, M) and (R, T, B, N).
-
-    Some hundred rows at a time, each chunk summed from zero and then added: the rounding error of one long sum is
-    several times larger.
-    """
-    steps = max(1, ROWS_AT_ONCE // max(1, left.shape[2]))
-    for start in range(0, left.shape[1], steps):
-        chunk = slice(start, start + steps)
-        total.baddbmm_(left[:, chunk].flatten(1, 2).mT, right[:, chunk].flatten(1, 2))
-    return total
 
 
 def _over_replicas(

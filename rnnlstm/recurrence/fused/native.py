@@ -1,20 +1,19 @@
-"""The native CPU kernel behind the fused backend: `kernels.c`, called on plain contiguous tensors."""
+"""The native CPU kernel behind the fused backend: `kernel/`, called on plain contiguous tensors."""
 
 from __future__ import annotations
 
 import ctypes
-import threading
+import math
 
 import torch
 from torch import Tensor
 
 from rnnlstm.recurrence.fused.build import load_kernel
+from rnnlstm.recurrence.fused.gradients import Gradients, Rows
 from rnnlstm.recurrence.fused.kinds import Kind
 
 #: In the order of the C source's enumeration.
-KINDS = ("rnn_tanh", "rnn_relu", "rnn_sigmoid", "rnn_identity", "lstm", "gru")
-#: Rows that one thread takes through time together: enough to use a panel of weights well while it is cached.
-ROWS = 33
+KINDS = ("rnn_tanh", "rnn_relu", "rnn_sigmoid", "rnn_identity", "lstm", "lstm_1997", "gru")
 
 
 def available(dtype: torch.dtype) -> bool:
@@ -23,9 +22,13 @@ def available(dtype: torch.dtype) -> bool:
 
 
 def slices(R: int, B: int) -> int:
-    """Slices of a replica's rows, by the shape alone: then results are the same for any number of threads."""
-    by_rows = round(B / ROWS)
-    return max(1, by_rows, min(2, B // 4) if R == 1 else 1)
+    """Slices of a replica's rows, by the shape alone: then results are the same for any number of threads.
+
+    Slices of 16 rows, fewer to a batch below 32, keep up to 16 cores busy; with more replicas than that, slices of 48
+    rows use each panel of weights a little better while it is cached.
+    """
+    for_cores = min(max(round(B / 16), min(2, B // 4)), math.ceil(16 / R))
+    return max(1, round(B / 48), for_cores)
 
 
 def forward(
@@ -34,7 +37,8 @@ def forward(
     """As `portable.forward`."""
     R, T, B, I = x.shape  # noqa: E741
     H = h0.shape[-1]
-    gates, out = x.new_empty(R, T, B, kind.blocks * H), x.new_empty(R, T, B, H)
+    out = x.new_empty(R, T, B, H)
+    gates = x.new_empty(R, T, B, 0 if kind.blocks == 1 else kind.blocks * H)
     cells = x.new_empty(R, T if kind.has_cell else 0, B, H)
     _call("forward", kind, (R, T, B, I, H), (x, w_x, w_h, b, h0, c0), (gates, out, cells))
     return out, gates, cells
@@ -42,37 +46,34 @@ def forward(
 
 def backward(
     kind: Kind,
-    gates: Tensor,
+    x: Tensor,
+    w_x: Tensor,
     w_h: Tensor,
     h0: Tensor,
     c0: Tensor,
     out: Tensor,
+    gates: Tensor,
     cells: Tensor,
     d_out: Tensor,
     d_c: Tensor,
-    rows: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
+    wants_x: bool,
+    rows: Rows | None = None,
+) -> Gradients:
     """As `portable.backward`."""
-    R, T, B, H = out.shape
-    d_gates = _workspace(gates)
+    R, T, B, I = x.shape  # noqa: E741
+    H = out.shape[-1]
     # Not by empty_like, which would take over the strides of what it is given.
-    d_h0, d_c0 = h0.new_empty(h0.shape), c0.new_empty(c0.shape)
-    inputs = (w_h, h0, c0, gates, out, cells, d_out, d_c)
-    results = (d_gates, d_h0, d_c0, *((None, None) if rows is None else rows.unbind(0)))
-    _call("backward", kind, (R, T, B, 0, H), inputs, results)
-    return d_gates, d_h0, d_c0
-
-
-_LOCAL = threading.local()
-
-
-def _workspace(like: Tensor) -> Tensor:
-    """A buffer for the gradients of the pre-activations, the same at each call of a thread: it is used up before the
-    backward function returns, and fresh memory of this size costs as much as a tenth of the pass in page faults."""
-    held: Tensor | None = getattr(_LOCAL, "buffer", None)
-    if held is None or held.dtype != like.dtype or held.numel() < like.numel():
-        held = _LOCAL.buffer = like.new_empty(like.numel())
-    return held[: like.numel()].view(like.shape)
+    gradients = Gradients(
+        x.new_empty(x.shape) if wants_x else None,
+        w_x.new_empty(w_x.shape),
+        w_h.new_empty(w_h.shape),
+        w_h.new_empty(R, kind.blocks * H),
+        h0.new_empty(h0.shape),
+        c0.new_empty(c0.shape),
+    )
+    inputs = (x, w_x, w_h, h0, c0, gates, out, cells, d_out, d_c)
+    _call("backward", kind, (R, T, B, I, H), inputs, (*gradients, *((None,) * 3 if rows is None else rows)))
+    return gradients
 
 
 def _call(

@@ -1,7 +1,8 @@
 """The fused loops over time in plain PyTorch: in place, on preallocated buffers, for any device and precision.
 
-Dimensions: R replicas, T time steps, B sequences, I inputs, H hidden units, G blocks (`kinds.py`). `forward` keeps
-the activations; `backward` turns gradients for the outputs into gradients for the pre-activations.
+Dimensions: R replicas, T time steps, B sequences, I inputs, H hidden units, G blocks of pre-activations, P of them in
+each product (`kinds.py`). `forward` keeps the activations. `backward` computes in bulk, for all time steps at once,
+the factors between ∂L/∂h_t, ∂L/∂c_t and the gradients of the pre-activations; its loop only multiplies.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from rnnlstm.recurrence.fused.gradients import Gradients, Rows
 from rnnlstm.recurrence.fused.kinds import Kind
 
 RNN_ACTIVATIONS = {
@@ -17,76 +19,139 @@ RNN_ACTIVATIONS = {
     "rnn_sigmoid": torch.sigmoid_,
     "rnn_identity": lambda a: a,
 }
+#: Rows (time steps × sequences) of a chunk when weight gradients are summed.
+ROWS_AT_ONCE = 256
 
 
 def forward(
     kind: Kind, x: Tensor, w_x: Tensor, w_h: Tensor, b: Tensor, h: Tensor, c: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """x (R, T, B, I), w_x (R, ·, I), w_h (R, ·, H), b (R, G·H), initial h, c (R, B, H) → outputs (R, T, B, H),
-    activations (R, T, B, G·H), cell states (R, T, B, H), of no time step where there is none."""
+    """x (R, T, B, I), w_x (R, P·H, I), w_h (R, P·H, H), b (R, G·H), initial h, c (R, B, H) → outputs (R, T, B, H);
+    activations (R, T, B, G·H), for an RNN of no unit, since they are its outputs; cell states (R, T, B, H), of no
+    time step where there is none."""
     R, T, B, _ = x.shape
-    H = h.shape[-1]
+    H, P = h.shape[-1], w_x.shape[1]
     gates = b.new_empty(R, T, B, b.shape[-1]).copy_(b[:, None, None])
-    gates.flatten(1, 2)[..., : w_x.shape[1]].baddbmm_(x.flatten(1, 2), w_x.mT)
-    out = x.new_empty(R, T, B, H)
+    gates.flatten(1, 2)[..., :P].baddbmm_(x.flatten(1, 2), w_x.mT)
+    is_rnn = kind.blocks == 1
+    out = gates if is_rnn else x.new_empty(R, T, B, H)
     cells = x.new_empty(R, T if kind.has_cell else 0, B, H)
-    w = w_h.mT  # (R, H, ·)
+    w = w_h.mT  # (R, H, P·H)
+    # Every view that the loop needs, from a few calls: a slice costs as much as a small product.
+    blocks = [block.unbind(1) for block in _blocks(gates, H)]
+    products = gates[..., -P:].unbind(1)
+    outs, states = out.unbind(1), cells.unbind(1)
+    if kind.name == "lstm":
+        opening = gates[..., : 2 * H].unbind(1)
+    elif kind.name == "gru":
+        opening = gates[..., H : 3 * H].unbind(1)
     for t in range(T):
-        a = gates[:, t]
-        a[..., -w.shape[-1] :].baddbmm_(h, w)
+        products[t].baddbmm_(h, w)
         if kind.name == "lstm":
-            a[..., : 2 * H].sigmoid_(), a[..., 2 * H : 3 * H].tanh_(), a[..., 3 * H :].sigmoid_()
-            i, f, g, o = _blocks(a, H)
-            c = torch.mul(f, c, out=cells[:, t]).addcmul_(i, g)
-            h = torch.tanh(c, out=out[:, t]).mul_(o)
+            opening[t].sigmoid_()
+            i, f, g, o = (block[t] for block in blocks)
+            g.tanh_(), o.sigmoid_()
+            c = torch.mul(f, c, out=states[t]).addcmul_(i, g)
+            h = torch.tanh(c, out=outs[t]).mul_(o)
+        elif kind.name == "lstm_1997":
+            i, g, o = (block[t] for block in blocks)
+            i.sigmoid_(), g.tanh_(), o.sigmoid_()
+            c = torch.addcmul(c, i, g, out=states[t])
+            h = torch.tanh(c, out=outs[t]).mul_(o)
         elif kind.name == "gru":
-            a[..., H : 3 * H].sigmoid_()
-            n, r, z, n_h = _blocks(a, H)
+            opening[t].sigmoid_()
+            n, r, z, n_h = (block[t] for block in blocks)
             n.addcmul_(r, n_h).tanh_()
-            h = torch.lerp(n, h, z, out=out[:, t])
+            h = torch.lerp(n, h, z, out=outs[t])
         else:
-            h = out[:, t].copy_(RNN_ACTIVATIONS[kind.name](a))
-    return out, gates, cells
+            h = RNN_ACTIVATIONS[kind.name](products[t])
+    return out, gates[..., :0] if is_rnn else gates, cells
 
 
 def backward(
     kind: Kind,
-    gates: Tensor,
+    x: Tensor,
+    w_x: Tensor,
     w_h: Tensor,
     h0: Tensor,
     c0: Tensor,
     out: Tensor,
+    gates: Tensor,
     cells: Tensor,
     d_out: Tensor,
     d_c: Tensor,
-    rows: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients for the pre-activations (R, T, B, G·H), for h0 and for c0. `d_out` (R, T, B, H) reaches the outputs
-    directly, `d_c` (R, B, H) the last cell state. `rows`, float64 (2, R, T, B), is filled with the squared norms of
-    the rows of ∂L/∂h_t and ∂L/∂c_t."""
-    T, H = out.shape[1], out.shape[3]
-    d_gates = torch.empty_like(gates)
-    if rows is not None:
-        rows.zero_()
-    d_h = torch.zeros_like(h0)  # through later steps
+    wants_x: bool,
+    rows: Rows | None = None,
+) -> Gradients:
+    """From gradients for the outputs, `d_out` (R, T, B, H), and for the last cell state, `d_c` (R, B, H)."""
+    R, T, B, H = out.shape
+    P = w_h.shape[1]
+    d = _factors(kind, gates, out, cells, h0, c0)  # becomes the gradient for the pre-activations
+    ds, d_outs = d.view(R, T, B, kind.blocks, H).unbind(1), d_out.unbind(1)
+    flows = d[..., -P:].unbind(1)
+    d_h = torch.zeros_like(h0)  # what reaches h_t through later steps
+    if kind.has_cell:
+        o = gates[..., -H:]
+        into_c = (o * (1 - cells.tanh().square_())).unbind(1)
+        through_c = [step[..., :-1, :] for step in ds]
+        through_h = [step[..., -1, :] for step in ds]
+        forgets = gates[..., H : 2 * H].unbind(1) if kind.name == "lstm" else None
+    elif kind.name == "gru":
+        updates = gates[..., 2 * H : 3 * H].unbind(1)
     for t in range(T - 1, -1, -1):
-        a, d = gates[:, t], d_gates[:, t]
-        d_h = d_h + d_out[:, t]
+        d_h = d_h + d_outs[t]
         if rows is not None:
-            rows[0, :, t] = d_h.double().square().sum(-1)
-        h_before = out[:, t - 1] if t else h0
-        if kind.name == "lstm":
-            d_c, through = _lstm_step(a, d, d_h, d_c, cells[:, t], cells[:, t - 1] if t else c0)
+            rows.hidden[:, t] = d_h.double().square().sum(-1)
+        if kind.has_cell:
+            d_c = torch.addcmul(d_c, d_h, into_c[t])
             if rows is not None:
-                rows[1, :, t] = through.double().square().sum(-1)
-            d_h = d.bmm(w_h)
+                rows.cell[:, t] = d_c.double().square().sum(-1)
+            through_c[t].mul_(d_c.unsqueeze(-2))
+            through_h[t].mul_(d_h)
+            if forgets is not None:
+                d_c = d_c * forgets[t]
+            d_h = flows[t].bmm(w_h)
         elif kind.name == "gru":
-            kept = _gru_step(a, d, d_h, h_before)
-            d_h = torch.baddbmm(kept, d[..., H:], w_h)
+            ds[t].mul_(d_h.unsqueeze(-2))
+            d_h = torch.baddbmm(d_h.mul_(updates[t]), flows[t], w_h)
         else:
-            torch.mul(d_h, _slope(kind.name, a), out=d)
-            d_h = d.bmm(w_h)
-    return d_gates, d_h, d_c
+            d_h = flows[t].mul_(d_h).bmm(w_h)
+    if rows is not None:
+        rows.blocks.copy_(d.view(R, T, B, kind.blocks, H).double().square().sum(-1))
+    # xᵀ d: with the few columns of x on the left, several times quicker than dᵀ x.
+    d_w_x = _products(x.new_zeros(R, x.shape[-1], P), x, d[..., :P]).mT
+    d_w_h = _products(d[:, 0, :, -P:].mT.bmm(h0), d[:, 1:, :, -P:], out[:, :-1])
+    d_x = d.flatten(1, 2)[..., :P].bmm(w_x).view_as(x) if wants_x else None
+    return Gradients(d_x, d_w_x, d_w_h, d.sum((1, 2)), d_h, d_c)
+
+
+def _factors(kind: Kind, gates: Tensor, out: Tensor, cells: Tensor, h0: Tensor, c0: Tensor) -> Tensor:
+    """What ∂L/∂c_t (of the blocks before an LSTM's output gate) or ∂L/∂h_t is multiplied with (R, T, B, G·H)."""
+    H = out.shape[-1]
+    if kind.blocks == 1:
+        return _slope(kind.name, out)
+    factors = torch.empty_like(gates)
+    f = _blocks(factors, H)
+    if kind.has_cell:
+        i, g, o = gates[..., :H], gates[..., -2 * H : -H], gates[..., -H:]
+        torch.mul(g, i * (1 - i), out=f[0])
+        torch.mul(i, 1 - g * g, out=f[-2])
+        torch.mul(cells.tanh(), o * (1 - o), out=f[-1])
+        if kind.name == "lstm":
+            forget = gates[..., H : 2 * H]
+            torch.mul(_before(cells, c0), forget * (1 - forget), out=f[1])
+        return factors
+    n, r, z, n_h = _blocks(gates, H)
+    torch.mul(1 - z, 1 - n * n, out=f[0])
+    torch.mul(f[0] * n_h, r * (1 - r), out=f[1])
+    torch.mul(_before(out, h0) - n, z * (1 - z), out=f[2])
+    torch.mul(f[0], r, out=f[3])
+    return factors
+
+
+def _before(states: Tensor, first: Tensor) -> Tensor:
+    """The states one time step earlier (R, T, B, H)."""
+    return torch.cat([first[:, None], states[:, :-1]], 1)
 
 
 def _blocks(a: Tensor, H: int) -> list[Tensor]:
@@ -103,25 +168,14 @@ def _slope(name: str, h: Tensor) -> Tensor:
     return (h > 0).to(h.dtype) if name == "rnn_relu" else torch.ones_like(h)
 
 
-def _lstm_step(a: Tensor, d: Tensor, d_h: Tensor, d_c: Tensor, c: Tensor, c_before: Tensor) -> tuple[Tensor, Tensor]:
-    """Fill d with the gradients for the pre-activations of i, f, g, o; returns ∂L/∂c_{t−1} and ∂L/∂c_t."""
-    i, f, g, o = _blocks(a, c.shape[-1])
-    tanh_c = c.tanh()
-    d_c = torch.addcmul(d_c, d_h * o, 1 - tanh_c * tanh_c)
-    d_i, d_f, d_g, d_o = _blocks(d, c.shape[-1])
-    torch.mul(d_c * g, i * (1 - i), out=d_i)
-    torch.mul(d_c * c_before, f * (1 - f), out=d_f)
-    torch.mul(d_c * i, 1 - g * g, out=d_g)
-    torch.mul(d_h * tanh_c, o * (1 - o), out=d_o)
-    return d_c * f, d_c
+def _products(total: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """total (R, M, N) += Σ over time steps and sequences of leftᵀ right, (R, T, B, M) and (R, T, B, N).
 
-
-def _gru_step(a: Tensor, d: Tensor, d_h: Tensor, h_before: Tensor) -> Tensor:
-    """Fill d with the gradients for n_x, r, z, n_h; returns what reaches h_{t−1} by being kept, z ⊙ ∂L/∂h_t."""
-    n, r, z, n_h = _blocks(a, d_h.shape[-1])
-    d_n, d_r, d_z, d_n_h = _blocks(d, d_h.shape[-1])
-    torch.mul(d_h * (1 - z), 1 - n * n, out=d_n)
-    torch.mul(d_n * n_h, r * (1 - r), out=d_r)
-    torch.mul(d_h * (h_before - n), z * (1 - z), out=d_z)
-    torch.mul(d_n, r, out=d_n_h)
-    return d_h * z
+    Some hundred rows at a time, each chunk summed from zero and then added: the rounding error of one long sum is
+    several times larger.
+    """
+    steps = max(1, ROWS_AT_ONCE // max(1, left.shape[2]))
+    for start in range(0, left.shape[1], steps):
+        chunk = slice(start, start + steps)
+        total.baddbmm_(left[:, chunk].flatten(1, 2).mT, right[:, chunk].flatten(1, 2))
+    return total

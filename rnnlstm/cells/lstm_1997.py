@@ -1,0 +1,47 @@
+"""Long short-term memory as first published, without a forget gate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rnnlstm.cells import initialisation
+from rnnlstm.cells.cell import Cell, State, Weights, register_cell
+from rnnlstm.options import option
+
+
+@register_cell("lstm_1997")
+@dataclass(frozen=True, kw_only=True)
+class LSTM1997Cell(Cell):
+    """i_t = σ(W_ii x_t + b_ii + W_hi h_{t−1} + b_hi)        input gate
+    g_t = tanh(W_ig x_t + b_ig + W_hg h_{t−1} + b_hg)     candidate
+    o_t = σ(W_io x_t + b_io + W_ho h_{t−1} + b_ho)        output gate
+    c_t = c_{t−1} + i_t ⊙ g_t
+    h_t = o_t ⊙ tanh(c_t)
+
+    Source: Hochreiter & Schmidhuber 1997, with tanh where they squash to ±2 and ±1. What the cell state once took
+    in it never lets go: ∂c_t/∂c_{t−1} = 1 along the cell, and c may grow without bound.
+    """
+
+    state_names = ("hidden", "cell")
+    gate_names = ("input", "output")
+    blocks = 3  # in the order input, candidate, output
+
+    init: str = option("default", "default (PyTorch's) or orthogonal", choices=("default", "orthogonal"))
+    gain: float = option(1.0, "factor of the orthogonal matrices, with init=orthogonal", at_least=0, at_most=1000)
+
+    def initialise(self, w: Weights, generator: torch.Generator | None, max_lag: int) -> None:
+        super().initialise(w, generator, max_lag)
+        if self.init == "orthogonal":
+            initialisation.orthogonal(w, self.gain, generator)
+
+    def step(self, projected: Tensor, state: State, w: Weights) -> tuple[State, dict[str, Tensor]]:
+        h, c = state
+        i, g, o = (projected + F.linear(h, w["weight_hh"], w.get("bias_hh"))).chunk(3, -1)
+        i, g, o = torch.sigmoid(i), torch.tanh(g), torch.sigmoid(o)
+        c = c + i * g
+        h = o * torch.tanh(c)
+        return (h, c), {"input": i, "output": o}

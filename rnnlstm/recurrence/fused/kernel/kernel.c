@@ -1,0 +1,23 @@
+/* The fused loops over time as a native CPU kernel: RNN, LSTM and GRU, forward and backward.
+ *
+ * A thread takes a slice of the rows (sequences) of one replica through all time steps; nothing waits between
+ * steps. How rows are cut into slices depends on the shape alone, and what slices contribute to a weight's gradient is
+ * added in their order, so every bit of the result is the same for any number of threads.
+ *
+ * Compiled once for each precision (REAL float or double) and vector width (VBYTES). Vectors are the extension that
+ * gcc and clang share, so the same source serves x86-64 and arm64.
+ *
+ * Letters: R replicas, T time steps, B sequences, I inputs, H units, G blocks of pre-activations (see kinds.py),
+ * P of them in each product. Tensors are contiguous: x (R,T,B,I), w_x (R,P*H,I), w_h (R,P*H,H), b (R,G*H), gates
+ * (R,T,B,G*H), not kept for an RNN, out and cells (R,T,B,H), h0 and c0 (R,B,H); d_ before a name: its gradient.
+ */
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "vector.h"
+#include "product.h"
+#include "shape.h"
+#include "forward.h"
+#include "backward.h"
