@@ -30,3 +30,12 @@ def train(tmp_path):
         return train_run(make_plan(job.config), job.folder, progress or Progress())
 
     return start
+
+
+#: Every model with each backend that computes it.
+MODELS_AND_BACKENDS = [
+    (model, backend)
+    for model in ("rnn", "lstm", "lstm_1997", "gru")
+    for backend in ("reference", "fused", "torch")
+    if (model, backend) != ("lstm_1997", "torch")
+]

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import plan_for
+from conftest import MODELS_AND_BACKENDS, plan_for
 
 from rnnlstm.batch import Batch
 from rnnlstm.probes import Probe, flow_by_lag, half_life, last_scored
@@ -21,8 +21,7 @@ from rnnlstm.training.step import Trainer
 SMALL = ("task.length=12", "model.hidden_size=8", "model.embedding_size=4", "train.batch_size=5", "dtype=float64")
 
 
-@pytest.mark.parametrize("backend", ["reference", "fused", "torch"])
-@pytest.mark.parametrize("model", ["rnn", "lstm", "gru"])
+@pytest.mark.parametrize(("model", "backend"), MODELS_AND_BACKENDS)
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_the_probes_flow_is_the_gradient_of_the_same_loss_on_the_same_batch(backend, model, layers, seeds):

@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from conftest import plan_for
+from conftest import MODELS_AND_BACKENDS, plan_for
 
 from rnnlstm.record.files import read_json, read_lines
 from rnnlstm.training.step import Trainer
@@ -15,8 +15,7 @@ from rnnlstm.training.step import Trainer
 SMALL = ("task.length=12", "model.hidden_size=8", "train.batch_size=5", "train.stop_when_solved=false")
 
 
-@pytest.mark.parametrize("backend", ["reference", "fused", "torch"])
-@pytest.mark.parametrize("model", ["rnn", "lstm", "gru"])
+@pytest.mark.parametrize(("model", "backend"), MODELS_AND_BACKENDS)
 def test_a_seed_in_lockstep_trains_as_it_does_alone(model, backend):
     overrides = (*SMALL, f"model={model}", f"model.backend={backend}", "dtype=float64", "clip.threshold=0.1")
     together = Trainer(plan_for(*overrides), [3, 4, 5])
@@ -91,7 +90,7 @@ def test_a_diverged_replica_is_a_result(train):
         assert all(w.isfinite().all() for w in weights.values())
 
 
-@pytest.mark.parametrize("model", ["rnn", "lstm", "gru"])
+@pytest.mark.parametrize("model", ["rnn", "lstm", "lstm_1997", "gru"])
 def test_observing_changes_no_bit_of_the_weights(train, model):
     common = (f"model={model}", "train.steps=12", "train.stop_when_solved=false", "seeds=2", "clip.threshold=0.05")
     loud = train(*common, "name=loud", "log.every=1", "eval.every=1", "eval.lengths=[20]", "eval.decoys=[0.0]")

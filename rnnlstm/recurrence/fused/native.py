@@ -11,6 +11,7 @@ from torch import Tensor
 from rnnlstm.recurrence.fused.build import load_kernel
 from rnnlstm.recurrence.fused.gradients import Gradients, Rows
 from rnnlstm.recurrence.fused.kinds import Kind
+from rnnlstm.recurrence.fused.pool import empty
 
 #: In the order of the C source's enumeration.
 KINDS = ("rnn_tanh", "rnn_relu", "rnn_sigmoid", "rnn_identity", "lstm", "lstm_1997", "gru")
@@ -37,9 +38,9 @@ def forward(
     """As `portable.forward`."""
     R, T, B, I = x.shape  # noqa: E741
     H = h0.shape[-1]
-    out = x.new_empty(R, T, B, H)
-    gates = x.new_empty(R, T, B, 0 if kind.blocks == 1 else kind.blocks * H)
-    cells = x.new_empty(R, T if kind.has_cell else 0, B, H)
+    out = empty(x, R, T, B, H)
+    gates = empty(x, R, T, B, 0 if kind.blocks == 1 else kind.blocks * H)
+    cells = empty(x, R, T if kind.has_cell else 0, B, H)
     _call("forward", kind, (R, T, B, I, H), (x, w_x, w_h, b, h0, c0), (gates, out, cells))
     return out, gates, cells
 
@@ -64,7 +65,7 @@ def backward(
     H = out.shape[-1]
     # Not by empty_like, which would take over the strides of what it is given.
     gradients = Gradients(
-        x.new_empty(x.shape) if wants_x else None,
+        empty(x, *x.shape) if wants_x else None,
         w_x.new_empty(w_x.shape),
         w_h.new_empty(w_h.shape),
         w_h.new_empty(R, kind.blocks * H),

@@ -113,7 +113,7 @@ static int backward_slice(const Shape *s, const Pass *p, int64_t r, int64_t from
                           const REAL *x_panels, REAL *dw) {
     int64_t H = s->H, I = s->I, T = s->T, B = s->B, G = blocks(s->kind), K = product_blocks(s->kind) * H, xc = x_column(s);
     int64_t ldh = odd_lines(up(H, 2 * VL)), ldx = up(I, 2 * VL), ldd = odd_lines(G * H), ldv = odd_lines(columns(s));
-    int64_t steps = CHUNK / m > 1 ? CHUNK / m : 1, filled = 0, kept = G == 1 ? 0 : G * H;
+    int64_t steps = m < CHUNK && m > 0 ? CHUNK / m : 1, filled = 0, kept = G == 1 ? 0 : G * H;
     int has_cell = s->kind == LSTM || s->kind == LSTM_1997;
     REAL *dh = take(m * ldh), *dc = take(m * ldh), *dx = take(m * ldx), *ring = take(steps * m * ldd), *hx = take(steps * m * ldv);
     int failed = !dh || !dc || !dx || !ring || !hx;
