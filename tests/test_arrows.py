@@ -35,7 +35,7 @@ ONLY = {
     "omegaconf": {"composition"},
     "tensorboard": {"record.tensorboard", "record.tensorboard_plugins"},
     "PIL": {"record.heatmap"},
-    "matplotlib": {"reporting.figures"},
+    "matplotlib": {"reporting.figures", "reporting.speed_figure"},
 }
 
 

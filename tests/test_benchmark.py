@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
+import rnnlstm
 from rnnlstm.benchmark import main
-from rnnlstm.measure.plain import against_plain_scripts
-from rnnlstm.measure.recurrences import measure
+from rnnlstm.measure.growth import growth, under_load
+from rnnlstm.measure.plain import against_plain_scripts, instruments_share, two_at_a_time
+from rnnlstm.measure.recurrences import compiled_cell, measure
 from rnnlstm.measure.timing import in_turn, matrix_product_rate
+from rnnlstm.reporting.speed_figure import draw_ratios
 
 
 def test_contenders_take_turns_and_the_warm_up_does_not_count():
@@ -20,11 +24,33 @@ def test_contenders_take_turns_and_the_warm_up_does_not_count():
 
 
 @pytest.mark.parametrize("cell", ["RNN", "GRU", "LSTM"])
-def test_a_recurrence_with_all_contenders(cell):
+def test_a_recurrence_with_all_contenders(cell, monkeypatch):
+    monkeypatch.setattr("rnnlstm.measure.recurrences.compiled_cell", lambda module, x: None)  # seconds each
     result = measure(cell, 2, 3, 4, rounds=2, loops=True)
     assert list(result.times) == ["torch.nn", "fused", "reference", "hand loop"]
     assert result.ratio > 0
     assert result.rate > 0
+
+
+def test_the_compiled_loop_computes_the_same_and_failing_to_compile_is_no_end(monkeypatch):
+    module, x = rnnlstm.LSTM(10, 4, backend="fused"), torch.randn(3, 2, 10)
+    loop = compiled_cell(module, x)
+    if loop is not None:
+        torch.testing.assert_close(loop(), module(x)[0])
+    monkeypatch.setattr(torch, "compile", lambda f, **_: 1 / 0)
+    assert compiled_cell(module, x) is None
+
+
+def test_growth_load_and_pairs_of_scripts():
+    assert len(growth(1)) == 9
+    assert all(set(times) == {"torch.nn", "fused"} for times in under_load(1, T=3, B=2, H=4).values())
+    assert two_at_a_time("rnn", 2, 1) > 0
+    assert 0 < instruments_share("rnn", 60) < 1
+
+
+def test_the_picture(tmp_path):
+    draw_ratios([measure("LSTM", 2, 3, 4, 1, False).as_dict()], tmp_path / "speed.png")
+    assert (tmp_path / "speed.png").stat().st_size > 5_000
 
 
 def test_training_against_plain_scripts_writes_nothing(tmp_path, monkeypatch):

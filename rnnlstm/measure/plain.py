@@ -3,13 +3,21 @@ batch size, optimiser and clipping. The plain one draws its data from the same t
 
 from __future__ import annotations
 
+import json
+import multiprocessing
+import statistics
+import tempfile
+import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from rnnlstm.jobs import compose_jobs
 from rnnlstm.measure.timing import Timing, in_turn
+from rnnlstm.python_api import run
 from rnnlstm.training.plan import Plan, make_plan
 from rnnlstm.training.step import Trainer
 
@@ -57,3 +65,45 @@ def against_plain_scripts(model: str, seeds: int, rounds: int) -> dict[str, Timi
             step()
 
     return in_turn({"lockstep": lambda: trainer.step(next(steps)), "plain scripts": scripts}, rounds)
+
+
+def two_at_a_time(model: str, seeds: int, rounds: int) -> float:
+    """Milliseconds for an update of each of `seeds` plain scripts, run by two processes of one thread each: the
+    median of the rounds, of which each ends with the slower process."""
+    context = multiprocessing.get_context("spawn")
+    barrier, queue = context.Barrier(2), context.Queue()
+    workers = [
+        context.Process(target=_half, args=(model, list(range(seeds))[k::2], rounds, barrier, queue))
+        for k in range(2)
+    ]
+    for worker in workers:
+        worker.start()
+    times = [queue.get(timeout=600) for _ in workers]
+    for worker in workers:
+        worker.join()
+    return statistics.median(max(pair) for pair in zip(*times, strict=True))
+
+
+def _half(model: str, seeds: list[int], rounds: int, barrier: Any, queue: Any) -> None:
+    torch.set_num_threads(1)
+    (job,) = compose_jobs([f"model={model}", "runs_root=benchmark_writes_nothing"])
+    scripts = [plain_step(make_plan(job.config), seed) for seed in seeds]
+    times = []
+    for k in range(rounds + 2):
+        barrier.wait(timeout=600)
+        started = time.perf_counter()
+        for step in scripts:
+            step()
+        if k >= 2:
+            times.append(1e3 * (time.perf_counter() - started))
+    queue.put(times)
+
+
+def instruments_share(model: str, updates: int = 300) -> float:
+    """Share of a training run's time that instruments took at their default cadence."""
+    with tempfile.TemporaryDirectory() as folder:
+        options = [f"model={model}", f"runs_root={folder}", "train.stop_when_solved=false", "eval.samples=128"]
+        (summary,) = run([*options, f"train.steps={updates}"])
+        lines = (Path(summary["folder"]) / "metrics.jsonl").read_text().splitlines()
+    shares = [share for line in lines if (share := json.loads(line).get("time/instruments_share")) is not None]
+    return float(shares[-1])

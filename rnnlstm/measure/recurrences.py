@@ -1,5 +1,5 @@
 """One training step of a recurrence, forward and backward: PyTorch's module, the fused and the reference backend,
-a hand loop over PyTorch's cell. No gradient for the input.
+a hand loop over PyTorch's cell, and over our equations as `torch.compile` makes them. No gradient for the input.
 
 Dimensions: B sequences, T time steps, H units, I = 10 inputs.
 """
@@ -7,6 +7,7 @@ Dimensions: B sequences, T time steps, H units, I = 10 inputs.
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 import rnnlstm.recurrence as ours
 from rnnlstm.measure.timing import Timing, in_turn
 
+LOG = logging.getLogger("rnnlstm")
 INPUTS = 10
 #: Multiply-adds per unit, input or state, and time step: blocks of H rows in each weight.
 BLOCKS = {"RNN": 1, "GRU": 3, "LSTM": 4}
@@ -57,15 +59,18 @@ def measure(cell: str, B: int, T: int, H: int, rounds: int, loops: bool) -> Resu
         modules[backend] = getattr(ours, cell)(INPUTS, H, backend=backend)
         modules[backend].load_state_dict(theirs.state_dict())
     contenders = {
-        name: _step(module, functools.partial(_outputs, module, x), cotangent) for name, module in modules.items()
+        name: step_of(module, functools.partial(outputs_of, module, x), cotangent) for name, module in modules.items()
     }
     if loops:
+        compiled = compiled_cell(modules["fused"], x)
+        if compiled is not None:
+            contenders["compiled loop"] = step_of(modules["fused"], compiled, cotangent)
         by_hand = getattr(nn, f"{cell}Cell")(INPUTS, H)
-        contenders["hand loop"] = _step(by_hand, lambda: _loop(by_hand, x), cotangent)
+        contenders["hand loop"] = step_of(by_hand, lambda: _loop(by_hand, x), cotangent)
     return Result(cell, B, T, H, in_turn(contenders, rounds))
 
 
-def _step(module: nn.Module, forward: Callable[[], Tensor], cotangent: Tensor) -> Callable[[], None]:
+def step_of(module: nn.Module, forward: Callable[[], Tensor], cotangent: Tensor) -> Callable[[], None]:
     def step() -> None:
         module.zero_grad()
         forward().backward(cotangent)
@@ -73,9 +78,31 @@ def _step(module: nn.Module, forward: Callable[[], Tensor], cotangent: Tensor) -
     return step
 
 
-def _outputs(module: nn.Module, x: Tensor) -> Tensor:
+def outputs_of(module: nn.Module, x: Tensor) -> Tensor:
     outputs: Tensor = module(x)[0]
     return outputs
+
+
+def compiled_cell(module: Any, x: Tensor) -> Callable[[], Tensor] | None:
+    """A loop over the cell's equations, one time step compiled; None where it does not compile."""
+    cell, weights = module.cell, module.layer_weights(0)
+    step: Callable[..., tuple[Tensor, ...]]
+
+    def loop() -> Tensor:
+        state = tuple(x.new_zeros(x.shape[1], module.hidden_size) for _ in cell.state_names)
+        outputs = []
+        for projected in cell.project(x, weights).unbind(0):
+            state = step(projected, *state)
+            outputs.append(state[0])
+        return torch.stack(outputs)
+
+    try:
+        step = torch.compile(lambda projected, *state: cell.step(projected, state, weights)[0], dynamic=False)
+        loop().sum().backward()
+    except Exception as error:  # a compiler's errors are of any kind, and the comparison goes on without it
+        LOG.warning("torch.compile could not compile the %s cell: %s", cell.name, str(error).splitlines()[0])
+        return None
+    return loop
 
 
 def _loop(cell: nn.Module, x: Tensor) -> Tensor:

@@ -21,3 +21,4 @@
 #include "shape.h"
 #include "forward.h"
 #include "backward.h"
+#include "peak.h"
