@@ -12,14 +12,11 @@ typedef struct {
 static int64_t x_column(const Shape *s) { return up(s->H, VL); }
 static int64_t columns(const Shape *s) { return x_column(s) + up(s->I + 1, VL); }
 
-/* A matrix (K rows, n columns) as panels of two vectors of columns. */
-static void pack_backward(int64_t K, int64_t n, const REAL *w, REAL *panels) {
-    for (int64_t p = 0; p * 2 * VL < n; p++)
-        for (int64_t k = 0; k < K; k++)
-            for (int64_t l = 0; l < 2 * VL; l++) {
-                int64_t column = p * 2 * VL + l;
-                panels[(p * K + k) * 2 * VL + l] = column < n ? w[k * n + column] : 0;
-            }
+/* Panel p of a matrix (K rows, n columns): two vectors of columns. */
+static void pack_backward(int64_t K, int64_t n, int64_t p, const REAL *w, REAL *panel) {
+    int64_t from = p * 2 * VL, width = least(n - from, 2 * VL);
+    for (int64_t k = 0; k < K; k++)
+        for (int64_t l = 0; l < 2 * VL; l++) panel[k * 2 * VL + l] = l < width ? w[k * n + from + l] : 0;
 }
 
 /* z (m rows) += d (m rows of K) times packed panels for n columns, in blocks that fit the first cache. */
@@ -189,17 +186,20 @@ int backward(const Shape *s, const REAL *x, const REAL *w_x, const REAL *w_h, co
              REAL *d_w_x, REAL *d_w_h, REAL *d_b, REAL *d_h0, REAL *d_c0, double *h_rows, double *c_rows,
              double *block_rows, int threads) {
     int64_t H = s->H, I = s->I, GH = blocks(s->kind) * H, K = product_blocks(s->kind) * H;
-    int64_t h_size = up(H, 2 * VL) * K, size = h_size + up(I, 2 * VL) * K, dw_size = GH * columns(s);
+    int64_t h_count = up(H, 2 * VL) / (2 * VL), x_count = up(I, 2 * VL) / (2 * VL);
+    int64_t h_size = h_count * 2 * VL * K, size = (h_count + x_count) * 2 * VL * K, dw_size = GH * columns(s);
     Pass pass = {x, h0, c0, gates, out, cells, d_out, d_last, d_x, d_h0, d_c0, h_rows, c_rows, block_rows};
     REAL *panels = take(s->R * size), *dw = take(s->R * s->slices * dw_size);
     int failed = !panels || !dw;
     if (!failed) {
 #pragma omp parallel num_threads(threads) reduction(| : failed)
         {
-#pragma omp for schedule(dynamic, 1)
-            for (int64_t r = 0; r < s->R; r++) {
-                pack_backward(K, H, w_h + r * K * H, panels + r * size);
-                if (d_x) pack_backward(K, I, w_x + r * K * I, panels + r * size + h_size);
+#pragma omp for schedule(static)
+            for (int64_t p = 0; p < s->R * (h_count + x_count); p++) {
+                int64_t r = p / (h_count + x_count), k = p % (h_count + x_count);
+                REAL *panel = panels + r * size + k * 2 * VL * K;
+                if (k < h_count) pack_backward(K, H, k, w_h + r * K * H, panel);
+                else if (d_x) pack_backward(K, I, k - h_count, w_x + r * K * I, panel);
             }
 #pragma omp for schedule(dynamic, 1)
             for (int64_t job = 0; job < s->R * s->slices; job++) {

@@ -7,21 +7,21 @@ static int64_t row_vectors(int64_t kind) { return blocks(kind) == 1 ? NV : produ
 static int64_t panel_units(int64_t kind) { return blocks(kind) == 1 ? NV * VL : VL; }
 static int64_t panel_size(const Shape *s) { return (NV + (s->H + s->I) * row_vectors(s->kind)) * VL; }
 
-static void pack_forward(const Shape *s, const REAL *w_x, const REAL *w_h, const REAL *b, REAL *panels) {
+static int64_t panel_count(const Shape *s) { return up(s->H, panel_units(s->kind)) / panel_units(s->kind); }
+
+static void pack_forward(const Shape *s, int64_t p, const REAL *w_x, const REAL *w_h, const REAL *b, REAL *panel) {
     int64_t H = s->H, I = s->I, G = blocks(s->kind), units = panel_units(s->kind), width = row_vectors(s->kind);
-    for (int64_t p = 0; p * units < H; p++) {
-        REAL *bias = panels + p * panel_size(s), *rows = bias + NV * VL;
-        for (int64_t v = 0; v < NV; v++)
-            for (int64_t l = 0; l < VL; l++) {
-                int64_t block = G == 1 ? 0 : v, unit = p * units + (G == 1 ? v * VL : 0) + l, inside = unit < H;
-                bias[v * VL + l] = inside && block < G ? b[block * H + unit] : 0;
-                if (v >= width) continue; /* for the GRU, vector v of a row is block v of w_h's, or of w_x's, three */
-                for (int64_t k = 0; k < H; k++)
-                    rows[(k * width + v) * VL + l] = inside ? w_h[(block * H + unit) * H + k] : 0;
-                for (int64_t k = 0; k < I; k++)
-                    rows[((H + k) * width + v) * VL + l] = inside ? w_x[(block * H + unit) * I + k] : 0;
-            }
-    }
+    REAL *rows = panel + NV * VL;
+    for (int64_t v = 0; v < NV; v++)
+        for (int64_t l = 0; l < VL; l++) {
+            int64_t block = G == 1 ? 0 : v, unit = p * units + (G == 1 ? v * VL : 0) + l, inside = unit < H;
+            panel[v * VL + l] = inside && block < G ? b[block * H + unit] : 0;
+            if (v >= width) continue; /* for the GRU, vector v of a row is block v of w_h's, or of w_x's, three */
+            for (int64_t k = 0; k < H; k++)
+                rows[(k * width + v) * VL + l] = inside ? w_h[(block * H + unit) * H + k] : 0;
+            for (int64_t k = 0; k < I; k++)
+                rows[((H + k) * width + v) * VL + l] = inside ? w_x[(block * H + unit) * I + k] : 0;
+        }
 }
 
 /* Where a panel's results go, for one slice and time step: rows of n units from the panel's first one. */
@@ -136,16 +136,18 @@ static int forward_slice(const Shape *s, int64_t r, int64_t from, int64_t m, con
 /* Returns 0, or 1 where memory ran out. Fills gates (not of an RNN), out and, for the LSTMs, cells. */
 int forward(const Shape *s, const REAL *x, const REAL *w_x, const REAL *w_h, const REAL *b, const REAL *h0,
             const REAL *c0, REAL *gates, REAL *out, REAL *cells, int threads) {
-    int64_t G = blocks(s->kind), rows = product_blocks(s->kind) * s->H, units = panel_units(s->kind);
-    int64_t size = up(s->H, units) / units * panel_size(s);
+    int64_t G = blocks(s->kind), rows = product_blocks(s->kind) * s->H, count = panel_count(s);
+    int64_t size = count * panel_size(s);
     REAL *panels = take(s->R * size);
     if (!panels) return 1;
     int failed = 0;
 #pragma omp parallel num_threads(threads) reduction(| : failed)
     {
-#pragma omp for schedule(dynamic, 1)
-        for (int64_t r = 0; r < s->R; r++)
-            pack_forward(s, w_x + r * rows * s->I, w_h + r * rows * s->H, b + r * G * s->H, panels + r * size);
+#pragma omp for schedule(static)
+        for (int64_t p = 0; p < s->R * count; p++) {
+            int64_t r = p / count;
+            pack_forward(s, p % count, w_x + r * rows * s->I, w_h + r * rows * s->H, b + r * G * s->H, panels + p * panel_size(s));
+        }
 #pragma omp for schedule(dynamic, 1)
         for (int64_t job = 0; job < s->R * s->slices; job++) {
             int64_t r = job / s->slices, part = job % s->slices;
