@@ -14,17 +14,11 @@ what is equal in all stands below the table.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 
+from rnnlstm.arguments import Parser
 from rnnlstm.exits import DONE, guarded
-from rnnlstm.options import ConfigError
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:  # type: ignore[override]
-        raise ConfigError(f"{message}; see --help")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,9 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(arguments: Sequence[str] | None) -> int:
-    parser = _Parser(
-        prog="python -m rnnlstm.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser("compare", __doc__)
     parser.add_argument("runs", nargs="+", metavar="RUNS", help="folders with runs below them")
     parser.add_argument("--csv", metavar="FILE", help="write the table here as CSV")
     parser.add_argument("--figures", metavar="FOLDER", help="write pictures of the learning curves there")

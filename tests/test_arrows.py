@@ -13,7 +13,7 @@ PACKAGE = ROOT / "rnnlstm"
 #: Rooms from the ground up: a module may import from its own room and from rooms below it.
 ROOMS = (
     {"options", "exits"},
-    {"schema", "batch", "random_stream", "registry"},
+    {"schema", "batch", "random_stream", "registry", "arguments"},
     {"composition"},
     {"cells", "tasks", "record"},
     {"recurrence"},
