@@ -8,7 +8,8 @@ import torch
 import rnnlstm
 from rnnlstm.benchmark import main
 from rnnlstm.measure.growth import growth, under_load
-from rnnlstm.measure.plain import against_plain_scripts, instruments_share, two_at_a_time
+from rnnlstm.measure.instruments import instruments_share
+from rnnlstm.measure.plain import against_plain_scripts, two_at_a_time
 from rnnlstm.measure.recurrences import compiled_cell, measure
 from rnnlstm.measure.timing import in_turn, matrix_product_rate
 from rnnlstm.reporting.speed_figure import draw_ratios
@@ -62,4 +63,6 @@ def test_training_against_plain_scripts_writes_nothing(tmp_path, monkeypatch):
 def test_a_mistake_is_one_line(capsys):
     assert main(["--rounds", "0"]) == 2
     assert main(["--fast"]) == 2
-    assert len(capsys.readouterr().err.splitlines()) == 2
+    assert main(["--json", "nowhere/speed.json"]) == 2
+    assert main(["--figure", "nowhere/speed.png"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 4

@@ -3,13 +3,10 @@ batch size, optimiser and clipping. The plain one draws its data from the same t
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +14,6 @@ from torch import nn
 
 from rnnlstm.jobs import compose_jobs
 from rnnlstm.measure.timing import Timing, in_turn
-from rnnlstm.python_api import run
 from rnnlstm.training.plan import Plan, make_plan
 from rnnlstm.training.step import Trainer
 
@@ -55,8 +51,7 @@ def plain_step(plan: Plan, seed: int) -> Callable[[], None]:
 
 def against_plain_scripts(model: str, seeds: int, rounds: int) -> dict[str, Timing]:
     """An update of `seeds` replicas in lockstep, and as many plain scripts in turn; at the default configuration."""
-    (job,) = compose_jobs([f"model={model}", "runs_root=benchmark_writes_nothing"])
-    plan = make_plan(job.config)
+    plan = _default_plan(model)
     trainer, plain = Trainer(plan, range(seeds)), [plain_step(plan, seed) for seed in range(seeds)]
     steps = iter(range(1, 1_000_000_000))
 
@@ -65,6 +60,11 @@ def against_plain_scripts(model: str, seeds: int, rounds: int) -> dict[str, Timi
             step()
 
     return in_turn({"lockstep": lambda: trainer.step(next(steps)), "plain scripts": scripts}, rounds)
+
+
+def _default_plan(model: str) -> Plan:
+    (job,) = compose_jobs([f"model={model}", "runs_root=benchmark_writes_nothing"])
+    return make_plan(job.config)
 
 
 def two_at_a_time(model: str, seeds: int, rounds: int) -> float:
@@ -86,8 +86,8 @@ def two_at_a_time(model: str, seeds: int, rounds: int) -> float:
 
 def _half(model: str, seeds: list[int], rounds: int, barrier: Any, queue: Any) -> None:
     torch.set_num_threads(1)
-    (job,) = compose_jobs([f"model={model}", "runs_root=benchmark_writes_nothing"])
-    scripts = [plain_step(make_plan(job.config), seed) for seed in seeds]
+    plan = _default_plan(model)
+    scripts = [plain_step(plan, seed) for seed in seeds]
     times = []
     for k in range(rounds + 2):
         barrier.wait(timeout=600)
@@ -97,13 +97,3 @@ def _half(model: str, seeds: list[int], rounds: int, barrier: Any, queue: Any) -
         if k >= 2:
             times.append(1e3 * (time.perf_counter() - started))
     queue.put(times)
-
-
-def instruments_share(model: str, updates: int = 300) -> float:
-    """Share of a training run's time that instruments took at their default cadence."""
-    with tempfile.TemporaryDirectory() as folder:
-        options = [f"model={model}", f"runs_root={folder}", "train.stop_when_solved=false", "eval.samples=128"]
-        (summary,) = run([*options, f"train.steps={updates}"])
-        lines = (Path(summary["folder"]) / "metrics.jsonl").read_text().splitlines()
-    shares = [share for line in lines if (share := json.loads(line).get("time/instruments_share")) is not None]
-    return float(shares[-1])

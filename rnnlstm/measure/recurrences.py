@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 
 import rnnlstm.recurrence as ours
+from rnnlstm.cells import CELLS
 from rnnlstm.measure.timing import Timing, in_turn
 
 LOG = logging.getLogger("rnnlstm")
 INPUTS = 10
-#: Multiply-adds per unit, input or state, and time step: blocks of H rows in each weight.
-BLOCKS = {"RNN": 1, "GRU": 3, "LSTM": 4}
+RECURRENCES = ("RNN", "GRU", "LSTM")  #: classes of `torch.nn` and of `rnnlstm`
 FULL_GRID = [(B, T, H) for B in (1, 16, 32, 64, 128) for T in (50, 200, 750) for H in (32, 64, 128, 256)]
 QUICK_GRID = [(16, 200, 32), (64, 100, 64), (128, 100, 128)]
 
@@ -42,7 +42,7 @@ class Result:
     @property
     def rate(self) -> float:
         """GFLOP/s of the fused backend: forward, backward to the state, and both weight gradients."""
-        products = self.B * self.T * BLOCKS[self.cell] * self.H
+        products = self.B * self.T * CELLS[self.cell.lower()].blocks * self.H
         return 2 * products * (3 * self.H + 2 * INPUTS) / self.times["fused"].median / 1e6
 
     def as_dict(self) -> dict[str, Any]:

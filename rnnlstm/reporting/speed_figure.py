@@ -6,17 +6,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+import matplotlib as mpl
 
-matplotlib.use("agg")
+mpl.use("Agg")
 import matplotlib.pyplot as plt
 
 
 def draw_ratios(recurrences: Sequence[Mapping[str, Any]], path: Path) -> None:
     """One panel for each cell: work of a step (B·T·H² multiply-adds) across, ratio up, sizes of H in colours."""
     cells = list(dict.fromkeys(r["cell"] for r in recurrences))
-    figure, axes = plt.subplots(1, len(cells), figsize=(4 * len(cells), 3.6), sharey=True, layout="constrained")
-    for cell, axis in zip(cells, axes if len(cells) > 1 else [axes], strict=True):
+    figure, axes = plt.subplots(
+        1, len(cells), figsize=(4 * len(cells), 3.6), sharey=True, squeeze=False, layout="constrained"
+    )
+    for cell, axis in zip(cells, axes[0], strict=True):
         found = [r for r in recurrences if r["cell"] == cell]
         for H in sorted({r["H"] for r in found}):
             points = [(r["B"] * r["T"] * H * H, r["ratio"]) for r in found if r["H"] == H]
@@ -24,7 +26,7 @@ def draw_ratios(recurrences: Sequence[Mapping[str, Any]], path: Path) -> None:
         axis.axhline(1, color="black", linewidth=0.8)
         axis.set(title=cell, xscale="log", yscale="log", xlabel="B·T·H²")
         axis.grid(alpha=0.3, which="both")
-    first = axes[0] if len(cells) > 1 else axes
+    first = axes[0, 0]
     first.set_ylabel("times faster than torch.nn")
     first.set_yticks([1, 2, 5, 10, 20], labels=["1", "2", "5", "10", "20"])
     first.legend(frameon=False, fontsize=8)
