@@ -34,9 +34,7 @@ def kind_of(cell: Cell) -> Kind | None:
     """The kind of a cell whose equations are exactly these; a subclass may have changed them."""
     if type(cell) is RNNCell:
         return Kind(f"rnn_{cell.nonlinearity}", 1, 1)
-    if type(cell) is LSTMCell:
-        return LSTM
-    return {LSTM1997Cell: LSTM_1997, GRUCell: GRU}.get(type(cell))
+    return {LSTMCell: LSTM, LSTM1997Cell: LSTM_1997, GRUCell: GRU}.get(type(cell))
 
 
 def arranged(kind: Kind, w: Weights) -> tuple[Tensor, Tensor, Tensor]:

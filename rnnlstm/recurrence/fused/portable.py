@@ -41,22 +41,20 @@ def forward(
     blocks = [block.unbind(1) for block in _blocks(gates, H)]
     products = gates[..., -P:].unbind(1)
     outs, states = out.unbind(1), cells.unbind(1)
-    if kind.name == "lstm":
-        opening = gates[..., : 2 * H].unbind(1)
+    forgets = None
+    if kind.has_cell:
+        opening = gates[..., : -2 * H].unbind(1)
+        forgets = blocks[1] if kind.name == "lstm" else None
     elif kind.name == "gru":
         opening = gates[..., H : 3 * H].unbind(1)
     for t in range(T):
         products[t].baddbmm_(h, w)
-        if kind.name == "lstm":
-            opening[t].sigmoid_()
-            i, f, g, o = (block[t] for block in blocks)
+        if kind.has_cell:
+            opening[t].sigmoid_()  # input gate, and forget gate where there is one
+            i, g, o = blocks[0][t], blocks[-2][t], blocks[-1][t]
             g.tanh_(), o.sigmoid_()
-            c = torch.mul(f, c, out=states[t]).addcmul_(i, g)
-            h = torch.tanh(c, out=outs[t]).mul_(o)
-        elif kind.name == "lstm_1997":
-            i, g, o = (block[t] for block in blocks)
-            i.sigmoid_(), g.tanh_(), o.sigmoid_()
-            c = torch.addcmul(c, i, g, out=states[t])
+            kept = c if forgets is None else torch.mul(forgets[t], c, out=states[t])
+            c = torch.addcmul(kept, i, g, out=states[t])
             h = torch.tanh(c, out=outs[t]).mul_(o)
         elif kind.name == "gru":
             opening[t].sigmoid_()
@@ -86,13 +84,14 @@ def backward(
     """From gradients for the outputs, `d_out` (R, T, B, H), and for the last cell state, `d_c` (R, B, H)."""
     R, T, B, H = out.shape
     P = w_h.shape[1]
-    d = _factors(kind, gates, out, cells, h0, c0)  # becomes the gradient for the pre-activations
+    tanh_c = cells.tanh()
+    d = _factors(kind, gates, out, cells, tanh_c, h0, c0)  # becomes the gradient for the pre-activations
     ds, d_outs = d.view(R, T, B, kind.blocks, H).unbind(1), d_out.unbind(1)
     flows = d[..., -P:].unbind(1)
     d_h = torch.zeros_like(h0)  # what reaches h_t through later steps
     if kind.has_cell:
         o = gates[..., -H:]
-        into_c = (o * (1 - cells.tanh().square_())).unbind(1)
+        into_c = (o * (1 - tanh_c.square_())).unbind(1)
         through_c = [step[..., :-1, :] for step in ds]
         through_h = [step[..., -1, :] for step in ds]
         forgets = gates[..., H : 2 * H].unbind(1) if kind.name == "lstm" else None
@@ -125,7 +124,7 @@ def backward(
     return Gradients(d_x, d_w_x, d_w_h, d.sum((1, 2)), d_h, d_c)
 
 
-def _factors(kind: Kind, gates: Tensor, out: Tensor, cells: Tensor, h0: Tensor, c0: Tensor) -> Tensor:
+def _factors(kind: Kind, gates: Tensor, out: Tensor, cells: Tensor, tanh_c: Tensor, h0: Tensor, c0: Tensor) -> Tensor:
     """What ∂L/∂c_t (of the blocks before an LSTM's output gate) or ∂L/∂h_t is multiplied with (R, T, B, G·H)."""
     H = out.shape[-1]
     if kind.blocks == 1:
@@ -136,7 +135,7 @@ def _factors(kind: Kind, gates: Tensor, out: Tensor, cells: Tensor, h0: Tensor, 
         i, g, o = gates[..., :H], gates[..., -2 * H : -H], gates[..., -H:]
         torch.mul(g, i * (1 - i), out=f[0])
         torch.mul(i, 1 - g * g, out=f[-2])
-        torch.mul(cells.tanh(), o * (1 - o), out=f[-1])
+        torch.mul(tanh_c, o * (1 - o), out=f[-1])
         if kind.name == "lstm":
             forget = gates[..., H : 2 * H]
             torch.mul(_before(cells, c0), forget * (1 - forget), out=f[1])

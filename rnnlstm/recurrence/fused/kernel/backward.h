@@ -55,25 +55,22 @@ INLINE void backward_units(int64_t kind, Row o, int64_t u, int64_t n, Squares *h
     REAL *d = o.d + u;
     int64_t H = o.H;
     add_square(h_sum, dh);
-    if (kind == LSTM) {
-        vec in = load(g, n), forget = load(g + H, n), candidate = load(g + 2 * H, n), open = load(g + 3 * H, n);
+    if (has_cell(kind)) { /* the last two blocks are candidate and output gate, with or without a forget gate before */
+        const int64_t c = (kind == LSTM ? 2 : 1) * H;
+        vec in = load(g, n), candidate = load(g + c, n), open = load(g + c + H, n);
         vec tanh_c = v_tanh(load(o.cell + u, n)), *state = (vec *)(o.dc + u);
         vec dc = *state + dh * open * (one - tanh_c * tanh_c);
         add_square(c_sum, dc);
         store(d, dc * candidate * (in * (one - in)), n);
-        store(d + H, dc * load(o.c_before + u, n) * (forget * (one - forget)), n);
-        store(d + 2 * H, dc * in * (one - candidate * candidate), n);
-        store(d + 3 * H, dh * tanh_c * (open * (one - open)), n);
-        *state = dc * forget;
-    } else if (kind == LSTM_1997) {
-        vec in = load(g, n), candidate = load(g + H, n), open = load(g + 2 * H, n);
-        vec tanh_c = v_tanh(load(o.cell + u, n)), *state = (vec *)(o.dc + u);
-        vec dc = *state + dh * open * (one - tanh_c * tanh_c);
-        add_square(c_sum, dc);
-        store(d, dc * candidate * (in * (one - in)), n);
-        store(d + H, dc * in * (one - candidate * candidate), n);
-        store(d + 2 * H, dh * tanh_c * (open * (one - open)), n);
-        *state = dc;
+        store(d + c, dc * in * (one - candidate * candidate), n);
+        store(d + c + H, dh * tanh_c * (open * (one - open)), n);
+        if (kind == LSTM) {
+            vec forget = load(g + H, n);
+            store(d + H, dc * load(o.c_before + u, n) * (forget * (one - forget)), n);
+            *state = dc * forget;
+        } else {
+            *state = dc;
+        }
     } else if (kind == GRU) {
         vec candidate = load(g, n), reset = load(g + H, n), update = load(g + 2 * H, n);
         vec dn = dh * (one - update) * (one - candidate * candidate);
@@ -111,7 +108,6 @@ static int backward_slice(const Shape *s, const Pass *p, int64_t r, int64_t from
     int64_t H = s->H, I = s->I, T = s->T, B = s->B, G = blocks(s->kind), K = product_blocks(s->kind) * H, xc = x_column(s);
     int64_t ldh = odd_lines(up(H, 2 * VL)), ldx = up(I, 2 * VL), ldd = odd_lines(G * H), ldv = odd_lines(columns(s));
     int64_t steps = m < CHUNK && m > 0 ? CHUNK / m : 1, filled = 0, kept = G == 1 ? 0 : G * H;
-    int has_cell = s->kind == LSTM || s->kind == LSTM_1997;
     REAL *dh = take(m * ldh), *dc = take(m * ldh), *dx = take(m * ldx), *ring = take(steps * m * ldd), *hx = take(steps * m * ldv);
     int failed = !dh || !dc || !dx || !ring || !hx;
     if (!failed) {
@@ -156,7 +152,7 @@ static int backward_slice(const Shape *s, const Pass *p, int64_t r, int64_t from
         }
         for (int64_t k = 0; k < m; k++) {
             memcpy(p->d_h0 + (r * B + from + k) * H, dh + k * ldh, H * sizeof(REAL));
-            if (has_cell) memcpy(p->d_c0 + (r * B + from + k) * H, dc + k * ldh, H * sizeof(REAL));
+            if (has_cell(s->kind)) memcpy(p->d_c0 + (r * B + from + k) * H, dc + k * ldh, H * sizeof(REAL));
             else memset(p->d_c0 + (r * B + from + k) * H, 0, H * sizeof(REAL));
         }
     }

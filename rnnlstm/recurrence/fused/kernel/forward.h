@@ -33,32 +33,19 @@ typedef struct {
 
 /* Activations of all rows first, then what follows from them: long chains of dependent instructions, which the
  * processor works on side by side only if they lie close together. */
-INLINE void lstm_rows(Rows o, vec *z, int64_t n) {
+INLINE void lstm_rows(Rows o, vec *z, int64_t n, const int forgets) {
+    const int g = forgets ? 2 : 1, out = g + 1; /* blocks of candidate and output gate; the input gate's is 0 */
     for (int64_t k = 0; k < o.m; k++) {
         vec *y = z + k * NV;
-        y[0] = v_sigmoid(y[0]), y[1] = v_sigmoid(y[1]), y[2] = v_tanh(y[2]), y[3] = v_sigmoid(y[3]);
+        y[0] = v_sigmoid(y[0]);
+        if (forgets) y[1] = v_sigmoid(y[1]);
+        y[g] = v_tanh(y[g]), y[out] = v_sigmoid(y[out]);
     }
     for (int64_t k = 0; k < o.m; k++) {
-        vec *y = z + k * NV, *state = (vec *)(o.state + k * o.lds), cell = y[1] * *state + y[0] * y[2];
-        vec hidden = y[3] * v_tanh(cell);
+        vec *y = z + k * NV, *state = (vec *)(o.state + k * o.lds);
+        vec cell = (forgets ? y[1] * *state : *state) + y[0] * y[g], hidden = y[out] * v_tanh(cell);
         *state = cell;
-        REAL *g = o.gates + k * o.ldg;
-        store(g, y[0], n), store(g + o.H, y[1], n), store(g + 2 * o.H, y[2], n), store(g + 3 * o.H, y[3], n);
-        store(o.cells + k * o.H, cell, n), store(o.out + k * o.H, hidden, n), store(o.next + k * o.lda, hidden, n);
-    }
-}
-
-INLINE void lstm_1997_rows(Rows o, vec *z, int64_t n) {
-    for (int64_t k = 0; k < o.m; k++) {
-        vec *y = z + k * NV;
-        y[0] = v_sigmoid(y[0]), y[1] = v_tanh(y[1]), y[2] = v_sigmoid(y[2]);
-    }
-    for (int64_t k = 0; k < o.m; k++) {
-        vec *y = z + k * NV, *state = (vec *)(o.state + k * o.lds), cell = *state + y[0] * y[1];
-        vec hidden = y[2] * v_tanh(cell);
-        *state = cell;
-        REAL *g = o.gates + k * o.ldg;
-        store(g, y[0], n), store(g + o.H, y[1], n), store(g + 2 * o.H, y[2], n);
+        for (int b = 0; b <= out; b++) store(o.gates + k * o.ldg + b * o.H, y[b], n);
         store(o.cells + k * o.H, cell, n), store(o.out + k * o.H, hidden, n), store(o.next + k * o.lda, hidden, n);
     }
 }
@@ -86,8 +73,8 @@ INLINE void rnn_rows(Rows o, vec *z, int64_t n, int64_t kind) {
 }
 
 static void pointwise(const Shape *s, Rows o, vec *z, int64_t n) {
-    if (s->kind == LSTM) n >= VL ? lstm_rows(o, z, VL) : lstm_rows(o, z, n);
-    else if (s->kind == LSTM_1997) n >= VL ? lstm_1997_rows(o, z, VL) : lstm_1997_rows(o, z, n);
+    if (s->kind == LSTM) n >= VL ? lstm_rows(o, z, VL, 1) : lstm_rows(o, z, n, 1);
+    else if (s->kind == LSTM_1997) n >= VL ? lstm_rows(o, z, VL, 0) : lstm_rows(o, z, n, 0);
     else if (s->kind == GRU) n >= VL ? gru_rows(o, z, VL) : gru_rows(o, z, n);
     else if (s->kind == RNN_TANH) n >= NV * VL ? rnn_rows(o, z, NV * VL, RNN_TANH) : rnn_rows(o, z, n, RNN_TANH);
     else rnn_rows(o, z, n, s->kind);

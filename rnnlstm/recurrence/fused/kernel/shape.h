@@ -10,6 +10,7 @@ typedef struct {
 /* Blocks of H pre-activations; the input's product goes into the first of them, the state's into the last. */
 static int64_t blocks(int64_t kind) { return kind == LSTM || kind == GRU ? 4 : kind == LSTM_1997 ? 3 : 1; }
 static int64_t product_blocks(int64_t kind) { return kind == GRU ? 3 : blocks(kind); }
+static inline int has_cell(int64_t kind) { return kind == LSTM || kind == LSTM_1997; }
 
 static REAL *take(int64_t count) {
     void *p = NULL;
