@@ -26,6 +26,7 @@ from rnnlstm.exits import DONE, DiskError, guarded
 from rnnlstm.options import ConfigError
 
 if TYPE_CHECKING:
+    from rnnlstm.measure.recurrences import Result
     from rnnlstm.measure.timing import Timing
 
 MODELS = ("rnn", "lstm", "gru")
@@ -57,7 +58,7 @@ def _main(arguments: Sequence[str] | None) -> int:
     if options.threads:
         torch.set_num_threads(options.threads)
     report = _machine()
-    report |= _recurrences(options.quick, options.rounds, report["matrix_product_gflops"])
+    report |= _recurrences(options.quick, options.rounds)
     report |= _training(options.rounds)
     report |= _instruments()
     report |= _growth_and_load(options.rounds)
@@ -80,7 +81,8 @@ def _main(arguments: Sequence[str] | None) -> int:
 def _machine() -> dict[str, Any]:
     import torch
 
-    from rnnlstm.measure.timing import matrix_product_rate, multiply_add_peak
+    from rnnlstm.measure.roofline import multiply_add_peak
+    from rnnlstm.measure.timing import matrix_product_rate
     from rnnlstm.recurrence.fused import native
 
     kernel = "native kernel" if native.available(torch.float32) else "portable loops (no native kernel)"
@@ -97,27 +99,51 @@ def _machine() -> dict[str, Any]:
     }
 
 
-def _recurrences(quick: bool, rounds: int, product_rate: float) -> dict[str, Any]:
+def _recurrences(quick: bool, rounds: int) -> dict[str, Any]:
     from rnnlstm.measure.recurrences import FULL_GRID, QUICK_GRID, RECURRENCES, measure
-    from rnnlstm.measure.timing import multiply_add_peak
 
-    print("A recurrence forward and backward, ms (quartiles); ratio: torch.nn / fused, share: of the peak")
+    print("Recurrences forward and backward, ms (quartiles); ratio: torch.nn / fused; peak: of multiply-adds;")
+    print("bound: share of the least time that arithmetic, weights or tensors allow (rnnlstm/measure/roofline.py)")
     found: dict[str, Any] = {"recurrences": []}
     for cell in RECURRENCES:
         ratios = []
         for B, T, H in QUICK_GRID if quick else FULL_GRID:
             result = measure(cell, B, T, H, rounds, loops=quick)
-            # Again beside each shape: the ceiling moves with the machine's other work.
-            ceiling = multiply_add_peak(3) or product_rate
-            share = result.rate / ceiling
+            held, shown = _against_ceilings(result)
             ratios.append(result.ratio)
-            found["recurrences"].append(result.as_dict() | {"peak_gflops": ceiling, "share": share})
-            line = f"  {cell:<5}B={B:<4}T={T:<4}H={H:<4} ratio {result.ratio:5.2f}  share {share:4.0%}"
+            found["recurrences"].append(result.as_dict() | held)
+            line = f"  {cell:<5}B={B:<4}T={T:<4}H={H:<4} ratio {result.ratio:5.2f}  {shown}"
             print(f"{line}  {result.rate:4.0f} GFLOP/s   {_shown(result.times)}", flush=True)
         mean = math.exp(statistics.fmean(math.log(ratio) for ratio in ratios))
         found[f"{cell}_ratio"] = {"geometric_mean": mean, "least": min(ratios)}
         print(f"  {cell} geometric mean {mean:.2f}, least {min(ratios):.2f}\n")
     return found
+
+
+def _against_ceilings(result: Result) -> tuple[dict[str, Any], str]:
+    """Ceilings are measured again beside each shape, as they move with the machine's other work."""
+    from rnnlstm.measure.recurrences import INPUTS
+    from rnnlstm.measure.roofline import bound, ceilings, least_time
+
+    now = ceilings(3)
+    if now is None:
+        return {}, "no kernel, no ceilings"
+    parts = bound(result.cell.lower(), result.B, result.T, result.H, INPUTS, now)
+    least, limit = least_time(parts)
+    fused, theirs = result.times["fused"].median, result.times["torch.nn"].median
+    peak = now.gflops * now.threads
+    held = {
+        "peak_gflops": peak,
+        "share": result.rate / peak,
+        "bound_ms": parts,
+        "limit": limit,
+        "share_of_bound": least / fused,
+        "torch_share_of_bound": least / theirs,
+    }
+    return (
+        held,
+        f"peak {held['share']:4.0%}  bound {held['share_of_bound']:4.0%} ({limit}; torch.nn {least / theirs:.0%})",
+    )
 
 
 def _training(rounds: int) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from rnnlstm.measure.growth import growth, under_load
 from rnnlstm.measure.instruments import instruments_share
 from rnnlstm.measure.plain import against_plain_scripts, two_at_a_time
 from rnnlstm.measure.recurrences import compiled_cell, measure
+from rnnlstm.measure.roofline import Ceilings, bound, ceilings, least_time, read_rate
 from rnnlstm.measure.timing import in_turn, matrix_product_rate
 from rnnlstm.reporting.speed_figure import draw_ratios
 
@@ -47,6 +48,26 @@ def test_growth_load_and_pairs_of_scripts():
     assert all(set(times) == {"torch.nn", "fused"} for times in under_load(1, T=3, B=2, H=4).values())
     assert two_at_a_time("rnn", 2, 1) > 0
     assert 0 < instruments_share("rnn", 60) < 1
+
+
+def test_the_roofline_by_hand(monkeypatch):
+    """At ceilings of 1 each, times are the counts themselves."""
+    monkeypatch.setattr("rnnlstm.measure.roofline.read_rate", lambda size: 1.0)
+    B, T, H, I = 16, 3, 4, 2  # noqa: E741
+    parts = bound("lstm", B, T, H, I, Ceilings(1.0, 1.0, 1.0, 1))
+    products = 3 * B * T * (4 * H * H) + 2 * B * T * (4 * H * I)  # y, dh and dW_hh; y and dW_ih
+    assert parts["products"] == pytest.approx(2 * products / 1e6)
+    assert parts["activations"] == pytest.approx(B * T * H * 6 / 1e6)
+    slices_of_16 = 2
+    assert parts["weights"] == pytest.approx(slices_of_16 * T * 4 * (4 * H * (H + I) + 4 * H * H) / 1e6)
+    assert parts["tensors"] == pytest.approx(4 * B * T * H * (2 * 6 + 1) / 1e6)
+    assert least_time(parts) == (parts["products"] + parts["activations"], "arithmetic")
+
+
+def test_ceilings_are_measured():
+    found = ceilings(1)
+    if found is not None:  # else there is no kernel to measure
+        assert min(found.gflops, found.sigmoids, found.tanhs, read_rate(100_000)) > 0.01
 
 
 def test_the_picture(tmp_path):

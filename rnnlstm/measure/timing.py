@@ -9,8 +9,6 @@ from dataclasses import dataclass
 
 import torch
 
-from rnnlstm.recurrence.fused.native import multiply_adds
-
 
 @dataclass(frozen=True)
 class Timing:
@@ -38,17 +36,6 @@ def matrix_product_rate(size: int = 1024, rounds: int = 9) -> float:
     a, b = torch.randn(2, size, size)
     timing = in_turn({"product": lambda: a @ b}, rounds)["product"]
     return 2 * size**3 / timing.median / 1e6
-
-
-def multiply_add_peak(rounds: int = 9) -> float | None:
-    """GFLOP/s of float32 multiply-adds in registers with the present number of threads: the best, since a ceiling is
-    meant. None without the native kernel."""
-    rates = []
-    for _ in range(rounds):
-        started = time.perf_counter()
-        operations = multiply_adds(2_000_000)
-        rates.append(operations / (time.perf_counter() - started) / 1e9)
-    return max(rates) if operations else None
 
 
 def _summary(times: list[float]) -> Timing:

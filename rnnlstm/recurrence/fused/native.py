@@ -77,17 +77,6 @@ def backward(
     return gradients
 
 
-def multiply_adds(rounds: int) -> int:
-    """Do nothing but fused multiply-adds in float32 on all threads; returns how many operations that were, two for
-    each, or 0 without a kernel. To be timed, for the machine's ceiling."""
-    kernel = load_kernel(torch.float32)
-    if kernel is None:
-        return 0
-    threads = torch.get_num_threads()
-    kernel.peak(ctypes.c_int64(rounds), ctypes.c_double(1.0), ctypes.c_int(threads))
-    return int(rounds * 12 * kernel.vector_lanes() * 2 * threads)
-
-
 def _call(
     name: str, kind: Kind, sizes: tuple[int, ...], inputs: tuple[Tensor, ...], results: tuple[Tensor | None, ...]
 ) -> None:

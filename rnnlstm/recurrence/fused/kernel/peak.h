@@ -1,5 +1,7 @@
-/* The machine's ceiling, for the benchmark: fused multiply-adds of registers alone, `rounds` times 12 vectors on each
- * thread. Returns a number that depends on all of them, so that none can be left out. */
+/* The machine's ceilings, for the benchmark's roofline. Each works on all threads and returns a number that depends
+ * on all it did, so that nothing can be left out. */
+
+/* Fused multiply-adds of registers alone: `rounds` times 12 vectors on each thread. */
 double peak(int64_t rounds, double factor, int threads) {
     double result = 0;
 #pragma omp parallel num_threads(threads) reduction(+ : result)
@@ -9,6 +11,36 @@ double peak(int64_t rounds, double factor, int threads) {
         for (int64_t r = 0; r < rounds; r++)
             for (int k = 0; k < 12; k++) a[k] = a[k] * b + c;
         for (int k = 0; k < 12; k++) result += a[k][0];
+    }
+    return result;
+}
+
+/* Activations of registers alone: `rounds` times 8 vectors of sigmoids, or of tanh, on each thread. */
+double activations(int64_t rounds, int tanh_instead, int threads) {
+    double result = 0;
+#pragma omp parallel num_threads(threads) reduction(+ : result)
+    {
+        vec a[8];
+        for (int k = 0; k < 8; k++) a[k] = splat((REAL)k);
+        for (int64_t r = 0; r < rounds; r++)
+            for (int k = 0; k < 8; k++) a[k] = tanh_instead ? v_tanh(a[k]) : v_sigmoid(a[k]);
+        for (int k = 0; k < 8; k++) result += a[k][0];
+    }
+    return result;
+}
+
+/* Reading `count` numbers (a multiple of 8 vectors) `rounds` times on each thread: of one array that all share, as
+ * weights are, from whichever cache holds so many. */
+double stream(const REAL *data, int64_t count, int64_t rounds, int threads) {
+    double result = 0;
+#pragma omp parallel num_threads(threads) reduction(+ : result)
+    {
+        vec a[8];
+        for (int k = 0; k < 8; k++) a[k] = splat(0);
+        for (int64_t r = 0; r < rounds; r++)
+            for (int64_t i = 0; i < count; i += 8 * VL)
+                for (int k = 0; k < 8; k++) a[k] += load(data + i + k * VL, VL);
+        for (int k = 0; k < 8; k++) result += a[k][0];
     }
     return result;
 }

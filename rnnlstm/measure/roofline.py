@@ -1,0 +1,103 @@
+"""How fast a recurrence could be at most on this machine: its operations and bytes over ceilings measured here.
+
+    bound = max(products + activations, weights, tensors)        (ms for a step, forward and backward)
+
+- products: 2·B·T·G·H·(3H + 2I) operations, for the output, the states' gradient and the weights' gradients, at the
+  rate of multiply-adds in registers. G: blocks of pre-activations, 1 (RNN), 3 products (GRU), 4 (LSTM).
+- activations: forward's sigmoids and tanh, and tanh(c) once more backward, at their rate in registers. They
+  use the same units as products, so the two add up.
+- weights: every slice reads all of them at each time step, forward and backward, from the cache that holds so many.
+- tensors: gates, cell states and outputs written once and read once, and the outputs' gradient read.
+
+Only as many threads count as there are slices of rows: a sequence stays with one thread through all time steps, as
+one step needs the one before. A bound, and not a forecast: loads, stores, copies and waiting are counted as free. A
+share of it somewhat above 100 % means that the cores ran faster than while the ceilings were measured.
+Source: Williams, Waterman, Patterson 2009, "Roofline".
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from rnnlstm.cells import CELLS
+from rnnlstm.recurrence.fused.ceilings import activations, multiply_adds, reads
+from rnnlstm.recurrence.fused.native import slices
+
+#: Sigmoids and tanh a unit takes, forward and backward together.
+ACTIVATIONS = {"rnn": (0, 1), "gru": (2, 1), "lstm": (3, 3)}
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """What one thread reaches while all work at once."""
+
+    gflops: float  #: multiply-adds in registers
+    sigmoids: float  #: 1e9 a second
+    tanhs: float  #: 1e9 a second
+    threads: int
+
+
+def multiply_add_peak(rounds: int = 9) -> float | None:
+    """GFLOP/s of float32 multiply-adds in registers, all threads together; None without the native kernel."""
+    return _best(lambda: multiply_adds(2_000_000), rounds)
+
+
+def ceilings(rounds: int = 9) -> Ceilings | None:
+    """None without the native kernel."""
+    threads = torch.get_num_threads()
+    peak = multiply_add_peak(rounds)
+    sigmoids = _best(lambda: activations("sigmoid", 200_000), rounds)
+    tanhs = _best(lambda: activations("tanh", 200_000), rounds)
+    if peak is None or sigmoids is None or tanhs is None:
+        return None
+    return Ceilings(peak / threads, sigmoids / threads, tanhs / threads, threads)
+
+
+def read_rate(size: int) -> float:
+    """GB/s of one thread that reads `size` bytes over and over, while the others do the same."""
+    data = torch.zeros(max(size // 4, 1024))
+    rate = _best(lambda: reads(data, max(1, 20_000_000 // size)), 3)
+    return (rate or float("inf")) / torch.get_num_threads()
+
+
+def bound(cell: str, B: int, T: int, H: int, I: int, found: Ceilings) -> dict[str, float]:  # noqa: E741
+    """Milliseconds for each of the four parts."""
+    parts = slices(1, B)
+    workers = min(torch.get_num_threads(), parts)
+    G, kept = CELLS[cell].blocks, {"rnn": 1, "gru": 5, "lstm": 6}[cell]
+    sigmoids, tanhs = ACTIVATIONS[cell]
+    operations = 2 * B * T * G * H * (3 * H + 2 * I)
+    forward, backward = 4 * G * H * (H + I), 4 * G * H * H
+    passes = T * parts / workers
+    written = 4 * B * T * H * kept
+    return {
+        "products": operations / found.gflops / workers / 1e6,
+        "activations": B * T * H * (sigmoids / found.sigmoids + tanhs / found.tanhs) / workers / 1e6,
+        "weights": passes * (forward / read_rate(forward) + backward / read_rate(backward)) / 1e6,
+        "tensors": (2 * written + 4 * B * T * H) / read_rate(written) / workers / 1e6,
+    }
+
+
+def least_time(parts: dict[str, float]) -> tuple[float, str]:
+    """The bound in milliseconds, and which of the three sets it."""
+    candidates = {
+        "arithmetic": parts["products"] + parts["activations"],
+        "weights": parts["weights"],
+        "tensors": parts["tensors"],
+    }
+    name = max(candidates, key=lambda key: candidates[key])
+    return candidates[name], name
+
+
+def _best(work: Callable[[], int], rounds: int) -> float | None:
+    """The best rate, since a ceiling is meant: 1e9 units of work a second."""
+    rates = []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        done = work()
+        rates.append(done / (time.perf_counter() - started) / 1e9)
+    return max(rates) if done else None
