@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from rnnlstm.options import show
-from rnnlstm.schema import OPTIMIZERS, SECTIONS, TOP, Config, NetworkOptions
+from rnnlstm.schema import OPTIMIZERS, SECTIONS, TOP, Config
+from rnnlstm.sections import NetworkOptions
 
 
 def keys() -> str:

@@ -41,6 +41,8 @@ def compose_jobs(overrides: Sequence[str], sweep: bool = False, config_dir: str 
             config = read_config(tree)
             if config.plugins != plugins:
                 raise OptionError("plugins", config.plugins, "is taken from the command line only")
+            if config.match != "none":
+                tree, config = _matched(tree, config)
             jobs.append(Job(config, run_folder(tree, composer.defaults_of(tree))))
     _refuse_clashes(jobs)
     return jobs
@@ -53,6 +55,14 @@ def compose_tree(overrides: Sequence[str], config_dir: str | None = None) -> Tre
         tree = composer.compose(overrides)
         read_config(tree)
     return tree
+
+
+def _matched(tree: Tree, config: Config) -> tuple[Tree, Config]:
+    """The configuration with the hidden size that `match` asks for."""
+    from rnnlstm.training.match import matched_hidden_size
+
+    tree = {**tree, "model": {**tree["model"], "hidden_size": matched_hidden_size(config)}}
+    return tree, read_config(tree)
 
 
 def _import_plugins(composer: Composer, overrides: Sequence[str]) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from rnnlstm.composition import Composer, config_folder
 from rnnlstm.options import OptionError
-from rnnlstm.schema import NetworkOptions
+from rnnlstm.sections import NetworkOptions
 
 
 def import_plugins(modules: Iterable[str]) -> None:

@@ -13,74 +13,20 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from rnnlstm.options import ConfigError, OptionError, check_options, did_you_mean, option
+from rnnlstm.sections import (
+    ClipOptions,
+    EvalOptions,
+    LogOptions,
+    NetworkOptions,
+    OptimizerOptions,
+    ProbeOptions,
+    RMSpropOptions,
+    SGDOptions,
+    Surgery,
+    TrainOptions,
+)
 
 Section = TypeVar("Section")
-
-MAX_STEPS = 1_000_000_000
-
-
-@dataclass(frozen=True)
-class NetworkOptions:
-    """Those keys of `model` that every network has; the others are its cell's."""
-
-    hidden_size: int = option(64, "units a layer, H", at_least=1, at_most=65_536)
-    num_layers: int = option(1, "layers, L", at_least=1, at_most=100)
-    embedding_size: int = option(32, "features of a token, for tasks of tokens", at_least=1, at_most=65_536)
-    backend: str = option("auto", "how the recurrence is computed: auto, reference, fused, torch")
-
-
-@dataclass(frozen=True)
-class OptimizerOptions:
-    """Keys of every optimiser."""
-
-    name: str = option("adam", "the optimiser", choices=("adam", "rmsprop", "sgd"))
-    lr: float = option(3e-3, "learning rate", above=0, at_most=1000)
-
-
-@dataclass(frozen=True)
-class RMSpropOptions(OptimizerOptions):
-    alpha: float = option(0.99, "decay of the squared gradient's average", at_least=0, at_most=1)
-
-
-@dataclass(frozen=True)
-class SGDOptions(OptimizerOptions):
-    momentum: float = option(0.0, "share of the last update that is kept", at_least=0, at_most=1)
-
-
-@dataclass(frozen=True)
-class ClipOptions:
-    name: str = option("norm", "what is limited", choices=("norm", "value", "none"))
-    threshold: float | None = option(1.0, "limit of the norm, or of each entry", above=0)
-
-    def __post_init__(self) -> None:
-        if self.threshold is None and self.name != "none":
-            raise OptionError("threshold", None, f"clip={self.name} needs one; clip=none does without")
-
-
-@dataclass(frozen=True)
-class ProbeOptions:
-    name: str = option("standard", "what is observed", choices=("off", "standard"))
-    every: int = option(50, "updates between observations", at_least=1, at_most=MAX_STEPS)
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    steps: int = option(2000, "updates at most", at_least=1, at_most=MAX_STEPS)
-    batch_size: int = option(64, "sequences an update, B", at_least=1, at_most=1_000_000)
-    stop_when_solved: bool = option(True, "freeze a replica that meets the task's criterion")
-
-
-@dataclass(frozen=True)
-class EvalOptions:
-    every: int = option(50, "updates between evaluations", at_least=1, at_most=MAX_STEPS)
-    samples: int = option(1024, "held-out sequences", at_least=1, at_most=10_000_000)
-    lengths: list[int] = option([], "further task lengths to test at", at_least=1)
-    decoys: list[float] = option([], "further decoy rates to test at", at_least=0, at_most=1)
-
-
-@dataclass(frozen=True)
-class LogOptions:
-    every: int = option(10, "updates between lines of metrics.jsonl", at_least=1, at_most=MAX_STEPS)
 
 
 @dataclass(frozen=True)
@@ -96,6 +42,7 @@ class Config:
     train: TrainOptions
     eval: EvalOptions
     log: LogOptions
+    surgery: Surgery
     tree: Mapping[str, Any]  #: the whole configuration as it was composed, plain values
     seed: int = option(0, "the first replica's seed", at_least=0, at_most=2**62)
     seeds: int = option(1, "replicas in lockstep, R", at_least=1, at_most=10_000)
@@ -106,6 +53,11 @@ class Config:
     name: str | None = option(None, "a label in front of the run folder's name")
     overwrite: bool = option(False, "replace results that are there already")
     plugins: list[str] = option([], "modules of your own to import")
+    match: str = option(
+        "none",
+        "hidden_size becomes what gives every model the budget of a one-layer LSTM with hidden_size units",
+        choices=("none", "parameters", "units", "state", "step_time"),
+    )
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -130,10 +82,11 @@ SECTIONS: dict[str, type] = {
     "train": TrainOptions,
     "eval": EvalOptions,
     "log": LogOptions,
+    "surgery": Surgery,
 }
 OPTIMIZERS: dict[object, type] = {"rmsprop": RMSpropOptions, "sgd": SGDOptions}
 #: Keys of `Config` itself.
-TOP = ("seed", "seeds", "device", "threads", "dtype", "runs_root", "name", "overwrite", "plugins")
+TOP = ("seed", "seeds", "device", "threads", "dtype", "runs_root", "name", "overwrite", "plugins", "match")
 
 
 def read_config(tree: Mapping[str, Any]) -> Config:

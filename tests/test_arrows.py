@@ -13,12 +13,14 @@ PACKAGE = ROOT / "rnnlstm"
 #: Rooms from the ground up: a module may import from its own room and from rooms below it.
 ROOMS = (
     {"options", "exits"},
+    {"sections"},
     {"schema", "batch", "random_stream", "registry", "arguments"},
     {"composition"},
     {"cells", "tasks", "record"},
     {"recurrence"},
     {"models"},
     {"probes"},
+    {"analysis"},
     {"training", "reporting"},
     {"plugins", "help"},
     {"jobs"},

@@ -5,6 +5,7 @@ from rnnlstm.cells.gru import GRUCell
 from rnnlstm.cells.lstm import LSTMCell
 from rnnlstm.cells.lstm_1997 import LSTM1997Cell
 from rnnlstm.cells.rnn import RNNCell
+from rnnlstm.cells.surgery import is_operated, operated
 
 __all__ = [
     "CELLS",
@@ -15,6 +16,8 @@ __all__ = [
     "RNNCell",
     "State",
     "Weights",
+    "is_operated",
     "make_cell",
+    "operated",
     "register_cell",
 ]

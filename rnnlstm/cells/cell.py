@@ -47,6 +47,7 @@ class Cell(ABC):
     name: ClassVar[str]
     state_names: ClassVar[tuple[str, ...]] = ("hidden",)  #: the first is the output h; each is (B, H)
     gate_names: ClassVar[tuple[str, ...]] = ()  #: what `step` returns beside the state
+    gate_blocks: ClassVar[tuple[int, ...]] = ()  #: each gate's block of rows in the weights
     blocks: ClassVar[int] = 1  #: G: blocks of H rows in each weight
 
     def __post_init__(self) -> None:
@@ -78,6 +79,21 @@ class Cell(ABC):
     @abstractmethod
     def step(self, projected: Tensor, state: State, w: Weights) -> tuple[State, dict[str, Tensor]]:
         """From `project`'s (B, G·H) and the state, each (B, H), to the next state and the gates by name."""
+
+    # -- what instruments ask
+
+    def gate(self, name: str, activation: Tensor) -> Tensor:
+        """A gate's activation (B, H) on its way into `step`: as it is. Surgery (`surgery.py`) puts itself here."""
+        return activation
+
+    def truncates(self, remaining: int) -> bool:
+        """Whether gradients stop before the step that has `remaining` steps left, itself included: never."""
+        return False
+
+    def retention(self, gates: Mapping[str, Tensor]) -> Tensor | None:
+        """The factor by which the memory carries itself into the next step, along its own path: (T, B, H), the
+        shape of the gates. None for a cell without such a path."""
+        return None
 
     # -- PyTorch's built-in operation for this cell, where there is one
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +29,7 @@ class GRUCell(Cell):
     """
 
     gate_names = ("reset", "update")
+    gate_blocks = (0, 1)
     blocks = 3
 
     init: str = option(
@@ -51,9 +53,13 @@ class GRUCell(Cell):
         (h,) = state
         r_x, z_x, n_x = projected.chunk(3, -1)
         r_h, z_h, n_h = F.linear(h, w["weight_hh"], w.get("bias_hh")).chunk(3, -1)
-        r, z = torch.sigmoid(r_x + r_h), torch.sigmoid(z_x + z_h)
+        r, z = self.gate("reset", torch.sigmoid(r_x + r_h)), self.gate("update", torch.sigmoid(z_x + z_h))
         n = torch.tanh(n_x + r * n_h)
         return ((1 - z) * n + z * h,), {"reset": r, "update": z}
+
+    def retention(self, gates: Mapping[str, Tensor]) -> Tensor:
+        """∂h_t/∂h_{t−1} along the leak alone: z_t."""
+        return gates["update"]
 
     def torch_layer(self, x: Tensor, state: State, w: Weights) -> tuple[Tensor, State]:
         # The arguments after the weights: has_biases, num_layers, dropout, train, bidirectional, batch_first.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -31,6 +32,7 @@ class LSTMCell(Cell):
 
     state_names = ("hidden", "cell")
     gate_names = ("input", "forget", "output")
+    gate_blocks = (0, 1, 3)
     blocks = 4
 
     init: str = option(
@@ -58,9 +60,14 @@ class LSTMCell(Cell):
         h, c = state
         i, f, g, o = (projected + F.linear(h, w["weight_hh"], w.get("bias_hh"))).chunk(4, -1)
         i, f, g, o = torch.sigmoid(i), torch.sigmoid(f), torch.tanh(g), torch.sigmoid(o)
+        i, f, o = self.gate("input", i), self.gate("forget", f), self.gate("output", o)
         c = f * c + i * g
         h = o * torch.tanh(c)
         return (h, c), {"input": i, "forget": f, "output": o}
+
+    def retention(self, gates: Mapping[str, Tensor]) -> Tensor:
+        """∂c_t/∂c_{t−1} along the cell: f_t."""
+        return gates["forget"]
 
     def torch_layer(self, x: Tensor, state: State, w: Weights) -> tuple[Tensor, State]:
         h, c = (s[None] for s in state)

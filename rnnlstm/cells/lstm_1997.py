@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +29,7 @@ class LSTM1997Cell(Cell):
 
     state_names = ("hidden", "cell")
     gate_names = ("input", "output")
+    gate_blocks = (0, 2)
     blocks = 3  # in the order input, candidate, output
 
     init: str = option("default", "default (PyTorch's) or orthogonal", choices=("default", "orthogonal"))
@@ -41,7 +43,11 @@ class LSTM1997Cell(Cell):
     def step(self, projected: Tensor, state: State, w: Weights) -> tuple[State, dict[str, Tensor]]:
         h, c = state
         i, g, o = (projected + F.linear(h, w["weight_hh"], w.get("bias_hh"))).chunk(3, -1)
-        i, g, o = torch.sigmoid(i), torch.tanh(g), torch.sigmoid(o)
+        i, g, o = self.gate("input", torch.sigmoid(i)), torch.tanh(g), self.gate("output", torch.sigmoid(o))
         c = c + i * g
         h = o * torch.tanh(c)
         return (h, c), {"input": i, "output": o}
+
+    def retention(self, gates: Mapping[str, Tensor]) -> Tensor:
+        """∂c_t/∂c_{t−1} along the cell: 1."""
+        return torch.ones_like(gates["input"])

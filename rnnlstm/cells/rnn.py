@@ -13,11 +13,14 @@ from rnnlstm.cells import initialisation
 from rnnlstm.cells.cell import Cell, State, Weights, register_cell
 from rnnlstm.options import option
 
-NONLINEARITIES: dict[str, Callable[[Tensor], Tensor]] = {
-    "tanh": torch.tanh,
-    "relu": torch.relu,
-    "sigmoid": torch.sigmoid,
-    "identity": lambda a: a,
+#: Name: (φ, the steepest slope it has anywhere). The last two tell slope and zero-centring of the sigmoid apart.
+NONLINEARITIES: dict[str, tuple[Callable[[Tensor], Tensor], float]] = {
+    "tanh": (torch.tanh, 1.0),
+    "relu": (torch.relu, 1.0),
+    "sigmoid": (torch.sigmoid, 0.25),
+    "identity": (lambda a: a, 1.0),
+    "centred_sigmoid": (lambda a: 2 * torch.sigmoid(a) - 1, 0.5),
+    "steep_sigmoid": (lambda a: torch.sigmoid(4 * a), 1.0),
 }
 
 
@@ -26,7 +29,9 @@ NONLINEARITIES: dict[str, Callable[[Tensor], Tensor]] = {
 class RNNCell(Cell):
     """h_t = φ(W_ih x_t + b_ih + W_hh h_{t−1} + b_hh)
 
-    φ is tanh, ReLU, the logistic sigmoid or the identity. Source: Elman 1990; as `torch.nn.RNN` computes it.
+    φ is tanh, ReLU, the logistic sigmoid σ or the identity; or centred_sigmoid, 2σ(x) − 1, with its mean at zero and
+    slope up to ½, or steep_sigmoid, σ(4x), with a slope up to 1 as tanh has it but a mean of ½.
+    Source: Elman 1990; as `torch.nn.RNN` computes it.
     """
 
     nonlinearity: str = option("tanh", "φ", choices=tuple(NONLINEARITIES))
@@ -44,9 +49,19 @@ class RNNCell(Cell):
         elif self.init == "identity":
             initialisation.identity(w, self.gain, generator)
 
+    @property
+    def phi(self) -> Callable[[Tensor], Tensor]:
+        """The nonlinearity, on pre-activations of any shape."""
+        return NONLINEARITIES[self.nonlinearity][0]
+
+    @property
+    def steepest(self) -> float:
+        """The largest |φ'| there is: γ in the bound ‖∂h_t/∂h_k‖ ≤ (γ σ_max(W))^(t−k)."""
+        return NONLINEARITIES[self.nonlinearity][1]
+
     def step(self, projected: Tensor, state: State, w: Weights) -> tuple[State, dict[str, Tensor]]:
         (h,) = state
-        h = NONLINEARITIES[self.nonlinearity](projected + F.linear(h, w["weight_hh"], w.get("bias_hh")))
+        h = self.phi(projected + F.linear(h, w["weight_hh"], w.get("bias_hh")))
         return (h,), {}
 
     @property

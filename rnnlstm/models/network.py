@@ -60,9 +60,17 @@ class Network(nn.Module):
         nn.init.uniform_(self.readout.bias, -bound, bound, generator=generator)
 
     def forward(self, inputs: Tensor) -> Tensor:
+        return self.answer(self.embed(inputs))
+
+    def embed(self, inputs: Tensor) -> Tensor:
+        """What enters the recurrence, (T, B, E) or (T, B, I)."""
         if self.embedding is not None:
-            x = self.embedding(inputs)  # (T, B) → (T, B, E)
-        else:
-            x = inputs.to(self.readout.weight.dtype)
+            embedded: Tensor = self.embedding(inputs)
+            return embedded
+        return inputs.to(self.readout.weight.dtype)
+
+    def answer(self, x: Tensor) -> Tensor:
+        """From what enters the recurrence to outputs (T, B, O)."""
         hidden, _ = self.recurrence(x)  # (T, B, H)
-        return self.readout(hidden)  # (T, B, O)
+        outputs: Tensor = self.readout(hidden)
+        return outputs

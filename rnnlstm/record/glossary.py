@@ -68,6 +68,24 @@ GLOSSARY = (
     Entry("gate/<gate>_mean", "activation", "mean of a gate over units, time and the probe's sequences"),
     Entry("gate/<gate>_saturated", "share", "share of a gate's activations below 0.1 or above 0.9"),
     Entry("gate_by_kind/<gate>_<kind>", "activation", "mean of a gate while a kind of token is read"),
+    Entry("flow/<state>_half_life_low", "steps", "lower end of its 95 % interval, over the probe's sequences"),
+    Entry("flow/<state>_half_life_high", "steps", "upper end of its 95 % interval, over the probe's sequences"),
+    Entry("flow/gates_half_life", "steps", "what the gates imply: −ln 2 / mean ln f, the median unit's"),
+    Entry("flow/direct_share", "share", "of the norm of the whole loss's ∂L/∂h_t over all t, what came directly"),
+    Entry(
+        "weight_gradient/share_last_<k>",
+        "share",
+        "⟨G_≤k, G⟩/‖G‖²: share of the weight gradient from uses at most k steps before the last scored position",
+    ),
+    Entry("jacobian/norm_lag_<k>", "log10", "spectral norm of ∂state_T/∂state_{T−k} along the probe's first
+    sequence"), Entry("jacobian/bound_lag_<k>", "log10", "its bound: Π ‖D_j‖ σ_max(W)^k of an RNN, else Π ‖J_j‖"),
+    Entry("jacobian/cell_path_lag_<k>", "log10", "Frobenius norm of Π f, the part of ∂c_T/∂c_{T−k} along the cell"),
+    Entry("jacobian/cell_rest_lag_<k>", "log10", "Frobenius norm of the rest of ∂c_T/∂c_{T−k}, which passes through
+    h"), Entry("lyapunov/largest", "nats a step", "largest Lyapunov exponent along the probe's first sequence"),
+    Entry("lyapunov/mean", "nats a step", "mean of the Lyapunov exponents that are finite"),
+    Entry("influence/<kind>", "output per input", "mean ‖∂answer/∂x_t‖ over tokens of a kind"),
+    Entry("unit/saturated", "share", "activations whose slope is below a tenth of the steepest"),
+    Entry("unit/dead", "share", "units that put out zero at every step of every sequence"),
     Entry("samples", "text", "the probe's first sequences with the right answer and the model's"),
     Entry(
         "time/steps_per_second",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
-from rnnlstm.cells import Cell, State, Weights
+from rnnlstm.cells import Cell, State, Weights, is_operated
 from rnnlstm.options import OptionError
 from rnnlstm.recurrence.fused import fused_layer, has_fused
 
@@ -20,10 +20,18 @@ BACKENDS = ("auto", "reference", "fused", "torch")
 def reference_layer(cell: Cell, x: Tensor, state: State, w: Weights) -> tuple[Tensor, State]:
     """The cell's own equations in a loop over time, differentiated by autograd."""
     outputs = []
-    for projected in cell.project(x, w).unbind(0):  # (T, B, G·H) → T times (B, G·H)
-        state, _ = cell.step(projected, state, w)
+    for state, _ in unrolled(cell, x, state, w):  # noqa: B020
         outputs.append(state[0])
     return torch.stack(outputs), state
+
+
+def unrolled(cell: Cell, x: Tensor, state: State, w: Weights) -> Iterator[tuple[State, dict[str, Tensor]]]:
+    """The cell's steps over time: state and gates after each."""
+    for t, projected in enumerate(cell.project(x, w).unbind(0)):  # (T, B, G·H) → T times (B, G·H)
+        if t > 0 and cell.truncates(len(x) - t):
+            state = tuple(s.detach() for s in state)
+        state, gates = cell.step(projected, state, w)
+        yield state, gates
 
 
 def torch_layer(cell: Cell, x: Tensor, state: State, w: Weights) -> tuple[Tensor, State]:
@@ -38,6 +46,8 @@ def choose_backend(cell: Cell, backend: str) -> str:
     """
     if backend not in BACKENDS:
         raise OptionError("backend", backend, f"must be one of {', '.join(BACKENDS)}")
+    if backend in ("torch", "fused") and is_operated(cell):
+        raise OptionError("backend", backend, "surgery needs the reference backend")
     if backend == "torch" and not cell.has_torch_layer:
         options = f" with nonlinearity={cell.nonlinearity}" if hasattr(cell, "nonlinearity") else ""
         raise OptionError("backend", backend, f"PyTorch has no {cell.name} cell{options}")

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from rnnlstm.cells import Cell, State, Weights
+from rnnlstm.recurrence.backends import unrolled
 from rnnlstm.recurrence.fused import Tape, fused_pass, has_fused
 from rnnlstm.recurrence.modules import Recurrence
 
@@ -34,10 +35,14 @@ class Trace:
 
     def layer(self, cell: Cell, x: Tensor, state: State, w: Weights) -> tuple[Tensor, State]:
         """One layer from scratch, with everything kept: fused where the cell has it."""
-        if torch.is_grad_enabled() and not any(tensor.requires_grad for tensor in (x, *state, *w.values())):
-            # Nothing else asks for gradients: let the initial state, so that they run through time at least cost.
-            state = tuple(s.detach().requires_grad_() for s in state)
         fused = has_fused(cell) and not self.step_by_step
+        if torch.is_grad_enabled() and not any(tensor.requires_grad for tensor in (x, *state, *w.values())):
+            # Nothing else asks for gradients, so something must, for them to run through time: at least cost the
+            # initial state; the input where surgery may cut the states' graph.
+            if fused:
+                state = tuple(s.detach().requires_grad_() for s in state)
+            else:
+                x = x.detach().requires_grad_()
         seen = _Fused(cell, x, state, w) if fused else _StepByStep(cell, x, state, w)
         self._layers.append(seen)
         return seen.outputs, seen.last
@@ -59,6 +64,11 @@ class Trace:
         """float64 (L, T, B): ‖∂L/∂state_t‖² of each sequence, for the state called `name`; 0 where none came."""
         return torch.stack([layer.rows(name) for layer in self._layers])
 
+    def direct_rows(self) -> Tensor:
+        """float64 (L, T, B): the *direct* part alone of ‖∂L/∂h_t‖², what reaches h_t through the layer's output at t
+        and not through later steps: all that the outputs of PyTorch's modules would show."""
+        return torch.stack([layer.direct.rows(layer.outputs) for layer in self._layers])
+
     def norms(self, name: str) -> Tensor:
         """float64 (L, T): Frobenius norm of ∂L/∂state_t over the batch and the units."""
         return self.rows(name).sum(-1).sqrt()
@@ -71,6 +81,7 @@ class _Fused:
         self._names, self._tape = cell.state_names, Tape()
         self._seen = fused_pass(cell, x, state, w, self._tape)
         self.outputs, self.last = self._seen.outputs, self._seen.last
+        self.direct = _Direct(self.outputs)
 
     def states(self) -> dict[str, Tensor]:
         values = (self.outputs.detach(), self._seen.cells.detach())
@@ -93,8 +104,7 @@ class _StepByStep:
         self._states: dict[str, list[Tensor]] = {name: [] for name in cell.state_names}
         self._gates: dict[str, list[Tensor]] = {name: [] for name in cell.gate_names}
         self._gradients: dict[str, list[Tensor | None]] = {name: [None] * len(x) for name in cell.state_names}
-        for t, projected in enumerate(cell.project(x, w).unbind(0)):
-            state, opened = cell.step(projected, state, w)
+        for t, (state, opened) in enumerate(unrolled(cell, x, state, w)):  # noqa: B020
             for name, value in zip(cell.state_names, state, strict=True):
                 self._states[name].append(value)
                 if value.requires_grad:
@@ -102,6 +112,7 @@ class _StepByStep:
             for name in cell.gate_names:
                 self._gates[name].append(opened[name])
         self.outputs, self.last = torch.stack(self._states[cell.state_names[0]]), state
+        self.direct = _Direct(self.outputs)
 
     def states(self) -> dict[str, Tensor]:
         return {name: torch.stack(steps).detach() for name, steps in self._states.items()}
@@ -113,6 +124,21 @@ class _StepByStep:
         pairs = zip(self._states[name], self._gradients[name], strict=True)
         steps = [torch.zeros_like(state) if gradient is None else gradient for state, gradient in pairs]
         return torch.stack(steps).detach().double().square().sum(-1)
+
+
+class _Direct:
+    """The gradient that comes to a layer's outputs from above."""
+
+    def __init__(self, outputs: Tensor) -> None:
+        self._kept: list[Tensor | None] = [None]
+        if outputs.requires_grad:
+            outputs.register_hook(_keep(self._kept, 0))
+
+    def rows(self, outputs: Tensor) -> Tensor:
+        gradient = self._kept[0]
+        if gradient is None:
+            return outputs.new_zeros(outputs.shape[:2], dtype=torch.float64)
+        return gradient.detach().double().square().sum(-1)
 
 
 def _keep(gradients: list[Tensor | None], t: int) -> Callable[[Tensor], None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from rnnlstm.schema import ClipOptions
+from rnnlstm.sections import ClipOptions
 from rnnlstm.training.replica import Replica
 
 ALMOST_EVERY = 0.95  #: share of updates

@@ -16,6 +16,7 @@ class Instruments:
 
     def __init__(self, plan: Plan, model: Replicas, replica: int, seed: int, record: SeedRecord) -> None:
         self.plan, self.model, self.replica, self.record = plan, model, replica, record
+        self.record_seed = seed
         self.on = plan.config.probe.name != "off"
         self._sampled_at: set[int] = set()
         self._midway_due = True
@@ -33,7 +34,17 @@ class Instruments:
         if step == 0 or midway:
             self._midway_due = not midway
             self.decode(step)
-        return self.probe.scalars(seen)
+        values = self.probe.scalars(seen)
+        return values | self._full() if self.plan.config.probe.name == "full" else values
+
+    def _full(self) -> dict[str, float]:
+        """What `probe=full` adds: exact, in float64, on a copy of the network."""
+        from rnnlstm.analysis.full import full_scalars
+        from rnnlstm.analysis.subject import Subject
+
+        network = self.plan.network(self.record_seed)
+        network.load_state_dict({name: w.detach().cpu() for name, w in self.model.weights(self.replica).items()})
+        return full_scalars(Subject.of(self.plan.task, network, self.probe.batch))
 
     def decode(self, step: int) -> None:
         """Record some sequences as text, with the right answer and the model's."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from rnnlstm.schema import OptimizerOptions, RMSpropOptions, SGDOptions
+from rnnlstm.sections import OptimizerOptions, RMSpropOptions, SGDOptions
 
 
 def make_optimizer(options: OptimizerOptions, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:

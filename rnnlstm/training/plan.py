@@ -15,12 +15,13 @@ from typing import Any
 
 import torch
 
-from rnnlstm.cells import CELLS, Cell, make_cell
-from rnnlstm.models import Network
+from rnnlstm.cells import CELLS, Cell, make_cell, operated
+from rnnlstm.models import Cost, Network, network_cost
 from rnnlstm.options import ConfigError, OptionError
 from rnnlstm.random_stream import RandomStream
 from rnnlstm.recurrence import choose_backend
-from rnnlstm.schema import Config, NetworkOptions, unknown_key
+from rnnlstm.schema import Config, unknown_key
+from rnnlstm.sections import NetworkOptions
 from rnnlstm.tasks import TASKS, Task, make_task
 
 
@@ -54,9 +55,21 @@ class Plan:
         )
 
     @cached_property
-    def parameters_each(self) -> int:
-        """Number of trained numbers in one replica."""
-        return sum(weight.numel() for weight in self.network(self.config.seed).parameters())
+    def cost(self) -> Cost:
+        return self.cost_of(self.config.network.hidden_size)
+
+    def cost_of(self, hidden_size: int) -> Cost:
+        """What one replica would cost with so many units."""
+        return network_cost(
+            self.cell,
+            num_tokens=self.task.num_tokens,
+            input_size=self.task.input_size,
+            output_size=self.task.output_size,
+            hidden_size=hidden_size,
+            num_layers=self.config.network.num_layers,
+            embedding_size=self.config.network.embedding_size,
+            bytes_each=self.dtype.itemsize,
+        )
 
 
 def make_plan(config: Config) -> Plan:
@@ -70,6 +83,9 @@ def make_plan(config: Config) -> Plan:
         network_keys = [field.name for field in dataclasses.fields(NetworkOptions)]
         _require_all(cell_options, CELLS[cell_name], "model", network_keys)
         cell = make_cell(cell_name, **cell_options)
+    with _named_under("surgery"):
+        cell = operated(cell, config.surgery)
+    with _named_under("model"):
         backend = choose_backend(cell, config.network.backend)
     return Plan(
         config=config,

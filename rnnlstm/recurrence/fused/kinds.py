@@ -23,6 +23,7 @@ class Kind:
     product_blocks: int  #: P
     has_cell: bool = False  #: whether there is a cell state c
     gates: Mapping[str, int] = field(default_factory=dict)  #: the cell's gates, and their blocks
+    scale: float = 1.0  #: factor on the pre-activations: of all weights, therefore
 
 
 LSTM = Kind("lstm", 4, 4, True, {"input": 0, "forget": 1, "output": 3})
@@ -33,7 +34,11 @@ GRU = Kind("gru", 4, 3, False, {"reset": 1, "update": 2})
 def kind_of(cell: Cell) -> Kind | None:
     """The kind of a cell whose equations are exactly these; a subclass may have changed them."""
     if type(cell) is RNNCell:
-        return Kind(f"rnn_{cell.nonlinearity}", 1, 1)
+        # 2σ(x) − 1 = tanh(x/2), and σ(4x) is the sigmoid of 4x.
+        name, scale = {"centred_sigmoid": ("tanh", 0.5), "steep_sigmoid": ("sigmoid", 4.0)}.get(
+            cell.nonlinearity, (cell.nonlinearity, 1.0)
+        )
+        return Kind(f"rnn_{name}", 1, 1, scale=scale)
     return {LSTMCell: LSTM, LSTM1997Cell: LSTM_1997, GRUCell: GRU}.get(type(cell))
 
 
@@ -47,6 +52,8 @@ def arranged(kind: Kind, w: Weights) -> tuple[Tensor, Tensor, Tensor]:
     b_x, b_h = w.get("bias_ih"), w.get("bias_hh")
     if b_x is None or b_h is None:
         b_x = b_h = w_h.new_zeros(kind.product_blocks * H)
+    if kind.scale != 1.0:
+        w_x, w_h, b_x, b_h = (kind.scale * weight for weight in (w_x, w_h, b_x, b_h))
     if kind is not GRU:
         return w_x, w_h, b_x + b_h
     w_x = torch.cat([w_x[2 * H :], w_x[: 2 * H]])  # r, z, n → n, r, z

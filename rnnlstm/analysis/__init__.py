@@ -1,0 +1,1 @@
+"""Gradient flow, taken apart exactly: what the probes log in passing, and what takes seconds, on any network."""

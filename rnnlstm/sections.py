@@ -1,0 +1,89 @@
+"""The sections of a configuration, a dataclass each: keys, defaults, rules and a line of help."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rnnlstm.options import OptionError, option
+
+MAX_STEPS = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """Those keys of `model` that every network has; the others are its cell's."""
+
+    hidden_size: int = option(64, "units a layer, H", at_least=1, at_most=65_536)
+    num_layers: int = option(1, "layers, L", at_least=1, at_most=100)
+    embedding_size: int = option(32, "features of a token, for tasks of tokens", at_least=1, at_most=65_536)
+    backend: str = option("auto", "how the recurrence is computed: auto, reference, fused, torch")
+
+
+@dataclass(frozen=True)
+class OptimizerOptions:
+    """Keys of every optimiser."""
+
+    name: str = option("adam", "the optimiser", choices=("adam", "rmsprop", "sgd"))
+    lr: float = option(3e-3, "learning rate", above=0, at_most=1000)
+
+
+@dataclass(frozen=True)
+class RMSpropOptions(OptimizerOptions):
+    alpha: float = option(0.99, "decay of the squared gradient's average", at_least=0, at_most=1)
+
+
+@dataclass(frozen=True)
+class SGDOptions(OptimizerOptions):
+    momentum: float = option(0.0, "share of the last update that is kept", at_least=0, at_most=1)
+
+
+@dataclass(frozen=True)
+class ClipOptions:
+    name: str = option("norm", "what is limited", choices=("norm", "value", "none"))
+    threshold: float | None = option(1.0, "limit of the norm, or of each entry", above=0)
+
+    def __post_init__(self) -> None:
+        if self.threshold is None and self.name != "none":
+            raise OptionError("threshold", None, f"clip={self.name} needs one; clip=none does without")
+
+
+@dataclass(frozen=True)
+class ProbeOptions:
+    name: str = option("standard", "what is observed", choices=("off", "standard", "full"))
+    every: int = option(50, "updates between observations", at_least=1, at_most=MAX_STEPS)
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    steps: int = option(2000, "updates at most", at_least=1, at_most=MAX_STEPS)
+    batch_size: int = option(64, "sequences an update, B", at_least=1, at_most=1_000_000)
+    stop_when_solved: bool = option(True, "freeze a replica that meets the task's criterion")
+
+
+@dataclass(frozen=True)
+class EvalOptions:
+    every: int = option(50, "updates between evaluations", at_least=1, at_most=MAX_STEPS)
+    samples: int = option(1024, "held-out sequences", at_least=1, at_most=10_000_000)
+    lengths: list[int] = option([], "further task lengths to test at", at_least=1)
+    decoys: list[float] = option([], "further decoy rates to test at", at_least=0, at_most=1)
+
+
+@dataclass(frozen=True)
+class LogOptions:
+    every: int = option(10, "updates between lines of metrics.jsonl", at_least=1, at_most=MAX_STEPS)
+
+
+@dataclass(frozen=True)
+class Surgery:
+    """What is done to a cell (`cells/surgery.py`). Gates by the names that the cell gives them."""
+
+    open: list[str] = option([], "gates held at 1")
+    shut: list[str] = option([], "gates held at 0")
+    freeze: list[str] = option([], "gates held, unit by unit, at their mean over the sequences of the batch")
+    cut: list[str] = option([], "gates that no longer see h of the step before: those weights count as zero")
+    detach: bool = option(False, "no gradient through h of the step before into gates and candidate (1997 LSTM)")
+    truncate: int | None = option(None, "gradients reach at most this many steps back", at_least=1)
+
+    @property
+    def nothing(self) -> bool:
+        return self == Surgery()
