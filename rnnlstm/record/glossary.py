@@ -77,11 +77,13 @@ GLOSSARY = (
         "share",
         "⟨G_≤k, G⟩/‖G‖²: share of the weight gradient from uses at most k steps before the last scored position",
     ),
-    Entry("jacobian/norm_lag_<k>", "log10", "spectral norm of ∂state_T/∂state_{T−k} along the probe's first
-    sequence"), Entry("jacobian/bound_lag_<k>", "log10", "its bound: Π ‖D_j‖ σ_max(W)^k of an RNN, else Π ‖J_j‖"),
+    Entry("jacobian/norm_lag_<k>", "log10", "spectral norm of ∂state_T/∂state_{T−k}, the probe's first sequence"),
+    Entry("jacobian/bound_lag_<k>", "log10", "its bound: Π ‖D_j‖ σ_max(W)^k of an RNN, else Π ‖J_j‖"),
     Entry("jacobian/cell_path_lag_<k>", "log10", "Frobenius norm of Π f, the part of ∂c_T/∂c_{T−k} along the cell"),
-    Entry("jacobian/cell_rest_lag_<k>", "log10", "Frobenius norm of the rest of ∂c_T/∂c_{T−k}, which passes through
-    h"), Entry("lyapunov/largest", "nats a step", "largest Lyapunov exponent along the probe's first sequence"),
+    Entry(
+        "jacobian/cell_rest_lag_<k>", "log10", "the same norm of the rest of ∂c_T/∂c_{T−k}, which passes through h"
+    ),
+    Entry("lyapunov/largest", "nats a step", "largest Lyapunov exponent along the probe's first sequence"),
     Entry("lyapunov/mean", "nats a step", "mean of the Lyapunov exponents that are finite"),
     Entry("influence/<kind>", "output per input", "mean ‖∂answer/∂x_t‖ over tokens of a kind"),
     Entry("unit/saturated", "share", "activations whose slope is below a tenth of the steepest"),
