@@ -28,8 +28,10 @@ class Job:
     folder: Path
 
 
-def compose_jobs(overrides: Sequence[str], sweep: bool = False, config_dir: str | None = None) -> list[Job]:
-    """Every job of a command, with its plain keys checked.
+def compose_jobs(
+    overrides: Sequence[str], sweep: bool = False, config_dir: str | None = None, to_train: bool = True
+) -> list[Job]:
+    """Every job of a command, with its plain keys checked; `to_train`, also that no results are in its way.
 
     Raises: ConfigError for a mistake in any of them; nothing has been written by then.
     """
@@ -44,7 +46,8 @@ def compose_jobs(overrides: Sequence[str], sweep: bool = False, config_dir: str 
             if config.match != "none":
                 tree, config = _matched(tree, config)
             jobs.append(Job(config, run_folder(tree, composer.defaults_of(tree))))
-    _refuse_clashes(jobs)
+    if to_train:
+        _refuse_clashes(jobs)
     return jobs
 
 

@@ -21,23 +21,31 @@ ROOMS = (
     {"models"},
     {"probes"},
     {"analysis"},
-    {"training", "reporting"},
+    {"training"},
+    {"reporting"},
     {"plugins", "help"},
     {"jobs"},
     {"python_api"},
     {"measure"},
-    {"train", "compare", "benchmark"},
+    {"train", "compare", "benchmark", "gradflow"},
 )
 LEVEL = {name: level for level, names in enumerate(ROOMS) for name in names}
 #: Of one level, but strangers to each other.
-STRANGERS = [{"cells", "tasks", "record"}, {"training", "reporting"}]
+STRANGERS = [{"cells", "tasks", "record"}]
 #: Outside packages that only some modules may import.
 ONLY = {
     "hydra": {"composition"},
     "omegaconf": {"composition"},
     "tensorboard": {"record.tensorboard", "record.tensorboard_plugins"},
     "PIL": {"record.heatmap"},
-    "matplotlib": {"reporting.figures", "reporting.speed_figure"},
+    "matplotlib": {
+        "reporting.figures",
+        "reporting.speed_figure",
+        "reporting.flow_figures",
+        "reporting.sentence_figures",
+        "reporting.activation_figures",
+        "reporting.gradflow",
+    },
 }
 
 

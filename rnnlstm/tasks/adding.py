@@ -71,6 +71,9 @@ class Adding(Task):
         steps = [f"{value:.2f}{'*' if mark else ''}" for value, mark in batch.inputs[:, b].tolist()]
         return f"{' '.join(steps)} → {batch.targets[-1, b, 0].item():.2f}"
 
+    def words(self, batch: Batch, b: int) -> list[str]:
+        return [f"{value:.2f}{'*' if mark else ''}" for value, mark in batch.inputs[:, b].tolist()]
+
     def answer(self, outputs: Tensor, batch: Batch, b: int) -> str:
         return f"{outputs[-1, b, 0].item():.2f}"
 

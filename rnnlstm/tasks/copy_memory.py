@@ -75,6 +75,9 @@ class CopyMemory(Task):
     def decode(self, batch: Batch, b: int) -> str:
         return f"{_letters(batch.inputs[:, b].argmax(-1))} → {_letters(batch.targets[:, b])}"
 
+    def words(self, batch: Batch, b: int) -> list[str]:
+        return list(_letters(batch.inputs[:, b].argmax(-1)))
+
     def answer(self, outputs: Tensor, batch: Batch, b: int) -> str:
         return _letters(outputs[:, b].argmax(-1))
 

@@ -113,6 +113,11 @@ class KeywordRecall(Task):
                 text += word if word in set(".,;:!?") else f" {word}"
         return f"{text.strip()} → {DISHES[int(batch.targets[-1, b])]}"
 
+    def words(self, batch: Batch, b: int) -> list[str]:
+        K = self.num_keywords
+        names = [*DISHES[:K], "?", *self.filler_text.words]
+        return [names[token] for token in batch.inputs[:, b].tolist()]
+
     def answer(self, outputs: Tensor, batch: Batch, b: int) -> str:
         return DISHES[int(outputs[-1, b].argmax())]
 

@@ -100,6 +100,11 @@ class Task(ABC):
         steps = [",".join(f"{value:g}" for value in step) for step in sequence.tolist()]
         return f"{' '.join(steps)} → {_numbers(batch.targets[:, b][batch.mask[:, b]])}"
 
+    def words(self, batch: Batch, b: int) -> list[str]:
+        """What sequence `b` has at each time step, as a short word: here plain numbers."""
+        sequence = batch.inputs[:, b].flatten(1) if batch.inputs.dim() == 3 else batch.inputs[:, b, None]
+        return [",".join(f"{value:.2g}" for value in step) for step in sequence.tolist()]
+
     def answer(self, outputs: Tensor, batch: Batch, b: int) -> str:
         """What the network answers to sequence `b`, as text: here its classes or numbers at the scored positions."""
         scored = outputs[:, b][batch.mask[:, b]]  # (scored, O)

@@ -1,0 +1,132 @@
+"""Measure the gradient flow of networks, at initialisation or trained: why one forgets and another remembers.
+
+    python -m rnnlstm.gradflow [key=value …]
+
+Examples
+  python -m rnnlstm.gradflow model=rnn,lstm task.length=200 model.hidden_size=128
+  python -m rnnlstm.gradflow model=lstm model.init=default,chrono     settings side by side, separated by commas
+  python -m rnnlstm.gradflow weights=runs/keyword_T100/lstm-1a2b3c4d  a trained network, as its run left it
+  python -m rnnlstm.gradflow weights=RUN show=surgery                 the table "what makes the LSTM remember"
+  python -m rnnlstm.gradflow show=map,activations                     where gradients vanish and explode
+
+Keys of its own; every other key is one of rnnlstm.train's
+  weights=RUN,…      run folders of trained networks, instead of fresh ones; further keys change their configuration
+  show=PART,…        flow (the table and most figures), surgery, activations, map; default flow
+  out=FOLDER         where figures, table.csv and results.json go; default gradflow
+  sequences=N        sequences that are looked at; default 16
+
+Everything is exact and in float64. The loss is that at the last scored position. `--help` prints this text.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from rnnlstm.exits import DONE, guarded
+from rnnlstm.options import ConfigError, OptionError, did_you_mean, show
+
+if TYPE_CHECKING:
+    from rnnlstm.reporting.gradflow import Setting
+    from rnnlstm.training.plan import Plan
+
+PARTS = ("flow", "surgery", "activations", "map")
+#: More settings than this make figures that nobody can read.
+MOST_SETTINGS = 8
+
+
+@dataclass
+class Request:
+    """A command line, taken apart."""
+
+    weights: list[str] = field(default_factory=list)
+    parts: list[str] = field(default_factory=lambda: ["flow"])
+    out: str = "gradflow"
+    sequences: int = 16
+    overrides: list[str] = field(default_factory=list)
+    help: bool = False
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    return guarded(lambda: _main(sys.argv[1:] if arguments is None else arguments))
+
+
+def parse(arguments: Sequence[str]) -> Request:
+    """Raises: ConfigError."""
+    request = Request()
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if argument in ("-h", "--help"):
+            request.help = True
+        elif argument.startswith("-"):
+            raise ConfigError(f"unknown option {show(argument)}{did_you_mean(key, ['--help'])}; see --help")
+        elif key == "weights" and equals:
+            request.weights = [place for place in value.split(",") if place]
+        elif key == "show" and equals:
+            request.parts = value.split(",")
+            for part in request.parts:
+                if part not in PARTS:
+                    raise OptionError(key, part, f"must be of {', '.join(PARTS)}{did_you_mean(part, PARTS)}")
+        elif key == "out" and equals:
+            request.out = value or "."
+        elif key == "sequences" and equals:
+            if not value.isdecimal() or not 1 <= int(value) <= 4096:
+                raise OptionError(key, value, "must be a whole number from 1 to 4,096")
+            request.sequences = int(value)
+        else:
+            request.overrides.append(argument)
+    return request
+
+
+def _main(arguments: Sequence[str]) -> int:
+    request = parse(arguments)
+    if request.help:
+        print((__doc__ or "").strip())
+        return DONE
+    settings = _settings(request)
+
+    from rnnlstm.reporting.gradflow import Report
+
+    with Report(request.out) as report:
+        if "flow" in request.parts:
+            report.flow(settings, request.sequences)
+        if "surgery" in request.parts:
+            report.surgery(settings)
+        if "activations" in request.parts:
+            report.activations()
+        if "map" in request.parts:
+            report.gain_map(settings[0])
+    return DONE
+
+
+def _settings(request: Request) -> list[Setting]:
+    """Every network that is asked for, checked before anything is measured. Raises: ConfigError."""
+    from rnnlstm.jobs import compose_jobs
+    from rnnlstm.reporting.gradflow import Setting
+    from rnnlstm.training.plan import make_plan
+    from rnnlstm.training.saved import load_run, restored
+
+    plans: list[tuple[Plan, int]] = []
+    if request.weights:
+        found = [load_run(place, request.overrides) for place in request.weights]
+        networks = [restored(*run) for run in found]
+        plans = [(plan, seed) for plan, seed, _ in found]
+    else:
+        plans = [
+            (make_plan(job.config), job.config.seed) for job in compose_jobs(request.overrides, True, to_train=False)
+        ]
+        if len(plans) <= MOST_SETTINGS:
+            networks = [plan.network(seed) for plan, seed in plans]
+    if len(plans) > MOST_SETTINGS:
+        raise ConfigError(f"{len(plans)} settings: at most {MOST_SETTINGS} can be compared in one figure")
+    return [
+        Setting(plan, seed, network, trained=bool(request.weights))
+        for (plan, seed), network in zip(plans, networks, strict=True)
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

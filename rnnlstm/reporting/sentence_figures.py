@@ -1,0 +1,119 @@
+"""A sentence with what a network makes of it: influence of each word on the answer, and gates while it is read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import torch
+from torch import Tensor
+
+from rnnlstm.analysis.subject import Subject
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+#: Words in a line of the influence figure, and time steps in a row of the gate figure.
+LINE, ROW = 12, 50
+#: log10 of an input's influence against the largest in the sentence.
+INFLUENCE = (-8.0, 0.0)
+#: Longest sentence whose words are drawn whole; of longer ones the ends.
+MOST_WORDS = 240
+
+
+def influence_figure(found: Sequence[tuple[str, Subject, Tensor]], sequence: int = 0) -> Figure:
+    """A block of text for each network, every word on a ground that says how much the answer depends on it.
+
+    `found`: label, subject and influence (T, B) of each.
+    """
+    words = _shown(found[0][1].task.words(found[0][1].batch, sequence))
+    lines = math.ceil(len(words) / LINE)
+    figure, axes = plt.subplots(
+        len(found), 1, figsize=(13, 0.9 + len(found) * (0.5 + 0.3 * lines)), squeeze=False, layout="constrained"
+    )
+    for (label, subject, values), axis in zip(found, axes[:, 0], strict=True):
+        words = _shown(subject.task.words(subject.batch, sequence))
+        logs = values[:, sequence].log10()
+        _text(axis, words, _shown((logs - logs.max()).clamp(min=-400).tolist()), _shown(_rare(subject, sequence)))
+        axis.set_title(label, loc="left", fontsize=10)
+    scale = mpl.cm.ScalarMappable(mpl.colors.Normalize(*INFLUENCE), "Blues")
+    bar = figure.colorbar(scale, ax=list(axes[:, 0]), shrink=0.8, extend="min", ticks=range(-8, 1, 2))
+    bar.set_label("influence on the answer, log10\n(0: the most influential word)")
+    return figure
+
+
+def gates_figure(found: Sequence[tuple[str, Subject]], sequence: int = 0, layer: int = 0) -> Figure:
+    """Mean over the units of each gate, and of |c|, at every word. Gates from 0 (white) to 1 (dark)."""
+    rows = [(label, subject, _series(subject, sequence, layer)) for label, subject in found]
+    rows = [(label, subject, series) for label, subject, series in rows if series]
+    T = max(len(subject.batch.mask) for _, subject, _ in rows)
+    parts = min(math.ceil(T / ROW), 4)
+    heights = [len(series) for _, _, series in rows for _ in range(parts)]
+    figure, axes = plt.subplots(
+        len(heights), 1, figsize=(13, sum(heights) * 0.26 + 1.15 * len(heights)), squeeze=False, layout="constrained",
+        gridspec_kw={"height_ratios": heights},
+    )  # fmt: skip
+    panels = iter(axes[:, 0])
+    for label, subject, series in rows:
+        words = subject.task.words(subject.batch, sequence)
+        values = torch.stack(list(series.values()))  # (rows, T)
+        for part in range(parts):
+            axis = next(panels)
+            steps = range(part * ROW, min((part + 1) * ROW, len(words)))
+            axis.imshow(values[:, steps.start : steps.stop].numpy(), cmap="Purples", vmin=0, vmax=1, aspect="auto")
+            axis.set_yticks(range(len(series)), list(series), fontsize=8)
+            axis.set_xticks(range(len(steps)), [words[t] for t in steps], rotation=90, fontsize=7)
+            axis.set_xlim(-0.5, ROW - 0.5)
+            if part == 0:
+                axis.set_title(label, loc="left", fontsize=10)
+    scale = mpl.cm.ScalarMappable(mpl.colors.Normalize(0, 1), "Purples")
+    bar = figure.colorbar(scale, ax=list(axes[:, 0]), shrink=0.6, pad=0.01)
+    bar.set_label("gate, mean over units: 0 shut, 1 open\n(|c|: 1 or more)")
+    return figure
+
+
+def _series(subject: Subject, sequence: int, layer: int) -> dict[str, Tensor]:
+    """(T,) by name: gates, and |c| of the cell state."""
+    series = {name: gate[:, sequence].mean(-1) for name, gate in subject.path.gates[layer].items()}
+    if "cell" in subject.path.states[layer]:
+        series["|c|"] = subject.path.states[layer]["cell"][:, sequence].abs().mean(-1)
+    return series
+
+
+def _rare(subject: Subject, sequence: int) -> list[bool]:
+    """Whether each token is of another kind than most: the keyword, a decoy, the question."""
+    kinds = subject.batch.kinds
+    if kinds is None:
+        return [False] * len(subject.batch.mask)
+    flags: list[bool] = (kinds[:, sequence] != kinds.mode(0).values[sequence]).tolist()
+    return flags
+
+
+def _text(axis: Axes, words: Sequence[str], logs: Sequence[float], rare: Sequence[bool]) -> None:
+    """Words in a grid, each on its colour; rare kinds of token framed."""
+    colours = plt.get_cmap("Blues")
+    lines = math.ceil(len(words) / LINE)
+    axis.set(xlim=(0, LINE), ylim=(lines, 0))
+    axis.axis("off")
+    for k, (word, log, framed) in enumerate(zip(words, logs, rare, strict=True)):
+        share = float(np.clip((log - INFLUENCE[0]) / (INFLUENCE[1] - INFLUENCE[0]), 0, 1))
+        row, column = divmod(k, LINE)
+        axis.add_patch(mpl.patches.Rectangle((column, row), 1, 1, facecolor=colours(share), edgecolor="white"))
+        if framed:
+            place = (column + 0.03, row + 0.08)
+            axis.add_patch(mpl.patches.Rectangle(place, 0.94, 0.84, fill=False, edgecolor="#D55E00", linewidth=1.5))
+        axis.text(column + 0.5, row + 0.5, word, ha="center", va="center", fontsize=7.5 if len(word) < 15 else 6,
+                  color="white" if share > 0.6 else "black")  # fmt: skip
+
+
+def _shown(entries: list[Any]) -> list[Any]:
+    """All entries, or of a long sequence both ends."""
+    if len(entries) <= MOST_WORDS:
+        return entries
+    half = MOST_WORDS // 2
+    return [*entries[:half], *entries[-half:]]

@@ -1,0 +1,79 @@
+"""A trained network, read back from its run folder."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from rnnlstm.models import Network
+from rnnlstm.options import ConfigError, OptionError, show
+from rnnlstm.record.naming import flatten
+from rnnlstm.record.seed_record import WEIGHTS
+from rnnlstm.schema import Config, read_config, unknown_key
+from rnnlstm.training.plan import Plan, make_plan
+
+
+def load_run(folder: str, overrides: Sequence[str] = ()) -> tuple[Plan, int, dict[str, Tensor]]:
+    """Plan, seed and weights of a run folder (its first seed) or of one seed's folder in it.
+
+    `overrides` change keys of the run's configuration: `surgery.open=[forget]`, `task.length=200`.
+    Raises: ConfigError if there is no such run, or an override doesn't fit.
+    """
+    place = Path(folder).expanduser()
+    if (place / WEIGHTS).exists():
+        place, seed_folder = place.parent, place
+    else:
+        found = sorted(place.glob(f"seed_*/{WEIGHTS}"), key=lambda path: int(path.parent.name.removeprefix("seed_")))
+        if not found:
+            raise OptionError("weights", folder, "is no run folder with trained weights")
+        seed_folder = found[0].parent
+    try:
+        seed = int(seed_folder.name.removeprefix("seed_"))
+        tree = yaml.safe_load((place / "config.yaml").read_bytes())
+        weights = torch.load(seed_folder / WEIGHTS, weights_only=True, map_location="cpu")
+    except (OSError, ValueError, yaml.YAMLError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise OptionError("weights", folder, f"can't be read: {show(str(error))}") from None
+    return make_plan(changed({**tree, "seed": seed, "seeds": 1}, overrides)), seed, weights
+
+
+def restored(plan: Plan, seed: int, weights: dict[str, Tensor]) -> Network:
+    """The plan's network with these weights.
+
+    Raises: ConfigError if they don't fit.
+    """
+    network = plan.network(seed)
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError:
+        raise ConfigError("the weights don't fit the network of this configuration") from None
+    return network
+
+
+def changed(tree: dict[str, Any], overrides: Sequence[str]) -> Config:
+    """The configuration with keys that it has already set to other values.
+
+    Raises: ConfigError.
+    """
+    tree = copy.deepcopy(tree)
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals:
+            raise ConfigError(f"can't read {show(override)}: an override is written key=value")
+        *above, name = key.split(".")
+        section: Any = tree
+        for step in above:
+            section = section.get(step) if isinstance(section, dict) else None
+        if not isinstance(section, dict) or name not in section or isinstance(section[name], dict):
+            raise unknown_key(key, text, [known for known, _ in flatten(tree)])
+        try:
+            section[name] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise OptionError(key, text, "can't be read") from None
+    return read_config(tree)
