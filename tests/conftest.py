@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
 
@@ -15,6 +17,7 @@ torch.set_num_threads(1)
 SMALL = ("task.length=12", "model.hidden_size=8", "model.embedding_size=4", "train.batch_size=5", "eval.samples=20")
 
 
+@functools.cache  # composing takes a third of a second, and a plan can't be changed
 def plan_for(*overrides: str) -> Plan:
     (job,) = compose_jobs(overrides)
     return make_plan(job.config)

@@ -174,3 +174,22 @@ def test_lstm_gates_are_those_of_the_equations():
         new_c, gates["forget"] * c + gates["input"] * torch.tanh(a[:, 2 * H : 3 * H]), rtol=1e-12, atol=1e-12
     )
     torch.testing.assert_close(new_h, gates["output"] * torch.tanh(new_c), rtol=1e-12, atol=1e-12)
+
+
+def test_the_sigmoid_family_tells_slope_and_centring_apart():
+    """2σ(x) − 1 = tanh(x/2) and σ(4x), their means at 0 and steepest slopes: exact."""
+    x = torch.linspace(-6, 6, 241, dtype=torch.float64, requires_grad=True)
+    for name, middle, steepest in (
+        ("sigmoid", 0.5, 0.25),
+        ("centred_sigmoid", 0.0, 0.5),
+        ("steep_sigmoid", 0.5, 1.0),
+    ):
+        cell = make_cell("rnn", nonlinearity=name)
+        y = cell.phi(x)
+        (slope,) = torch.autograd.grad(y.sum(), x)
+        assert y[120].item() == pytest.approx(middle, abs=1e-15)
+        assert slope.max().item() == pytest.approx(steepest)
+        assert cell.steepest == steepest
+    torch.testing.assert_close(make_cell("rnn", nonlinearity="centred_sigmoid").phi(x), torch.tanh(x / 2))
+    for name in ("tanh", "relu", "identity"):
+        assert make_cell("rnn", nonlinearity=name).steepest == 1.0

@@ -22,6 +22,8 @@ CELLS = [
     ("RNN", {"nonlinearity": "relu"}),
     ("RNN", {"nonlinearity": "sigmoid"}),
     ("RNN", {"nonlinearity": "identity"}),
+    ("RNN", {"nonlinearity": "centred_sigmoid"}),
+    ("RNN", {"nonlinearity": "steep_sigmoid"}),
     ("LSTM", {}),
     ("LSTM1997", {}),
     ("GRU", {}),
@@ -96,7 +98,7 @@ def test_gradients_agree_with_finite_differences(name, options, chosen):
 @pytest.mark.parametrize("chosen", ENGINES)
 @pytest.mark.parametrize(("name", "options"), CELLS)
 def test_float32_is_no_worse_than_twice_pytorchs(name, options, chosen):
-    if options.get("nonlinearity") in ("sigmoid", "identity"):
+    if options.get("nonlinearity", "tanh") not in ("tanh", "relu"):
         options = {"nonlinearity": "tanh"}  # PyTorch has no such module to be held against
     if name == "LSTM1997":
         pytest.skip("PyTorch has no such module to be held against")

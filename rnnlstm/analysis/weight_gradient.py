@@ -112,8 +112,8 @@ def _with_copies(subject: Subject) -> tuple[Tensor, list[list[Tensor]]]:
 
 def _losses(subject: Subject, batch: Batch, outputs: Tensor) -> Iterator[tuple[int, Tensor]]:
     """Each scored position and its part of the loss, a mean over all scored ones."""
-    count = batch.mask.sum()
+    count = batch.mask.sum().item()
     for s in batch.mask.any(1).nonzero()[:, 0].tolist():
         here = torch.zeros_like(batch.mask)
         here[s] = batch.mask[s]
-        yield s, subject.task.loss(outputs, dataclasses.replace(batch, mask=here)) * (here.sum() / count)
+        yield s, subject.task.loss(outputs, dataclasses.replace(batch, mask=here)) * (here.sum().item() / count)

@@ -65,10 +65,9 @@ def gain_map_figure(maps: Mapping[str, Tensor], gains: Sequence[float], lengths:
         axis.set_yticks(range(len(gains)), [f"{gain:g}" for gain in gains])
         for i, row in enumerate(shown):
             for j, value in enumerate(row):
-                dark = value < -5 or value > 3
-                axis.text(
-                    j, i, f"{value:.0f}", ha="center", va="center", fontsize=7, color="white" if dark else "black"
-                )
+                dark = value < -3.5 or value > 2.5
+                number = "−∞" if value <= -300 else f"{round(value):d}".replace("-", "−")
+                axis.text(j, i, number, ha="center", va="center", fontsize=7, color="white" if dark else "black")
         axis.set(title=f"{name} RNN, orthogonal weights × gain", xlabel="length T, steps")
     axes[0, 0].set_ylabel("gain of the recurrent weights")
     scale = mpl.cm.ScalarMappable(mpl.colors.Normalize(LOW, HIGH), table)

@@ -1,0 +1,136 @@
+"""`python -m rnnlstm.gradflow` as it is typed: tables, figures, files; and one line for a mistake."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+import torch
+
+from rnnlstm.gradflow import main, parse
+from rnnlstm.training.saved import load_run, restored
+
+SMALL = ["task.length=12", "model.hidden_size=8", "model.embedding_size=4"]
+FIGURES = {"gradient.png", "weight_gradient.png", "jacobian.png", "lyapunov.png", "influence.png"}
+
+
+def test_several_models_in_one_command(tmp_path, capsys):
+    assert main(["model=rnn,lstm,gru", "model.num_layers=2", *SMALL, f"out={tmp_path / 'a'}", "sequences=3"]) == 0
+    printed = capsys.readouterr().out
+    assert all(f"{model}, " in printed for model in ("rnn", "lstm", "gru"))
+    assert {path.name for path in (tmp_path / "a").iterdir()} == FIGURES | {"gates.png", "table.csv", "results.json"}
+    rows = list(csv.DictReader((tmp_path / "a" / "table.csv").read_text().splitlines()))
+    assert len(rows) == 6  # three models, two layers
+    assert all(float(row["weight_gradient_error"]) < 1e-10 for row in rows)
+    flow = json.loads((tmp_path / "a" / "results.json").read_text())["flow"]
+    assert [entry["setting"] for entry in flow] == [row["setting"] for row in rows]
+    assert all(len(entry["curves"]["gradient_hidden"]) == 12 for entry in flow)
+    assert all(entry["curves"]["weight_gradient_share"][-1] == pytest.approx(1) for entry in flow)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("task", ["copy", "adding"])
+def test_every_task_can_be_looked_at(task, tmp_path):
+    assert (
+        main([f"task={task}", "model=rnn,lstm_1997", "task.length=8", "model.hidden_size=5", f"out={tmp_path}"]) == 0
+    )
+    assert {path.name for path in tmp_path.glob("*.png")} == FIGURES | {"gates.png"}
+
+
+def test_a_cell_without_gates_has_no_figure_of_them(tmp_path):
+    assert main(["model=rnn", *SMALL, f"out={tmp_path}"]) == 0
+    assert {path.name for path in tmp_path.glob("*.png")} == FIGURES
+
+
+def test_a_trained_network_from_its_run_folder(train, tmp_path, capsys):
+    outcome = train("train.steps=5", "seeds=2", "seed=3")
+    out = f"out={tmp_path / 'flow'}"
+    assert main([f"weights={outcome.folder},{outcome.folder / 'seed_4'}", "show=flow,surgery", out]) == 0
+    printed = capsys.readouterr().out
+    assert "trained" in printed
+    assert "forget gate open (1)" in printed
+    plan, seed, weights = load_run(str(outcome.folder))
+    assert seed == 3
+    network = restored(plan, seed, weights)
+    saved = torch.load(outcome.folder / "seed_3" / "weights.pt", weights_only=True)
+    assert all(torch.equal(saved[name], w) for name, w in network.state_dict().items())
+    longer, seed, _ = load_run(str(outcome.folder / "seed_4"), ["task.length=20", "surgery.open=[forget]"])
+    assert (seed, longer.task.sequence_length, longer.backend) == (4, 20, "reference")
+
+
+def test_map_and_activations(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("rnnlstm.reporting.gradflow.GAINS", (0.9, 1.1))
+    monkeypatch.setattr("rnnlstm.reporting.gradflow.LENGTHS", (4, 8))
+    assert main(["show=activations,map", "model.hidden_size=6", f"out={tmp_path}"]) == 0
+    assert "1.01^365 = 37.78" in capsys.readouterr().out
+    assert {path.name for path in tmp_path.glob("*.png")} == {"activations.png", "gain_map.png"}
+    assert json.loads((tmp_path / "results.json").read_text())["gain_map"]["gains"] == [0.9, 1.1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--fast"], "unknown option --fast"),
+        (["show=flows"], "show=flows: must be of flow, surgery, activations, map; did you mean flow?"),
+        (["sequences=0"], "sequences=0: must be a whole number from 1"),
+        (["weights=nowhere"], "weights=nowhere: is no run folder with trained weights"),
+        (["model=lstn"], "did you mean lstm?"),
+        (["seed=0,1,2,3,4,5,6,7,8"], "9 settings: at most 8"),
+        (["model.hiden_size=3"], "unknown key"),
+    ],
+)
+def test_a_mistake_is_one_line_and_nothing_on_disk(arguments, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert len(error.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_damaged_weights_and_overrides_that_do_not_fit(train, capsys):
+    folder = train("train.steps=1").folder
+    for override, words in (
+        ("task.lenght=3", "did you mean task.length?"),
+        ("task=adding", "unknown key"),
+        ("model.hidden_size=9", "don't fit"),
+        ("nonsense", "key=value"),
+        ("task.length=[", "can't be read"),
+    ):
+        assert main([f"weights={folder}", override]) == 2
+        assert words in capsys.readouterr().err
+    (folder / "seed_0" / "weights.pt").write_bytes(b"not weights")
+    assert main([f"weights={folder}"]) == 2
+    assert "can't be read" in capsys.readouterr().err
+
+
+def test_where_nothing_can_be_written(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main([*SMALL, f"out={tmp_path / 'file'}"]) == 74
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_help_and_defaults(capsys):
+    assert main(["--help"]) == 0
+    assert "Examples" in capsys.readouterr().out
+    assert parse([]).parts == ["flow"]
+
+
+def test_the_full_probe_writes_its_tags_and_changes_no_training(train):
+    lines = {}
+    for probe in ("off", "full"):
+        more = ("probe.every=2",) if probe != "off" else ()
+        outcome = train(f"probe={probe}", "train.steps=4", "seeds=2", "model.num_layers=2", *more)
+        weights = torch.load(outcome.folder / "seed_1" / "weights.pt", weights_only=True)
+        text = (outcome.folder / "seed_1" / "metrics.jsonl").read_text().splitlines()
+        lines[probe] = weights, [json.loads(line) for line in text]
+    assert all(torch.equal(w, lines["full"][0][name]) for name, w in lines["off"][0].items())
+    last = lines["full"][1][-1]
+    assert last["weight_gradient/share_last_10/layer_0"] == pytest.approx(1, abs=0.5)
+    assert {
+        "lyapunov/largest/layer_1",
+        "jacobian/bound_lag_1/layer_0",
+        "influence/keyword",
+        "unit/dead/layer_1",
+    } <= set(last)
