@@ -5,6 +5,8 @@
 Examples
   python -m rnnlstm.gradflow model=rnn,lstm task.length=200 model.hidden_size=128
   python -m rnnlstm.gradflow model=lstm model.init=default,chrono     settings side by side, separated by commas
+  python -m rnnlstm.gradflow task=adding -- model=rnn model.nonlinearity=tanh,relu -- model=lstm
+                                             groups of settings after --, on top of what stands before the first
   python -m rnnlstm.gradflow weights=runs/keyword_T100/lstm-1a2b3c4d  a trained network, as its run left it
   python -m rnnlstm.gradflow weights=RUN show=surgery                 the table "what makes the LSTM remember"
   python -m rnnlstm.gradflow show=map,activations                     where gradients vanish and explode
@@ -45,7 +47,8 @@ class Request:
     parts: list[str] = field(default_factory=lambda: ["flow"])
     out: str = "gradflow"
     sequences: int = 16
-    overrides: list[str] = field(default_factory=list)
+    overrides: list[str] = field(default_factory=list)  #: of every setting
+    groups: list[list[str]] = field(default_factory=list)  #: further ones, of each group of settings
     help: bool = False
 
 
@@ -61,6 +64,8 @@ def parse(arguments: Sequence[str]) -> Request:
         key, equals, value = argument.partition("=")
         if argument in ("-h", "--help"):
             request.help = True
+        elif argument == "--":
+            request.groups.append([])
         elif argument.startswith("-"):
             raise ConfigError(f"unknown option {show(argument)}{did_you_mean(key, ['--help'])}; see --help")
         elif key == "weights" and equals:
@@ -77,7 +82,9 @@ def parse(arguments: Sequence[str]) -> Request:
                 raise OptionError(key, value, "must be a whole number from 1 to 4,096")
             request.sequences = int(value)
         else:
-            request.overrides.append(argument)
+            (request.groups[-1] if request.groups else request.overrides).append(argument)
+    if request.weights and request.groups:
+        raise ConfigError("weights= and groups of settings don't go together: name several runs, weights=A,B")
     return request
 
 
@@ -115,9 +122,9 @@ def _settings(request: Request) -> list[Setting]:
         networks = [restored(*run) for run in found]
         plans = [(plan, seed) for plan, seed, _ in found]
     else:
-        plans = [
-            (make_plan(job.config), job.config.seed) for job in compose_jobs(request.overrides, True, to_train=False)
-        ]
+        for group in request.groups or [[]]:
+            jobs = compose_jobs([*request.overrides, *group], True, to_train=False)
+            plans += [(make_plan(job.config), job.config.seed) for job in jobs]
         if len(plans) <= MOST_SETTINGS:
             networks = [plan.network(seed) for plan, seed in plans]
     if len(plans) > MOST_SETTINGS:

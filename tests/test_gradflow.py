@@ -111,6 +111,14 @@ def test_where_nothing_can_be_written(tmp_path, capsys):
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
+def test_groups_of_settings(tmp_path):
+    line = [*SMALL, f"out={tmp_path}", "--", "model=rnn", "model.nonlinearity=tanh,relu", "--", "model=lstm"]
+    assert main(line) == 0
+    flow = json.loads((tmp_path / "results.json").read_text())["flow"]
+    assert [entry["setting"].split(",")[0] for entry in flow] == ["rnn", "rnn", "lstm"]
+    assert main(["weights=a", "--", "model=rnn"]) == 2
+
+
 def test_help_and_defaults(capsys):
     assert main(["--help"]) == 0
     assert "Examples" in capsys.readouterr().out

@@ -18,7 +18,7 @@ from rnnlstm.reporting.curves import evaluation_curve, flow_map
 from rnnlstm.reporting.figures import learning_curves, save_figures
 from rnnlstm.reporting.runs import differing_keys, find_runs, label
 from rnnlstm.reporting.statistics import bootstrap_median, interval, wilson
-from rnnlstm.reporting.table import equal_keys, row, write_csv
+from rnnlstm.reporting.table import COSTS, equal_keys, row, write_csv
 
 
 def make_run(folder, *, seeds=3, status="done", solved=(), metrics=None, **config):
@@ -92,7 +92,9 @@ def test_only_what_differs_is_named(tmp_path):
     assert "task.length=50" in equal_keys(runs)
     assert "model.init" not in equal_keys(runs)
     write_csv(runs, str(tmp_path / "t.csv"))
-    assert (tmp_path / "t.csv").read_text().splitlines()[0].endswith("steps_per_second,optimizer.lr")
+    assert (
+        (tmp_path / "t.csv").read_text().splitlines()[0].endswith(",".join(["steps_per_second,optimizer.lr", *COSTS]))
+    )
 
 
 def test_it_works_with_one_run_with_running_ones_and_with_torn_ends(tmp_path, capsys):

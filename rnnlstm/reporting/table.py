@@ -23,6 +23,8 @@ COLUMNS = (
     "median_steps_to_solve", "metric_name", "metric", "metric_low", "metric_high", "baseline",
     "clip_rate", "median_norm_before_clip", "steps_per_second",
 )  # fmt: skip
+#: What it costs, the last columns of the CSV.
+COSTS = ("ms_per_update", "multiply_adds", "state_size", "bytes_kept")
 #: Configuration keys that have a column of their own.
 NAMED = ("task.name", "task.length", "model.name", "model.init", "model.backend", "model.hidden_size")
 
@@ -51,6 +53,10 @@ def row(run: Run) -> dict[str, Any]:
         "clip_rate": _median(run.values("clip_rate")),
         "median_norm_before_clip": _median(run.values("median_norm_before_clip")),
         "steps_per_second": _median(run.values("steps_per_second")),
+        "ms_per_update": _median(run.values("ms_per_update")),
+        "multiply_adds": first.get("multiply_adds"),
+        "state_size": first.get("state_size"),
+        "bytes_kept": first.get("bytes_kept"),
     }
 
 
@@ -62,7 +68,7 @@ def median_steps_to_solve(run: Run) -> float | None:
 
 
 def write_csv(runs: Sequence[Run], path: str) -> None:
-    """The table as CSV: `COLUMNS`, then every other key in which the configurations differ.
+    """The table as CSV: `COLUMNS`, then every other key in which the configurations differ, then `COSTS`.
 
     Raises: DiskError.
     """
@@ -70,9 +76,11 @@ def write_csv(runs: Sequence[Run], path: str) -> None:
     try:
         with Path(path).open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            writer.writerow([*COLUMNS, *further])
+            writer.writerow([*COLUMNS, *further, *COSTS])
             for run in runs:
-                cells = [*row(run).values(), *(run.config.get(key) for key in further)]
+                values = row(run)
+                cells = [*(values[name] for name in COLUMNS), *(run.config.get(key) for key in further)]
+                cells += [values[name] for name in COSTS]
                 writer.writerow(["" if cell is None else cell for cell in cells])
     except OSError as error:
         raise DiskError(f"can't write {path}: {error.strerror}") from None
@@ -105,7 +113,9 @@ def table(runs: Sequence[Run]) -> Table:
         "clipped": [_number(r["clip_rate"], ".0%") for r in rows],
         "median norm": [_number(r["median_norm_before_clip"], ".2g") for r in rows],
         "parameters": [_number(r["parameters"], ",.0f") for r in rows],
-        "steps/s": [_number(r["steps_per_second"], ".3g") for r in rows],
+        "multiply-adds": [_number(r["multiply_adds"], ",.0f") for r in rows],
+        "bytes kept": [_number(r["bytes_kept"], ",.0f") for r in rows],
+        "ms/update": [_number(r["ms_per_update"], ".3g") for r in rows],
     }
     states = [_states(run) for run in runs]
     if any(states):
