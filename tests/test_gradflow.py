@@ -12,7 +12,14 @@ from rnnlstm.gradflow import main, parse
 from rnnlstm.training.saved import load_run, restored
 
 SMALL = ["task.length=12", "model.hidden_size=8", "model.embedding_size=4"]
-FIGURES = {"gradient.png", "weight_gradient.png", "jacobian.png", "lyapunov.png", "influence.png"}
+FIGURES = {
+    "gradient.png",
+    "weight_gradient.png",
+    "jacobian.png",
+    "lyapunov.png",
+    "influence.png",
+    "influence_by_distance.png",
+}
 
 
 def test_several_models_in_one_command(tmp_path, capsys):

@@ -84,11 +84,10 @@ class Report:
         self._figure("weight_gradient.png", flow_figures.weight_figure(found))
         self._figure("jacobian.png", flow_figures.jacobian_figure(found))
         self._figure("lyapunov.png", flow_figures.lyapunov_figure(found))
-        tops = {m.label.rpartition(", layer ")[0] or m.label: m.influence for m in found}
-        self._figure(
-            "influence.png",
-            sentence_figures.influence_figure([(n, s, tops.get(n, found[0].influence)) for n, s in subjects]),
-        )
+        reached = {id(m.flow): m.influence for m in found}  # one for each network, whatever its layers
+        seen = [(name, subject, values) for (name, subject), values in zip(subjects, reached.values(), strict=True)]
+        self._figure("influence.png", sentence_figures.influence_figure(seen))
+        self._figure("influence_by_distance.png", sentence_figures.distance_figure(seen))
         if any(subject.cell.gate_names for _, subject in subjects):
             self._figure("gates.png", sentence_figures.gates_figure(subjects))
 

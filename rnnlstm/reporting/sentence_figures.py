@@ -18,6 +18,8 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from rnnlstm.reporting.figures import PALETTE
+
 #: Words in a line of the influence figure, and time steps in a row of the gate figure.
 LINE, ROW = 12, 50
 #: log10 of an input's influence against the largest in the sentence.
@@ -44,6 +46,32 @@ def influence_figure(found: Sequence[tuple[str, Subject, Tensor]], sequence: int
     scale = mpl.cm.ScalarMappable(mpl.colors.Normalize(*INFLUENCE), "Blues")
     bar = figure.colorbar(scale, ax=list(axes[:, 0]), shrink=0.8, extend="min", ticks=range(-8, 1, 2))
     bar.set_label("influence on the answer, log10\n(0: the most influential word)")
+    return figure
+
+
+def distance_figure(found: Sequence[tuple[str, Subject, Tensor]]) -> Figure:
+    """A panel for each network: influence over the distance to the answer, a colour for each kind of token."""
+    figure, axes = plt.subplots(
+        1, len(found), figsize=(4.6 * len(found), 4.2), sharey=True, squeeze=False, layout="constrained"
+    )
+    for (label, subject, values), axis in zip(found, axes[0], strict=True):
+        T = len(values)
+        logs = (values / values.amax(0)).log10().clamp(min=-400)  # (T, B)
+        distance = torch.arange(T - 1, -1, -1)[:, None].expand_as(logs)
+        kinds = subject.batch.kinds
+        names = subject.task.kind_names if kinds is not None else ("input",)
+        counts = [int((kinds == k).sum()) if kinds is not None else logs.numel() for k in range(len(names))]
+        for k in sorted(range(len(names)), key=lambda k: -counts[k]):
+            chosen = kinds == k if kinds is not None else torch.ones_like(logs, dtype=torch.bool)
+            size = 3 if counts[k] == max(counts) else 16
+            colour = PALETTE[k % len(PALETTE)]
+            axis.scatter(
+                distance[chosen], logs[chosen], s=size, color=colour, alpha=0.5, label=names[k], linewidths=0
+            )
+        axis.set(title=label, ylim=(-12, 0.5), xlabel="steps before the answer")
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8, loc="lower left", markerscale=1.5)
+    axes[0, 0].set_ylabel("influence on the answer, log10\n(0: the most influential of its sequence)")
     return figure
 
 
