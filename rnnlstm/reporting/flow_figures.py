@@ -43,7 +43,7 @@ def gradient_figure(found: Sequence[Measurement]) -> Figure:
         letter = "h" if state == "hidden" else "c"
         _decay_axes(axis, f"$\\|\\partial L/\\partial {letter}_t\\|$, the total gradient", found)
         axis.set_xlabel("steps before the answer (lag)")
-        axis.legend(fontsize=8, loc="upper right")
+        axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=1 + (len(found) > 4))
     axes[0, 0].set_ylabel("against the answer's step, log10")
     if "hidden" in states:
         axes[0, 0].plot(0, 0, "kv", markersize=7)
@@ -77,10 +77,8 @@ def weight_figure(found: Sequence[Measurement]) -> Figure:
 
 def jacobian_figure(found: Sequence[Measurement]) -> Figure:
     """A panel per setting: singular values of ∂state_T/∂state_k by lag under their bounds."""
-    figure, axes = plt.subplots(
-        1, len(found), figsize=(4.6 * len(found), 4.6), sharey=True, squeeze=False, layout="constrained"
-    )
-    for m, axis in zip(found, axes[0], strict=True):
+    figure, axes = panels(len(found), 4.6)
+    for m, axis in zip(found, axes, strict=True):
         values = m.singular.clamp(min=-400)
         axis.plot(values[:, 0].numpy(), color=PALETTE[0], linewidth=2, label="largest singular value")
         median = values.quantile(0.5, dim=1)
@@ -96,9 +94,9 @@ def jacobian_figure(found: Sequence[Measurement]) -> Figure:
             axis.plot(_finite(m.cell.rest), color=PALETTE[2], linewidth=1.2, label="c to c through h: the rest")
         _decay_axes(axis, m.label, found)
         axis.set_xlabel("lag: steps from k to T")
-    handles = {text: h for axis in axes[0] for h, text in zip(*axis.get_legend_handles_labels(), strict=True)}
+    handles = {text: h for axis in axes for h, text in zip(*axis.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, fontsize=8)
-    axes[0, 0].set_ylabel("log10 of $\\partial state_T/\\partial state_k$")
+    axes[0].set_ylabel("log10 of $\\partial state_T/\\partial state_k$")
     return figure
 
 
@@ -118,6 +116,18 @@ def lyapunov_figure(found: Sequence[Measurement]) -> Figure:
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8, loc="lower left")
     return figure
+
+
+def panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
+    """So many panels with one scale of values, at most four in a row."""
+    rows = math.ceil(count / 4)
+    columns = math.ceil(count / rows)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(4.6 * columns, height * rows), sharey=True, squeeze=False, layout="constrained"
+    )
+    for axis in axes.flat[count:]:
+        axis.set_visible(False)
+    return figure, list(axes.flat[:count])
 
 
 def _decay_axes(axis: Axes, title: str, found: Sequence[Measurement]) -> None:

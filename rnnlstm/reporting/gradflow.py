@@ -143,7 +143,7 @@ def _labels(settings: Sequence[Setting]) -> list[str]:
     runs = [Run(Path(), dict(flatten(setting.plan.config.tree)), []) for setting in settings]
     names = [label(run, runs) for run in runs]
     return [
-        f"{name} ({'trained' if s.trained else 'untrained'})" if names.count(name) == 1 else f"{name} #{k + 1}"
+        f"{name if names.count(name) == 1 else f'{name} #{k + 1}'}{' (trained)' if s.trained else ''}"
         for k, (name, s) in enumerate(zip(names, settings, strict=True))
     ]
 

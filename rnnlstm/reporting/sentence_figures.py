@@ -19,11 +19,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rnnlstm.reporting.figures import PALETTE
+from rnnlstm.reporting.flow_figures import panels
 
 #: Words in a line of the influence figure, and time steps in a row of the gate figure.
 LINE, ROW = 12, 50
 #: log10 of an input's influence against the largest in the sentence.
 INFLUENCE = (-8.0, 0.0)
+#: Most networks in one of these figures.
+MOST_NETWORKS = 4
 #: Longest sentence whose words are drawn whole; of longer ones the ends.
 MOST_WORDS = 240
 
@@ -33,6 +36,7 @@ def influence_figure(found: Sequence[tuple[str, Subject, Tensor]], sequence: int
 
     `found`: label, subject and influence (T, B) of each.
     """
+    found = found[:MOST_NETWORKS]
     words = _shown(found[0][1].task.words(found[0][1].batch, sequence))
     lines = math.ceil(len(words) / LINE)
     figure, axes = plt.subplots(
@@ -51,10 +55,8 @@ def influence_figure(found: Sequence[tuple[str, Subject, Tensor]], sequence: int
 
 def distance_figure(found: Sequence[tuple[str, Subject, Tensor]]) -> Figure:
     """A panel for each network: influence over the distance to the answer, a colour for each kind of token."""
-    figure, axes = plt.subplots(
-        1, len(found), figsize=(4.6 * len(found), 4.2), sharey=True, squeeze=False, layout="constrained"
-    )
-    for (label, subject, values), axis in zip(found, axes[0], strict=True):
+    figure, axes = panels(len(found), 4.2)
+    for (label, subject, values), axis in zip(found, axes, strict=True):
         T = len(values)
         logs = (values / values.amax(0)).log10().clamp(min=-400)  # (T, B)
         distance = torch.arange(T - 1, -1, -1)[:, None].expand_as(logs)
@@ -71,14 +73,14 @@ def distance_figure(found: Sequence[tuple[str, Subject, Tensor]]) -> Figure:
         axis.set(title=label, ylim=(-12, 0.5), xlabel="steps before the answer")
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8, loc="lower left", markerscale=1.5)
-    axes[0, 0].set_ylabel("influence on the answer, log10\n(0: the most influential of its sequence)")
+    axes[0].set_ylabel("influence on the answer, log10\n(0: the most influential of its sequence)")
     return figure
 
 
 def gates_figure(found: Sequence[tuple[str, Subject]], sequence: int = 0, layer: int = 0) -> Figure:
     """Mean over the units of each gate, and of |c|, at every word. Gates from 0 (white) to 1 (dark)."""
     rows = [(label, subject, _series(subject, sequence, layer)) for label, subject in found]
-    rows = [(label, subject, series) for label, subject, series in rows if series]
+    rows = [(label, subject, series) for label, subject, series in rows if series][:MOST_NETWORKS]
     T = max(len(subject.batch.mask) for _, subject, _ in rows)
     parts = min(math.ceil(T / ROW), 4)
     heights = [len(series) for _, _, series in rows for _ in range(parts)]
