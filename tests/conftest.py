@@ -7,7 +7,10 @@ import functools
 import pytest
 import torch
 
+from rnnlstm.cells import CELLS, Cell, make_cell
 from rnnlstm.jobs import compose_jobs
+from rnnlstm.options import OptionError
+from rnnlstm.recurrence import choose_backend
 from rnnlstm.training.plan import Plan, make_plan
 from rnnlstm.training.progress import Progress
 from rnnlstm.training.run import Outcome, train_run
@@ -35,10 +38,18 @@ def train(tmp_path):
     return start
 
 
+def has_backend(cell: Cell, backend: str) -> bool:
+    try:
+        choose_backend(cell, backend)
+    except OptionError:
+        return False
+    return True
+
+
 #: Every model with each backend that computes it.
 MODELS_AND_BACKENDS = [
     (model, backend)
-    for model in ("rnn", "lstm", "lstm_1997", "gru")
+    for model in CELLS
     for backend in ("reference", "fused", "torch")
-    if (model, backend) != ("lstm_1997", "torch")
+    if has_backend(make_cell(model), backend)
 ]

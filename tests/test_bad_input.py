@@ -19,7 +19,7 @@ CASES = [
     (["~optimizer.lr"], ["optimizer.lr", "not removed"]),
     (["~model.init"], ["model.init", "not removed"]),
     (["~task"], ["task", "not removed"]),
-    (["model=lstn"], ["model=lstn", "gru, lstm, lstm_1997, rnn", "did you mean lstm?"]),
+    (["model=lstn"], ["model=lstn", "gru, indrnn, janet", "did you mean lstm?"]),
     (["optimizer=adm"], ["optimizer=adm", "did you mean adam?"]),
     (["model=rnn,lstm"], ["model=rnn,lstm", "-m"]),
     (["task=null"], ["task=null", "must be one of"]),

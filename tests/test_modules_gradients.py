@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 import torch
+from conftest import has_backend
 
 import rnnlstm.recurrence as recurrence
 from rnnlstm.cells import CELLS, make_cell
@@ -50,9 +51,10 @@ def test_gradients_agree_with_finite_differences(name, options, backend):
 @pytest.mark.parametrize(("name", "options"), CHOICES)
 def test_every_backend_gives_the_references_values_and_gradients(name, options, backend):
     cell, results = make_cell(name, **options), []
-    if backend == "torch" and not cell.has_torch_layer:
-        with pytest.raises(OptionError, match=f"backend=torch: PyTorch has no {name} cell"):
-            Recurrence(cell, 3, 4, backend="torch", max_lag=6)
+    if not has_backend(cell, backend):
+        words = {"torch": f"PyTorch has no {name} cell", "fused": f"there is no fused {name} cell"}[backend]
+        with pytest.raises(OptionError, match=f"backend={backend}: {words}"):
+            Recurrence(cell, 3, 4, backend=backend, max_lag=6)
         return
     for computed_by in ("reference", backend):
         torch.manual_seed(0)

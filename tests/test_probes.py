@@ -38,7 +38,7 @@ def test_the_probes_flow_is_the_gradient_of_the_same_loss_on_the_same_batch(back
             plan.task.loss(outputs, probe.batch).backward()
         torch.testing.assert_close(seen.outputs, outputs, rtol=1e-12, atol=1e-12)
         for state, norms in seen.flow.items():
-            expected = getattr(g, state).flip(-1)  # keyword recall scores the last step: lag k is step T−1−k
+            expected = g.of(state).flip(-1)  # keyword recall scores the last step: lag k is step T−1−k
             assert ((norms - expected).abs() <= 1e-10 * expected).all()
         scalars = probe.scalars(seen)
         suffix = "/layer_1" if layers == 2 else ""

@@ -7,6 +7,7 @@ import dataclasses
 
 import pytest
 import torch
+from conftest import has_backend
 
 from rnnlstm.cells import CELLS, make_cell
 from rnnlstm.models import Network, Replicas
@@ -21,7 +22,7 @@ CASES = [
     for field in dataclasses.fields(CELLS[name])
     for choice in field.metadata["choices"] or ()
     for backend in BACKENDS
-    if backend != "torch" or make_cell(name, **{field.name: choice}).has_torch_layer
+    if has_backend(make_cell(name, **{field.name: choice}), backend)
 ]
 
 

@@ -40,7 +40,7 @@ def step_jacobians(subject: Subject, layer: int, sequence: int) -> Tensor:
 
 def jacobians_along(cell: Cell, w: Weights, inputs: Tensor, before: Tensor) -> Tensor:
     """(T, N, N) for inputs (T, I) and the states before each step (T, N), by reverse mode, mapped over time."""
-    count = len(cell.state_names)
+    count, w = len(cell.state_names), cell.prepare(w)
 
     def step(state: Tensor, x: Tensor) -> Tensor:
         parts: State = tuple(s[None] for s in state.chunk(count))

@@ -101,7 +101,7 @@ def _with_copies(subject: Subject) -> tuple[Tensor, list[list[Tensor]]]:
             state: State = tuple(x.new_zeros(B, recurrence.hidden_size) for _ in cell.state_names)
             outputs = []
             for t in range(T):
-                w = {name: steps[name][t] for name in steps}
+                w = cell.prepare({name: steps[name][t] for name in steps})
                 if t > 0 and cell.truncates(T - t):
                     state = tuple(s.detach() for s in state)
                 state, _ = cell.step(cell.project(x[t], w), state, w)

@@ -1,11 +1,21 @@
-"""Cells: one time step's equations each, to be held beside the paper. See `cell.py` for the contract."""
+"""Cells: one time step's equations each, to be held beside the paper. See `cell.py` for the contract.
+
+Every module of this package is imported, so that a cell is registered by being there.
+"""
+
+import importlib
+import pkgutil
 
 from rnnlstm.cells.cell import CELLS, Cell, State, Weights, make_cell, register_cell
 from rnnlstm.cells.gru import GRUCell
+from rnnlstm.cells.linear import LinearCell
 from rnnlstm.cells.lstm import LSTMCell
 from rnnlstm.cells.lstm_1997 import LSTM1997Cell
 from rnnlstm.cells.rnn import RNNCell
 from rnnlstm.cells.surgery import is_operated, operated
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")
 
 __all__ = [
     "CELLS",
@@ -13,6 +23,7 @@ __all__ = [
     "GRUCell",
     "LSTM1997Cell",
     "LSTMCell",
+    "LinearCell",
     "RNNCell",
     "State",
     "Weights",

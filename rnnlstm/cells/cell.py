@@ -47,7 +47,7 @@ class Cell(ABC):
     name: ClassVar[str]
     state_names: ClassVar[tuple[str, ...]] = ("hidden",)  #: the first is the output h; each is (B, H)
     gate_names: ClassVar[tuple[str, ...]] = ()  #: what `step` returns beside the state
-    gate_blocks: ClassVar[tuple[int, ...]] = ()  #: each gate's block of rows in the weights
+    gate_blocks: ClassVar[tuple[int, ...]] = ()  #: each gate's block of rows in weight_hh; empty: not so simple
     blocks: ClassVar[int] = 1  #: G: blocks of H rows in each weight
 
     def __post_init__(self) -> None:
@@ -68,9 +68,14 @@ class Cell(ABC):
         PyTorch's default: every entry uniform on ±1/√H. With the global generator it draws the very
         numbers that `torch.nn`'s modules draw.
         """
-        bound = 1 / math.sqrt(w["weight_hh"].shape[-1])
+        bound = 1 / math.sqrt(w["weight_ih"].shape[0] // self.blocks)
         for weight in w.values():
             torch.nn.init.uniform_(weight, -bound, bound, generator=generator)
+
+    def prepare(self, w: Weights) -> Weights:
+        """What `project` and `step` are given, from the trained weights, once for a sequence: here the same. For
+        cells whose weights have a form that training must not leave."""
+        return w
 
     def project(self, x: Tensor, w: Weights) -> Tensor:
         """The input's share of the pre-activations: (…, I) → (…, G·H), for all time steps at once."""
@@ -94,6 +99,16 @@ class Cell(ABC):
         """The factor by which the memory carries itself into the next step, along its own path: (T, B, H), the
         shape of the gates. None for a cell without such a path."""
         return None
+
+    # -- all time steps at once, for cells whose state is linear in the state before
+
+    @property
+    def has_scan(self) -> bool:
+        return type(self).scan is not Cell.scan
+
+    def scan(self, x: Tensor, state: State, w: Weights) -> tuple[Tensor, State]:
+        """One layer by a parallel scan: x (T, B, I) → outputs (T, B, H), last state. For cells with `has_scan`."""
+        raise NotImplementedError(f"the {self.name} cell has no parallel form")
 
     # -- PyTorch's built-in operation for this cell, where there is one
 

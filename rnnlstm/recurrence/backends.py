@@ -27,6 +27,7 @@ def reference_layer(cell: Cell, x: Tensor, state: State, w: Weights) -> tuple[Te
 
 def unrolled(cell: Cell, x: Tensor, state: State, w: Weights) -> Iterator[tuple[State, dict[str, Tensor]]]:
     """The cell's steps over time: state and gates after each."""
+    w = cell.prepare(w)
     for t, projected in enumerate(cell.project(x, w).unbind(0)):  # (T, B, G·H) → T times (B, G·H)
         if t > 0 and cell.truncates(len(x) - t):
             state = tuple(s.detach() for s in state)

@@ -115,7 +115,7 @@ class Recurrence(nn.Module):
             raise ValueError(f"expected input of 2 or 3 dimensions, got {input.dim()}")
         if input.shape[-1] != self.input_size:
             raise RuntimeError(f"input has {input.shape[-1]} features, input_size is {self.input_size}")
-        dtypes = {self.weight_hh_l0.dtype, input.dtype, *(s.dtype for s in _states_of(hx))}
+        dtypes = {next(self.parameters()).dtype, input.dtype, *(s.dtype for s in _states_of(hx))}
         if len(dtypes) > 1 and not torch.is_autocast_enabled(input.device.type):
             raise ValueError(f"weights, input and states need one dtype, not {', '.join(sorted(map(str, dtypes)))}")
         batched = input.dim() == 3

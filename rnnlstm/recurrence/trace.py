@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from rnnlstm.cells import Cell, State, Weights
 from rnnlstm.recurrence.backends import unrolled
-from rnnlstm.recurrence.fused import Tape, fused_pass, has_fused
+from rnnlstm.recurrence.fused import Tape, fused_pass, has_tape
 from rnnlstm.recurrence.modules import Recurrence
 
 
@@ -35,7 +35,7 @@ class Trace:
 
     def layer(self, cell: Cell, x: Tensor, state: State, w: Weights) -> tuple[Tensor, State]:
         """One layer from scratch, with everything kept: fused where the cell has it."""
-        fused = has_fused(cell) and not self.step_by_step
+        fused = has_tape(cell) and not self.step_by_step
         if torch.is_grad_enabled() and not any(tensor.requires_grad for tensor in (x, *state, *w.values())):
             # Nothing else asks for gradients, so something must, for them to run through time: at least cost the
             # initial state; the input where surgery may cut the states' graph.
@@ -159,14 +159,15 @@ class GradientRecord:
     @property
     def hidden(self) -> Tensor:
         """float64 (L, T): ‖∂L/∂h_t‖ over the batch and the units."""
-        return self._get("hidden")
+        return self.of("hidden")
 
     @property
     def cell(self) -> Tensor:
         """float64 (L, T): ‖∂L/∂c_t‖, for cells with a cell state."""
-        return self._get("cell")
+        return self.of("cell")
 
-    def _get(self, name: str) -> Tensor:
+    def of(self, name: str) -> Tensor:
+        """float64 (L, T): the same of the state that the cell calls `name`."""
         if name not in self._names:
             raise AttributeError(f"this recurrence has no {name} state, only {', '.join(self._names)}")
         if not self._trace.layers:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from rnnlstm.cells import Cell, GRUCell, LSTM1997Cell, LSTMCell, RNNCell, Weights
+from rnnlstm.cells import Cell, GRUCell, LinearCell, LSTM1997Cell, LSTMCell, RNNCell, Weights
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,8 @@ def kind_of(cell: Cell) -> Kind | None:
             cell.nonlinearity, (cell.nonlinearity, 1.0)
         )
         return Kind(f"rnn_{name}", 1, 1, scale=scale)
+    if type(cell) is LinearCell:
+        return Kind("rnn_identity", 1, 1)
     return {LSTMCell: LSTM, LSTM1997Cell: LSTM_1997, GRUCell: GRU}.get(type(cell))
 
 

@@ -6,20 +6,27 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from rnnlstm.cells import Cell, State, Weights
+from rnnlstm.cells import Cell, State, Weights, is_operated
 from rnnlstm.recurrence.fused.function import FusedForward, Tape
 from rnnlstm.recurrence.fused.kinds import arranged, kind_of
 
-__all__ = ["FusedPass", "Tape", "fused_layer", "fused_pass", "has_fused"]
+__all__ = ["FusedPass", "Tape", "fused_layer", "fused_pass", "has_fused", "has_tape"]
 
 
 def has_fused(cell: Cell) -> bool:
-    """Whether the fused backend knows this cell's equations."""
+    """Whether the fused backend knows this cell's equations, or the cell has a parallel form of its own."""
+    return has_tape(cell) or (cell.has_scan and not is_operated(cell))
+
+
+def has_tape(cell: Cell) -> bool:
+    """Whether a fused pass of this cell yields the gradients through time."""
     return kind_of(cell) is not None
 
 
 def fused_layer(cell: Cell, x: Tensor, state: State, w: Weights) -> tuple[Tensor, State]:
     """x (T, B, I), state each (B, H) → outputs (T, B, H), last state."""
+    if not has_tape(cell):
+        return cell.scan(x, state, cell.prepare(w))
     seen = fused_pass(cell, x, state, w)
     return seen.outputs, seen.last
 
