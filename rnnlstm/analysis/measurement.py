@@ -64,6 +64,7 @@ class Measurement:
                 found[f"weight_share_last_{k}"] = self.weights.share[k].item()
         reached = (self.weights.share >= 0.9).nonzero()
         found["steps_for_90%_of_weight_gradient"] = reached[0, 0].item() if len(reached) else math.nan
+        found["weight_gradient_norm"] = self.weights.whole.norm().item()
         found["weight_gradient_error"] = self.weights.error
         found["lyapunov_largest"] = self.lyapunov[0].item()
         found |= {f"influence_{kind}": value for kind, value in self.influence_kinds.items()}

@@ -28,6 +28,7 @@ def gradient_table(found: Sequence[Measurement]) -> Table:
             columns[f"∂h {title}"] = [_power(r.get(key)) for r in rows]
     columns["∂W, last 10"] = [_share(r.get("weight_share_last_10")) for r in rows]
     columns["90 % of ∂W in"] = [f"{r['steps_for_90%_of_weight_gradient']:.0f}" for r in rows]
+    columns["‖∂W‖"] = [f"{r['weight_gradient_norm']:.2g}" for r in rows]
     columns["Lyapunov"] = [f"{r['lyapunov_largest']:+.4f}" for r in rows]
     return _table(columns)
 
