@@ -86,7 +86,7 @@ class FusedBackward(Function):
         rows = None if tape is None else Rows.like(out, kind.blocks)
         gradients = engine_for(x).backward(kind, x, w_x, w_h, h0, c0, out, gates, cells, d_out, d_last, wants_x, rows)
         if tape is not None and rows is not None:
-            tape.hidden, tape.cell, tape.blocks = rows.hidden, rows.cell, rows.blocks.sum(2)
+            tape.hidden, tape.cell, tape.blocks = rows.hidden, rows.cell, rows.blocks.sum(2) * kind.scale**2
         d_x, *others = gradients
         return (x.new_zeros(()).expand(x.shape) if d_x is None else d_x, *others)
 
