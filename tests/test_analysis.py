@@ -9,10 +9,10 @@ import pytest
 import torch
 from conftest import plan_for
 
-from rnnlstm.analysis.flow import flow, flow_rows_by_lag, gates_half_life
+from rnnlstm.analysis.flow import flow, gates_half_life
 from rnnlstm.analysis.full import full_scalars
 from rnnlstm.analysis.gain_map import gain_map
-from rnnlstm.analysis.influence import influence, influence_by_kind
+from rnnlstm.analysis.influence import influence
 from rnnlstm.analysis.jacobians import cell_path, jacobians_along, log10_bounds, products, step_jacobians
 from rnnlstm.analysis.lyapunov import lyapunov_spectrum
 from rnnlstm.analysis.measurement import measure
@@ -21,6 +21,8 @@ from rnnlstm.analysis.subject import Subject
 from rnnlstm.analysis.units import unit_shares
 from rnnlstm.analysis.weight_gradient import weight_gradients
 from rnnlstm.cells import CELLS, make_cell
+from rnnlstm.probes.flow import rows_by_lag
+from rnnlstm.probes.gates import mean_by_kind
 from rnnlstm.record.glossary import explain
 from rnnlstm.sections import Surgery
 from rnnlstm.training.step import Trainer
@@ -228,7 +230,7 @@ def test_of_a_loss_at_the_last_step_only_the_last_step_is_direct():
     assert found.direct[0, 0] > 0
     assert (found.direct[0, 1:] == 0).all()
     torch.testing.assert_close(found.direct[0, 0], found.total["hidden"][0, 0])
-    rows = flow_rows_by_lag(found.rows["hidden"][0], found.mask)
+    rows = rows_by_lag(found.rows["hidden"], found.mask)[0]
     torch.testing.assert_close(rows.sum(1).sqrt(), found.total["hidden"][0])
     half_life, low, high = found.half_life("hidden", 0)
     assert low <= half_life <= high
@@ -266,10 +268,10 @@ def test_influence_is_a_difference_quotient(setting):
             nudge[t, :, feature] = step
             slopes.append((answer(x + nudge) - answer(x - nudge)) / (2 * step))
         torch.testing.assert_close(values[t], torch.stack(slopes).norm(dim=0), rtol=1e-5, atol=1e-9)
-    kinds = influence_by_kind(values, batch.kinds, subject.task.kind_names)
+    kinds = mean_by_kind(values, batch.kinds, subject.task.kind_names)
     assert kinds["trigger"] == pytest.approx(values[-1].mean().item())
     assert kinds["keyword"] == pytest.approx(values[0].mean().item())
-    assert influence_by_kind(values, None, ()) == {}
+    assert mean_by_kind(values, None, ()) == {}
 
 
 def test_an_untrained_rnns_influence_depends_on_distance_alone():

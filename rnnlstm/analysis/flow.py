@@ -18,7 +18,7 @@ from torch import Tensor
 from rnnlstm.analysis.subject import Subject
 from rnnlstm.batch import Batch
 from rnnlstm.probes import flow_by_lag, half_life
-from rnnlstm.probes.flow import SMALLEST
+from rnnlstm.probes.flow import decay_rate, half_life_at, rows_by_lag
 from rnnlstm.recurrence import Trace, traced
 
 RESAMPLES = 400
@@ -35,10 +35,10 @@ class Flow:
 
     def half_life(self, state: str, layer: int) -> tuple[float, float, float]:
         """Steps, with the ends of its 95 % interval: bootstrap over the sequences (Efron 1979)."""
-        lags = flow_rows_by_lag(self.rows[state][layer], self.mask)  # (K, B)
+        lags = rows_by_lag(self.rows[state], self.mask)[layer]  # (K, B)
         found = half_life(lags.sum(1).sqrt())
         rates = np.sort(_rates(lags))
-        low, high = (_as_half_life(rates[int(q * (len(rates) - 1))]) for q in (0.025, 0.975))
+        low, high = (half_life_at(rates[int(q * (len(rates) - 1))]) for q in (0.025, 0.975))
         return found, low, high
 
 
@@ -57,13 +57,6 @@ def flow(subject: Subject, loss_at: Batch | None = None) -> Flow:
     )
 
 
-def flow_rows_by_lag(rows: Tensor, mask: Tensor) -> Tensor:
-    """Squared norms (T, B) by lag, (K, B): lag k is k steps before each sequence's last scored position."""
-    last = mask.int().argmax(0)
-    t = last[None] - torch.arange(len(mask))[:, None]
-    return rows.gather(0, t.clamp(min=0)) * (t >= 0)
-
-
 def gates_half_life(subject: Subject, layer: int) -> tuple[float, float, float] | None:
     """What the gates imply: memory that is multiplied by f_t at each step halves in −ln 2 / mean ln f_t steps.
 
@@ -74,24 +67,14 @@ def gates_half_life(subject: Subject, layer: int) -> tuple[float, float, float] 
     if retention is None:
         return None
     rates = retention.log().mean((0, 1))  # (H,)
-    low, middle, high = (_as_half_life(rates.quantile(q).item()) for q in (0.1, 0.5, 0.9))
+    low, middle, high = (half_life_at(rates.quantile(q).item()) for q in (0.1, 0.5, 0.9))
     return middle, low, high
 
 
 def _rates(lags: Tensor) -> np.ndarray:
-    """Slopes of ln‖·‖ over lag, one for each resampling of the sequences."""
+    """Slopes of ln‖·‖ over lag, one for each resampling of the sequences; NaN alone where no slope can be told."""
     B = lags.shape[1]
     counts = np.random.default_rng(0).multinomial(B, np.full(B, 1 / B), RESAMPLES)  # (N, B)
-    norms = np.sqrt(counts @ lags.numpy().T)  # (N, K)
-    slopes = []
-    for values in norms:
-        kept = np.flatnonzero(values > SMALLEST)
-        if len(kept) > 1:
-            slopes.append(np.polyfit(kept, np.log(values[kept]), 1)[0])
-    return np.array(slopes or [math.nan])
-
-
-def _as_half_life(slope: float) -> float:
-    if math.isnan(slope):
-        return math.nan
-    return math.inf if slope >= 0 else -math.log(2) / slope
+    rates = np.array([decay_rate(norms) for norms in np.sqrt(counts @ lags.numpy().T)])
+    known = rates[~np.isnan(rates)]
+    return known if len(known) else np.array([math.nan])

@@ -5,36 +5,36 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from rnnlstm.analysis.flow import flow, gates_half_life
-from rnnlstm.analysis.influence import influence, influence_by_kind
+from rnnlstm.analysis.flow import Flow, flow, gates_half_life
+from rnnlstm.analysis.influence import influence
 from rnnlstm.analysis.jacobians import at_lags, cell_path, log10_bounds, products, step_jacobians
 from rnnlstm.analysis.lyapunov import lyapunov_spectrum
 from rnnlstm.analysis.subject import Subject
 from rnnlstm.analysis.units import unit_shares
 from rnnlstm.analysis.weight_gradient import weight_gradients
+from rnnlstm.probes.gates import mean_by_kind
 
 
 def full_scalars(subject: Subject) -> dict[str, float]:
     """Seconds at T=200, H=128; memory of a few hundred MB there: T times the weights, and T matrices of the state's
     size."""
     values = dict(_network_scalars(subject))
-    gradients = weight_gradients(subject)
+    gradients, at_last, whole = weight_gradients(subject), flow(subject), flow(subject, subject.batch)
     for layer in range(subject.layers):
         suffix = f"/layer_{layer}" if subject.layers > 1 else ""
-        found = dict(_layer_scalars(subject, layer))
+        found = dict(_layer_scalars(subject, layer, at_last, whole))
         found |= {f"weight_gradient/share_last_{k}": v for k, v in at_lags(gradients[layer].share).items()}
         values |= {tag + suffix: value for tag, value in found.items()}
     return values
 
 
 def _network_scalars(subject: Subject) -> Iterator[tuple[str, float]]:
-    by_kind = influence_by_kind(influence(subject), subject.batch.kinds, subject.task.kind_names)
+    by_kind = mean_by_kind(influence(subject), subject.batch.kinds, subject.task.kind_names)
     for kind, value in by_kind.items():
         yield f"influence/{kind}", value
 
 
-def _layer_scalars(subject: Subject, layer: int) -> Iterator[tuple[str, float]]:
-    at_last, whole = flow(subject), flow(subject, subject.batch)
+def _layer_scalars(subject: Subject, layer: int, at_last: Flow, whole: Flow) -> Iterator[tuple[str, float]]:
     for state in subject.cell.state_names:
         _, low, high = at_last.half_life(state, layer)
         yield f"flow/{state}_half_life_low", low

@@ -7,8 +7,6 @@ input.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -25,11 +23,3 @@ def influence(subject: Subject) -> Tensor:
             outputs = outputs.gather(1, batch.targets[batch.mask][:, None])
         (gradient,) = torch.autograd.grad(outputs.sum(), x)
     return gradient.norm(dim=-1)
-
-
-def influence_by_kind(values: Tensor, kinds: Tensor | None, names: Sequence[str]) -> dict[str, float]:
-    """Mean of `values` (T, B) over each kind of token; kinds that don't occur are left out."""
-    if kinds is None:
-        return {}
-    found = {name: values[kinds == k] for k, name in enumerate(names)}
-    return {name: chosen.mean().item() for name, chosen in found.items() if len(chosen)}

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from rnnlstm.analysis.flow import Flow, flow, gates_half_life
-from rnnlstm.analysis.influence import influence, influence_by_kind
+from rnnlstm.analysis.influence import influence
 from rnnlstm.analysis.jacobians import CellPath, cell_path, log10_bounds, products, step_jacobians
 from rnnlstm.analysis.lyapunov import lyapunov_spectrum
 from rnnlstm.analysis.subject import Subject
 from rnnlstm.analysis.units import unit_shares
 from rnnlstm.analysis.weight_gradient import WeightGradient, weight_gradients
-from rnnlstm.probes.gates import by_kind
+from rnnlstm.probes.gates import by_kind, mean_by_kind
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def measure(label: str, subject: Subject) -> list[Measurement]:
     """A measurement of each layer. About 10 s for an LSTM of T=200, H=128 on two cores, in some 1.5 GB."""
     through_time, gradients = flow(subject), weight_gradients(subject)
     reached = influence(subject)
-    kinds = influence_by_kind(reached, subject.batch.kinds, subject.task.kind_names)
+    kinds = mean_by_kind(reached, subject.batch.kinds, subject.task.kind_names)
     scores = subject.task.metrics(subject.path.outputs, subject.batch)
     found = []
     for layer in range(subject.layers):

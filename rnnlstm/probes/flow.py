@@ -27,16 +27,20 @@ def last_scored(batch: Batch) -> Batch:
     return dataclasses.replace(batch, mask=batch.mask & (later == 1))
 
 
-def flow_by_lag(rows: Tensor, mask: Tensor) -> Tensor:
-    """Frobenius norms by lag, (L, K), from squared row norms `rows` (L, T, B).
-
-    Lag k is k steps before the position that `mask` (T, B) scores. A sequence shorter than a lag adds nothing to it.
-    """
+def rows_by_lag(rows: Tensor, mask: Tensor) -> Tensor:
+    """Squared row norms (L, T, B) by lag, (L, K, B): lag k is k steps before the position that `mask` (T, B)
+    scores, and 0 where a sequence is shorter than that."""
     last = mask.int().argmax(0)  # (B,)
     lags = torch.arange(mask.shape[0], device=rows.device)[:, None]  # (K, 1)
     t = last[None] - lags  # (K, B)
     index = t.clamp(min=0).expand(rows.shape[0], -1, -1)
-    return (rows.gather(1, index) * (t >= 0)).sum(-1).sqrt()
+    return rows.gather(1, index) * (t >= 0)
+
+
+def flow_by_lag(rows: Tensor, mask: Tensor) -> Tensor:
+    """Frobenius norms by lag, (L, K), from squared row norms `rows` (L, T, B). A sequence shorter than a lag adds
+    nothing to it."""
+    return rows_by_lag(rows, mask).sum(-1).sqrt()
 
 
 def half_life(norms: Tensor) -> float:
@@ -44,9 +48,15 @@ def half_life(norms: Tensor) -> float:
 
     Infinite where it does not shrink; NaN with fewer than two norms above `SMALLEST`.
     """
-    values = norms.double().cpu().numpy()
-    lags = np.flatnonzero(values > SMALLEST)
-    if len(lags) < 2:
-        return math.nan
-    slope = np.polyfit(lags, np.log(values[lags]), 1)[0]
-    return math.inf if slope >= 0 else float(-math.log(2) / slope)
+    return half_life_at(decay_rate(norms.double().cpu().numpy()))
+
+
+def decay_rate(norms: np.ndarray) -> float:
+    """The slope of ln ‖∂L/∂h‖ over lag (K,), least squares; NaN with fewer than two norms above `SMALLEST`."""
+    lags = np.flatnonzero(norms > SMALLEST)
+    return math.nan if len(lags) < 2 else float(np.polyfit(lags, np.log(norms[lags]), 1)[0])
+
+
+def half_life_at(rate: float) -> float:
+    """−ln 2 / rate, rate being the logarithm of the factor of one step; infinite where that does not shrink."""
+    return math.inf if rate >= 0 else -math.log(2) / rate

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from rnnlstm.batch import Batch
@@ -20,8 +19,12 @@ def gate_values(activations: Tensor) -> dict[str, float]:
 
 def by_kind(activations: Tensor, batch: Batch, kind_names: Sequence[str]) -> dict[str, float]:
     """Mean activation (T, B, H) while each kind of token is read; kinds that don't occur are left out."""
-    if batch.kinds is None:
+    return mean_by_kind(activations.mean(-1), batch.kinds, kind_names)
+
+
+def mean_by_kind(values: Tensor, kinds: Tensor | None, names: Sequence[str]) -> dict[str, float]:
+    """Mean of `values` (T, B) over each kind of token; kinds that don't occur are left out."""
+    if kinds is None:
         return {}
-    means = activations.mean(-1)  # (T, B)
-    found = {name: means[batch.kinds == k] for k, name in enumerate(kind_names)}
-    return {name: torch.mean(values).item() for name, values in found.items() if len(values)}
+    found = {name: values[kinds == k] for k, name in enumerate(names)}
+    return {name: chosen.mean().item() for name, chosen in found.items() if len(chosen)}
