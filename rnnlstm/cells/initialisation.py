@@ -41,10 +41,11 @@ def set_bias(w: Weights, block: int, value: float | Tensor, init: str) -> None:
     """
     if "bias_ih" not in w:
         raise OptionError("init", init, "needs a bias")
-    H = w["weight_hh"].shape[-1]
+    H = len(value) if isinstance(value, Tensor) else w["weight_hh"].shape[-1]
     with torch.no_grad():
         w["bias_ih"][block * H : (block + 1) * H] = value
-        w["bias_hh"][block * H : (block + 1) * H] = 0.0
+        if "bias_hh" in w:  # the minimal cells have one
+            w["bias_hh"][block * H : (block + 1) * H] = 0.0
 
 
 def chrono_bias(hidden_size: int, max_lag: int, generator: torch.Generator | None) -> Tensor:

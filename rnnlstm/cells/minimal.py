@@ -45,13 +45,6 @@ class MinimalCell(Cell):
         return outputs, (outputs[-1],)
 
 
-def _set(w: Weights, block: int, bias: Tensor, init: str) -> None:
-    """As `initialisation.set_bias`, for a cell with one bias."""
-    H = len(bias)
-    with torch.no_grad():
-        w["bias_ih"][block * H : (block + 1) * H] = bias
-
-
 @register_cell("min_gru")
 @dataclass(frozen=True, kw_only=True)
 class MinGRUCell(MinimalCell):
@@ -66,7 +59,7 @@ class MinGRUCell(MinimalCell):
         super().initialise(w, generator, max_lag)
         if self.init == "chrono":
             H, lag = w["weight_ih"].shape[0] // 2, max_lag if self.max_lag is None else self.max_lag
-            _set(w, 0, -initialisation.chrono_bias(H, lag, generator), self.init)
+            initialisation.set_bias(w, 0, -initialisation.chrono_bias(H, lag, generator), self.init)
 
     def coefficients(self, projected: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         z, new = projected.chunk(2, -1)
@@ -95,8 +88,8 @@ class MinLSTMCell(MinimalCell):
         if self.init == "chrono":
             H, lag = w["weight_ih"].shape[0] // 3, max_lag if self.max_lag is None else self.max_lag
             bias = initialisation.chrono_bias(H, lag, generator)
-            _set(w, 0, bias, self.init)
-            _set(w, 1, -bias, self.init)
+            initialisation.set_bias(w, 0, bias, self.init)
+            initialisation.set_bias(w, 1, -bias, self.init)
 
     def coefficients(self, projected: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         f, i, new = projected.chunk(3, -1)
