@@ -1,8 +1,14 @@
-"""Tasks: synthetic sequences whose answer lies far back. One file each; see `task.py` for the contract."""
+"""Tasks: synthetic sequences whose answer lies far back. One file each; see `task.py` for the contract.
 
-from rnnlstm.tasks.adding import Adding
-from rnnlstm.tasks.copy_memory import CopyMemory
-from rnnlstm.tasks.keyword_recall import KeywordRecall
+Every module of this package is imported, so that a task is registered by being there.
+"""
+
+import importlib
+import pkgutil
+
 from rnnlstm.tasks.task import TASKS, Task, make_task, register_task
 
-__all__ = ["TASKS", "Adding", "CopyMemory", "KeywordRecall", "Task", "make_task", "register_task"]
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")
+
+__all__ = ["TASKS", "Task", "make_task", "register_task"]

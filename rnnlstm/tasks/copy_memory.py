@@ -7,13 +7,22 @@ Remember ten symbols through a delay of T steps and say them in order::
     target    _  …  _    _  …  _     _     s₁ … s₁₀
 
 Symbols are drawn uniformly from eight. Input is one-hot over ten (blank, eight symbols, delimiter); the
-output has nine classes (blank, eight symbols) at each of the T+20 positions, all of them scored. Other
-papers score the recall alone or use other delimiters: those are other variants with other baselines.
+output has nine classes (blank, eight symbols). In `standard` each of the T+20 positions is scored. "Copy memory" is
+not one task; the others differ, here with two symbols and T = 4::
+
+    standard      input  s₁ s₂ _  _  _  :  _  _      target  _  _  _  _  _  _  s₁ s₂
+    delimiters    input  s₁ s₂ _  _  _  :  :  :      target  _  _  _  _  _  _  s₁ s₂     Bai, Kolter & Koltun 2018
+    on_marker     input  s₁ s₂ _  _  _  _  :  _      target  _  _  _  _  _  _  s₁ s₂     Lezcano-Casado 2019
+    recall_only   input  s₁ s₂ _  _  _  _  :  :      target                    s₁ s₂     Gu, Goel & Ré 2022
+    variable      input  s₁ s₂ _  :  _  _            target  _  _  _  _  s₁ s₂           Tallec & Ollivier 2018
+
+In `variable` each sequence has a delay of its own, uniform on 1 … T; what comes after its recall is not scored.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -23,11 +32,12 @@ from torch import Tensor
 from rnnlstm.batch import Batch
 from rnnlstm.options import option
 from rnnlstm.random_stream import RandomStream
-from rnnlstm.tasks.task import Task, register_task
+from rnnlstm.tasks.task import Task, register_task, share_right, step_numbers
 
 ALPHABET = 8  # symbols, classes 1 … 8
 RECALL = 10  # symbols to remember
 BLANK, DELIMITER = 0, 9
+VARIANTS = ("standard", "variable", "delimiters", "on_marker", "recall_only")
 
 
 @register_task("copy")
@@ -35,10 +45,10 @@ BLANK, DELIMITER = 0, 9
 class CopyMemory(Task):
     metric_name = "recall_accuracy"
     solved_when = "recall accuracy ≥ 0.99"
-    kind_names = ("symbol", "blank", "delimiter", "recall")
+    kind_names = ("symbol", "blank", "delimiter", "recall", "padding")
 
     length: int = option(50, "the delay T; sequences have T+20 steps", at_least=1, at_most=1_000_000)
-    variant: str = option("standard", "protocol: standard (Arjovsky et al. 2016)", choices=("standard",))
+    variant: str = option("standard", f"protocol: {', '.join(VARIANTS)}", choices=VARIANTS)
 
     @property
     def sequence_length(self) -> int:
@@ -54,40 +64,62 @@ class CopyMemory(Task):
 
     @property
     def baseline(self) -> float:
-        """Blanks are certain, each of the ten symbols costs ln 8: 10·ln 8 / (T+20)."""
-        return RECALL * math.log(ALPHABET) / self.sequence_length
+        """Blanks are certain, each of the ten symbols costs ln 8: 10·ln 8 over the number of scored positions, which
+        is T+20, 10 in `recall_only`, and (T+1)/2 + 20 on average in `variable`."""
+        scored = {"recall_only": RECALL, "variable": (self.length + 1) / 2 + 2 * RECALL}
+        return RECALL * math.log(ALPHABET) / scored.get(self.variant, self.sequence_length)
 
     def generate(self, random: RandomStream, batch_size: int) -> Batch:
-        T = self.sequence_length
-        symbols = random.integers(1, ALPHABET + 1, (RECALL, batch_size))
-        tokens = torch.full((T, batch_size), BLANK)
+        T, B, step = self.sequence_length, batch_size, step_numbers(self.sequence_length)
+        symbols = random.integers(1, ALPHABET + 1, (RECALL, B))
+        delay = random.integers(1, self.length + 1, (B,)) if self.variant == "variable" else self.length
+        recall = RECALL + torch.as_tensor(delay).expand(B)  # (B,): the first step that is asked for a symbol
+        asked = (step >= recall) & (step < recall + RECALL)  # (T, B)
+        marked = step == recall - 1
+        if self.variant == "on_marker":
+            marked = step == recall
+        elif self.variant == "delimiters":
+            marked = marked | asked
+        elif self.variant == "recall_only":
+            marked = asked
+
+        tokens = torch.full((T, B), BLANK)
         tokens[:RECALL] = symbols
-        tokens[T - RECALL - 1] = DELIMITER
-        targets = torch.full((T, batch_size), BLANK)
-        targets[T - RECALL :] = symbols
-        kinds = torch.full((T, batch_size), self.kind_names.index("blank"), dtype=torch.int8)
-        kinds[:RECALL] = self.kind_names.index("symbol")
-        kinds[T - RECALL - 1] = self.kind_names.index("delimiter")
-        kinds[T - RECALL :] = self.kind_names.index("recall")
-        inputs = F.one_hot(tokens, ALPHABET + 2).float()  # (T, B, 10)
-        return Batch(inputs, targets, torch.ones(T, batch_size, dtype=torch.bool), kinds)
+        tokens = torch.where(marked, DELIMITER, tokens)
+        # Step t of a recall that starts at r asks for symbol t − r.
+        targets = torch.where(asked, symbols.gather(0, (step - recall).clamp(0, RECALL - 1)), BLANK)
+        kinds = torch.where(asked, 3, torch.where(marked, 2, 1)).to(torch.int8)
+        kinds[:RECALL] = 0
+        over = step >= recall + RECALL
+        kinds = kinds.masked_fill(over, 4)
+        mask = asked if self.variant == "recall_only" else ~over
+        return Batch(F.one_hot(tokens, ALPHABET + 2).float(), targets, mask, kinds)
 
     def decode(self, batch: Batch, b: int) -> str:
-        return f"{_letters(batch.inputs[:, b].argmax(-1))} → {_letters(batch.targets[:, b])}"
+        return f"{''.join(self.words(batch, b))} → {_letters(batch.targets[:, b][batch.mask[:, b]])}"
 
     def words(self, batch: Batch, b: int) -> list[str]:
-        return list(_letters(batch.inputs[:, b].argmax(-1)))
+        assert batch.kinds is not None
+        return list(_letters(batch.inputs[:, b].argmax(-1)[batch.kinds[:, b] != 4]))
 
     def answer(self, outputs: Tensor, batch: Batch, b: int) -> str:
-        return _letters(outputs[:, b].argmax(-1))
+        return _letters(outputs[:, b].argmax(-1)[batch.mask[:, b]])
 
     def metrics(self, outputs: Tensor, batch: Batch) -> dict[str, float]:
         # Always answering blank is right at all but ten positions: only the recall tells anything.
+        recall = batch.mask & (batch.targets != BLANK)
         right = outputs.argmax(-1) == batch.targets  # (T, B)
-        return {
-            "recall_accuracy": right[-RECALL:].double().mean().item(),
-            "accuracy": right.double().mean().item(),
-        }
+        return {"recall_accuracy": right[recall].double().mean().item(), "accuracy": share_right(outputs, batch)}
+
+    def slices(self, batch: Batch) -> Mapping[str, Tensor]:
+        """The first, a middle and the last symbol; `variable`: short and long delays."""
+        recall = batch.targets != BLANK
+        number = recall.cumsum(0)  # 1 at the first symbol
+        found = {f"symbol_{k}": recall & (number == k) for k in (1, RECALL // 2, RECALL)}
+        if self.variant == "variable":
+            long = (recall.int().argmax(0) - RECALL > self.length / 2).expand_as(recall)
+            found |= {"delay_short": recall & ~long, "delay_long": recall & long}
+        return found
 
 
 def _letters(tokens: Tensor) -> str:

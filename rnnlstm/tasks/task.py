@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -43,11 +44,15 @@ class Task(ABC):
     name: ClassVar[str]
     metric_name: ClassVar[str]  #: the headline metric
     metric_is_better: ClassVar[str] = "higher"  #: "higher" or "lower"
-    solved_when: ClassVar[str]  #: the criterion in words, as printed: "accuracy ≥ 0.99"
     kind_names: ClassVar[tuple[str, ...]] = ()  #: words for the numbers in `Batch.kinds`
 
     def __post_init__(self) -> None:
         check_options(self)
+
+    def require_length(self, least: int, why: str) -> None:
+        """Raises: OptionError if the option `length` is below `least`, which `why` explains."""
+        if self.length < least:  # type: ignore[attr-defined]
+            raise OptionError("length", self.length, f"must be at least {least:,}: {why}")  # type: ignore[attr-defined]
 
     # -- sizes: the network is built from them, no configuration repeats them
 
@@ -71,6 +76,11 @@ class Task(ABC):
     def input_size(self) -> int | None:
         """Features of an input where inputs are float, else None."""
         return None
+
+    @property
+    def solved_when(self) -> str:
+        """The criterion in words, as printed: "accuracy ≥ 0.99". Most tasks set it as a plain attribute."""
+        raise NotImplementedError(f"the {self.name} task does not say when it is solved")
 
     # -- what a predictor that sees no input value can reach
 
@@ -130,6 +140,10 @@ class Task(ABC):
         """Whether these metrics meet the task's criterion; unless it says otherwise, the headline metric ≥ 0.99."""
         return metrics[self.metric_name] >= 0.99
 
+    def slices(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Parts of the scored positions whose headline metric is worth a look by itself: names to bool (T, B)."""
+        return {}
+
     # -- variations, for evaluation away from the training setting
 
     def vary(self, **options: Any) -> Self:
@@ -159,6 +173,16 @@ def make_task(name: str, **options: Any) -> Task:
         if key not in known:
             raise OptionError(key, value, f"the {name} task has no such option{did_you_mean(key, known)}")
     return cls(**options)
+
+
+def step_numbers(T: int, device: torch.device | str = "cpu") -> Tensor:
+    """0 … T−1, as (T, 1)."""
+    return torch.arange(T, device=device)[:, None]
+
+
+def share_right(outputs: Tensor, batch: Batch) -> float:
+    """Share of the scored positions whose largest output is the target's."""
+    return (outputs[batch.mask].argmax(-1) == batch.targets[batch.mask]).double().mean().item()
 
 
 def _numbers(values: Tensor) -> str:

@@ -1,0 +1,143 @@
+"""What the adding and the multiplication problem share: two marked numbers far apart, in three protocols.
+
+`standard` (Arjovsky, Shah & Bengio 2016): numbers uniform on [0, 1), one mark in each half, every sequence T long::
+
+    value     0.41  0.87  0.13  0.55  0.92  0.30  0.68  0.24
+    marker    0     1     0     0     0     0     1     0
+
+`hochreiter` (Hochreiter & Schmidhuber 1997, experiments 4 and 5): the first mark is on one of the first ten steps, the
+second on one of the first T/2−1 that are still unmarked; the first and the last step have the marker −1; lengths are
+uniform on T … 1.1 T. A mark that falls on the first step can't be seen there, and its number is set to the
+operation's neutral element. The paper says so of the first number; here it holds for the second as well, which can
+fall there, too.
+
+`pascanu` (Pascanu, Mikolov & Bengio 2013 and their code): lengths uniform on T … 1.1 T − 1, the first mark in the
+first 10 % of the sequence, the second in the 40 % after that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from rnnlstm.batch import Batch
+from rnnlstm.options import option
+from rnnlstm.random_stream import RandomStream
+from rnnlstm.tasks.task import Task, step_numbers
+
+NEAR = 0.04  #: an answer that is off by less counts as right (Hochreiter & Schmidhuber 1997)
+FIRST = 10  #: steps on which the first mark of `hochreiter` can be
+UNMARKED, MARKED, PADDING = 0, 1, 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class MarkedNumbers(Task):
+    """Subclasses say what is made of the two numbers, and what guessing costs."""
+
+    metric_name = "mse"
+    metric_is_better = "lower"
+    kind_names = ("unmarked", "marked", "padding")
+
+    length: int = option(100, "the sequence's length T; hochreiter, pascanu: up to a tenth more", at_least=2,
+                         at_most=1_000_000)  # fmt: skip
+    variant: str = option(
+        "standard",
+        "protocol: standard (Arjovsky et al. 2016), hochreiter (1997) or pascanu (2013)",
+        choices=("standard", "hochreiter", "pascanu"),
+    )
+
+    lowest: ClassVar[float]  #: numbers of `hochreiter` are uniform from here to 1
+    neutral: ClassVar[float]  #: what a number is set to whose mark falls on the first step
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.variant == "hochreiter":
+            self.require_length(FIRST + 1, "a first mark in ten steps, and a last step")
+        elif self.variant == "pascanu":
+            self.require_length(10, "its tenth holds the first mark")
+
+    @property
+    def sequence_length(self) -> int:
+        longer = {"standard": 0, "hochreiter": self.length // 10, "pascanu": self.length // 10 - 1}
+        return self.length + longer[self.variant]
+
+    @property
+    def input_size(self) -> int:
+        return 2
+
+    @property
+    def output_size(self) -> int:
+        return 1
+
+    @property
+    def second_on_first_step(self) -> float:
+        """`hochreiter`: the chance that the second mark falls on the first step if the first mark did not."""
+        return 1 / (self.length // 2 - 1)
+
+    def target(self, first: Tensor, second: Tensor) -> Tensor:
+        """The answer (B,) to two numbers (B,)."""
+        raise NotImplementedError
+
+    def generate(self, random: RandomStream, batch_size: int) -> Batch:
+        T, B, columns = self.sequence_length, batch_size, torch.arange(batch_size)
+        values = random.uniform((T, B))
+        lengths, first, second = self._places(random, B)
+        markers = torch.zeros(T, B)
+        markers[first, columns] = 1
+        markers[second, columns] = 1
+        if self.variant == "hochreiter":
+            values = self.lowest + (1 - self.lowest) * values
+            values[0] = torch.where(markers[0] == 1, self.neutral, values[0])
+        kinds = markers.to(torch.int8)
+        if self.variant == "hochreiter":
+            markers[0], markers[lengths - 1, columns] = -1, -1
+            kinds[0] = UNMARKED
+        targets = torch.zeros(T, B, 1)
+        targets[lengths - 1, columns, 0] = self.target(values[first, columns], values[second, columns])
+        inputs = torch.stack([values, markers], -1)
+        if self.variant != "standard":
+            over = step_numbers(T) >= lengths
+            inputs = inputs.masked_fill(over[..., None], 0.0)
+            kinds = kinds.masked_fill(over, PADDING)
+        return Batch(inputs, targets, step_numbers(T) == lengths - 1, kinds)
+
+    def _places(self, random: RandomStream, B: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Lengths, and steps of the two marks, (B,) each."""
+        T = self.length
+        if self.variant == "standard":
+            first, second = random.integers(0, T // 2, (B,)), random.integers(T // 2, T, (B,))
+            return torch.full((B,), T), first, second
+        lengths = random.integers(T, self.sequence_length + 1, (B,))
+        if self.variant == "hochreiter":
+            first, second = random.integers(0, FIRST, (B,)), random.integers(0, T // 2 - 1, (B,))
+            return lengths, first, second + (second >= first)  # counted without the step that has the first mark
+        tenth, wide = lengths // 10, 4 * lengths // 10
+        return lengths, random.integers(0, tenth, (B,)), tenth + random.integers(0, wide, (B,))
+
+    def decode(self, batch: Batch, b: int) -> str:
+        return f"{' '.join(self.words(batch, b))} → {batch.targets[:, b][batch.mask[:, b]].item():.2f}"
+
+    def words(self, batch: Batch, b: int) -> list[str]:
+        assert batch.kinds is not None
+        marks = {UNMARKED: "", MARKED: "*", PADDING: " (over)"}
+        pairs = zip(batch.inputs[:, b, 0].tolist(), batch.kinds[:, b].tolist(), strict=True)
+        return [f"{value:.2f}{marks[kind]}" for value, kind in pairs if kind != PADDING]
+
+    def answer(self, outputs: Tensor, batch: Batch, b: int) -> str:
+        return f"{outputs[:, b][batch.mask[:, b]].item():.2f}"
+
+    def metrics(self, outputs: Tensor, batch: Batch) -> dict[str, float]:
+        error = outputs[batch.mask].double() - batch.targets[batch.mask].double()
+        return {"mse": error.square().mean().item(), "within": (error.abs() < NEAR).double().mean().item()}
+
+    def slices(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Whether the first mark stands in the first or in the second half of the steps where it can be."""
+        assert batch.kinds is not None
+        first = (batch.kinds == MARKED).int().argmax(0)  # (B,)
+        span = {"standard": self.length // 2, "hochreiter": FIRST, "pascanu": self.length // 10}[self.variant]
+        early = (first < span / 2).expand_as(batch.mask)
+        return {"first_mark_early": batch.mask & early, "first_mark_late": batch.mask & ~early}
