@@ -25,6 +25,7 @@ class RandomStream:
             raise ValueError(f"stream must be one of {', '.join(STREAMS)}, not {stream!r}")
         if seed < 0 or step < 0:
             raise ValueError(f"seed and step must not be negative: {seed}, {step}")
+        self.stream = stream
         self.generator = np.random.Generator(
             np.random.PCG64(np.random.SeedSequence(_key(seed, STREAMS[stream], step)))
         )

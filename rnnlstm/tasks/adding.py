@@ -7,8 +7,8 @@ Add two marked numbers that lie far apart::
     target                                              1.55     at the last step
 
 The squared error of the answer at the last step is the loss. Where the marks stand, how long sequences are and what
-exactly is asked depends on the protocol (`marked_numbers.py`): `standard` asks for the sum, `hochreiter` takes numbers
-from [−1, 1) and asks for ½ + (x₁ + x₂)/4, `pascanu` for the mean.
+exactly is asked depends on the protocol (`marked_numbers.py`): `standard` asks for the sum, `hochreiter` takes
+numbers from [−1, 1) and asks for ½ + (x₁ + x₂)/4, `pascanu` for the mean.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ from torch import Tensor
 from rnnlstm.batch import Batch
 from rnnlstm.options import option
 from rnnlstm.random_stream import RandomStream
-from rnnlstm.tasks.task import Task, register_task, share_right, step_numbers
+from rnnlstm.tasks.task import OVER, Task, register_task, share_right, step_numbers, until_over
 
 ALPHABET = 8  # symbols, classes 1 … 8
 RECALL = 10  # symbols to remember
@@ -96,11 +96,12 @@ class CopyMemory(Task):
         return Batch(F.one_hot(tokens, ALPHABET + 2).float(), targets, mask, kinds)
 
     def decode(self, batch: Batch, b: int) -> str:
-        return f"{''.join(self.words(batch, b))} → {_letters(batch.targets[:, b][batch.mask[:, b]])}"
+        return f"{''.join(until_over(self.words(batch, b)))} → {_letters(batch.targets[:, b][batch.mask[:, b]])}"
 
     def words(self, batch: Batch, b: int) -> list[str]:
         assert batch.kinds is not None
-        return list(_letters(batch.inputs[:, b].argmax(-1)[batch.kinds[:, b] != 4]))
+        letters = _letters(batch.inputs[:, b].argmax(-1))
+        return [OVER if kind == 4 else s for s, kind in zip(letters, batch.kinds[:, b].tolist(), strict=True)]
 
     def answer(self, outputs: Tensor, batch: Batch, b: int) -> str:
         return _letters(outputs[:, b].argmax(-1)[batch.mask[:, b]])

@@ -7,9 +7,10 @@ random (2b), or q and more random ones and a trigger (2c)::
     2b     input   x  a₇ a₂ a₇ … a₄              target  a₇ a₂ a₇ … a₄   x        length = p
     2c     input   b  x  a₃ a₉ a₁ … a₅  e        target                  x        length = q
 
-In 2a and 2b the next symbol is predicted at every step, so that the loss is mostly about the middle; what is asked is the
-last one. In 2c, after q distractors, the trigger e comes with probability 1/10 at each step, else one more distractor
-(at most 60 more, which one sequence in 600 would exceed), and only the answer to it is scored. Cross-entropy.
+In 2a and 2b the next symbol is predicted at every step, so that the loss is mostly about the middle; what is asked
+is the last one. In 2c, after q distractors, the trigger e comes with probability 1/10 at each step, else one more
+distractor (at most 60 more, which one sequence in 600 would exceed), and only the answer to it is scored.
+Cross-entropy.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from torch import Tensor
 from rnnlstm.batch import Batch
 from rnnlstm.options import OptionError, option
 from rnnlstm.random_stream import RandomStream
-from rnnlstm.tasks.task import Task, register_task, step_numbers
+from rnnlstm.tasks.task import OVER, Task, register_task, step_numbers, until_over
 
 MORE = 60  # distractors that 2c adds at most
 
@@ -37,7 +38,9 @@ class LongLag(Task):
 
     length: int = option(50, "2a, 2b: steps p from class to answer; 2c: distractors at least, q", at_least=2,
                          at_most=1_000_000)  # fmt: skip
-    variant: str = option("2b", "experiment: 2a, 2b or 2c of Hochreiter & Schmidhuber 1997", choices=("2a", "2b", "2c"))
+    variant: str = option(
+        "2b", "experiment: 2a, 2b or 2c of Hochreiter & Schmidhuber 1997", choices=("2a", "2b", "2c")
+    )
     alphabet: int | None = option(None, "different distractors; null: p−1, in 2c q", at_least=2, at_most=1_000_000)
 
     def __post_init__(self) -> None:
@@ -110,11 +113,12 @@ class LongLag(Task):
     def words(self, batch: Batch, b: int) -> list[str]:
         assert batch.kinds is not None
         names = [*(f"a{k + 1}" for k in range(self.distractors)), "x", "y", "e", "b"]
-        return [names[token] for token in batch.inputs[:, b][batch.kinds[:, b] != 4].tolist()]
+        pairs = zip(batch.inputs[:, b].tolist(), batch.kinds[:, b].tolist(), strict=True)
+        return [OVER if kind == 4 else names[token] for token, kind in pairs]
 
     def decode(self, batch: Batch, b: int) -> str:
         classes = batch.targets[:, b][batch.mask[:, b]][-1].item() - (0 if self.variant == "2c" else self.distractors)
-        return f"{' '.join(self.words(batch, b))} → {'xy'[int(classes)]}"
+        return f"{' '.join(until_over(self.words(batch, b)))} → {'xy'[int(classes)]}"
 
     def answer(self, outputs: Tensor, batch: Batch, b: int) -> str:
         said = int(outputs[:, b][batch.mask[:, b]][-1].argmax()) - (0 if self.variant == "2c" else self.distractors)

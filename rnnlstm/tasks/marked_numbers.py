@@ -5,9 +5,9 @@
     value     0.41  0.87  0.13  0.55  0.92  0.30  0.68  0.24
     marker    0     1     0     0     0     0     1     0
 
-`hochreiter` (Hochreiter & Schmidhuber 1997, experiments 4 and 5): the first mark is on one of the first ten steps, the
-second on one of the first T/2−1 that are still unmarked; the first and the last step have the marker −1; lengths are
-uniform on T … 1.1 T. A mark that falls on the first step can't be seen there, and its number is set to the
+`hochreiter` (Hochreiter & Schmidhuber 1997, experiments 4 and 5): the first mark is on one of the first ten steps,
+the second on one of the first T/2−1 that are still unmarked; the first and the last step have the marker −1; lengths
+are uniform on T … 1.1 T. A mark that falls on the first step can't be seen there, and its number is set to the
 operation's neutral element. The paper says so of the first number; here it holds for the second as well, which can
 fall there, too.
 
@@ -27,7 +27,7 @@ from torch import Tensor
 from rnnlstm.batch import Batch
 from rnnlstm.options import option
 from rnnlstm.random_stream import RandomStream
-from rnnlstm.tasks.task import Task, step_numbers
+from rnnlstm.tasks.task import OVER, Task, step_numbers, until_over
 
 NEAR = 0.04  #: an answer that is off by less counts as right (Hochreiter & Schmidhuber 1997)
 FIRST = 10  #: steps on which the first mark of `hochreiter` can be
@@ -119,13 +119,12 @@ class MarkedNumbers(Task):
         return lengths, random.integers(0, tenth, (B,)), tenth + random.integers(0, wide, (B,))
 
     def decode(self, batch: Batch, b: int) -> str:
-        return f"{' '.join(self.words(batch, b))} → {batch.targets[:, b][batch.mask[:, b]].item():.2f}"
+        return f"{' '.join(until_over(self.words(batch, b)))} → {batch.targets[:, b][batch.mask[:, b]].item():.2f}"
 
     def words(self, batch: Batch, b: int) -> list[str]:
         assert batch.kinds is not None
-        marks = {UNMARKED: "", MARKED: "*", PADDING: " (over)"}
         pairs = zip(batch.inputs[:, b, 0].tolist(), batch.kinds[:, b].tolist(), strict=True)
-        return [f"{value:.2f}{marks[kind]}" for value, kind in pairs if kind != PADDING]
+        return [OVER if k == PADDING else f"{value:.2f}{'*' if k == MARKED else ''}" for value, k in pairs]
 
     def answer(self, outputs: Tensor, batch: Batch, b: int) -> str:
         return f"{outputs[:, b][batch.mask[:, b]].item():.2f}"

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -28,6 +28,8 @@ from rnnlstm.batch import Batch
 from rnnlstm.options import ConfigError, OptionError, check_options, did_you_mean
 from rnnlstm.random_stream import RandomStream
 from rnnlstm.registry import Registry
+
+OVER = "·"  #: the word of a time step after its sequence's end
 
 TASKS: Registry[type[Task]] = Registry("task")
 register_task = TASKS.register
@@ -111,7 +113,7 @@ class Task(ABC):
         return f"{' '.join(steps)} → {_numbers(batch.targets[:, b][batch.mask[:, b]])}"
 
     def words(self, batch: Batch, b: int) -> list[str]:
-        """What sequence `b` has at each time step, as a short word: here plain numbers."""
+        """What sequence `b` has at each of the T time steps, as a short word, `OVER` after its end."""
         sequence = batch.inputs[:, b].flatten(1) if batch.inputs.dim() == 3 else batch.inputs[:, b, None]
         return [",".join(f"{value:.2g}" for value in step) for step in sequence.tolist()]
 
@@ -173,6 +175,11 @@ def make_task(name: str, **options: Any) -> Task:
         if key not in known:
             raise OptionError(key, value, f"the {name} task has no such option{did_you_mean(key, known)}")
     return cls(**options)
+
+
+def until_over(words: Iterable[str]) -> list[str]:
+    """`words` without those after the sequence's end."""
+    return [word for word in words if word != OVER]
 
 
 def step_numbers(T: int, device: torch.device | str = "cpu") -> Tensor:

@@ -6,9 +6,9 @@ Which marks came, and in which order? Two (6b: three) marks X or Y stand far apa
     6b        E d b X a c Y b a c X b … B        → XYX, one of 8
     pascanu     d b X a c c b a Y d b … c        → XY
 
-In 6a and 6b a sequence begins with E and ends with the trigger B, and its length is uniform on T … 1.1 T. Marks stand at
-10–20 % and 50–60 % of T (6b: 10–20, 33–43 and 66–76 %). In `pascanu` there is neither E nor B and all sequences are T
-long. Distractors a, b, c, d and the marks are uniform. Cross-entropy at the last step.
+In 6a and 6b a sequence begins with E and ends with the trigger B, and its length is uniform on T … 1.1 T. Marks
+stand at 10–20 % and 50–60 % of T (6b: 10–20, 33–43 and 66–76 %). In `pascanu` there is neither E nor B and all
+sequences are T long. Distractors a, b, c, d and the marks are uniform. Cross-entropy at the last step.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch import Tensor
 from rnnlstm.batch import Batch
 from rnnlstm.options import option
 from rnnlstm.random_stream import RandomStream
-from rnnlstm.tasks.task import Task, register_task, share_right, step_numbers
+from rnnlstm.tasks.task import OVER, Task, register_task, share_right, step_numbers, until_over
 
 NAMES = "abcdXYEB"
 DISTRACTORS, X, START, TRIGGER = 4, 4, 6, 7
@@ -102,10 +102,12 @@ class TemporalOrder(Task):
 
     def words(self, batch: Batch, b: int) -> list[str]:
         assert batch.kinds is not None
-        return [NAMES[token] for token in batch.inputs[:, b][batch.kinds[:, b] != 4].tolist()]
+        pairs = zip(batch.inputs[:, b].tolist(), batch.kinds[:, b].tolist(), strict=True)
+        return [OVER if kind == 4 else NAMES[token] for token, kind in pairs]
 
     def decode(self, batch: Batch, b: int) -> str:
-        return f"{' '.join(self.words(batch, b))} → {self._order(int(batch.targets[:, b][batch.mask[:, b]]))}"
+        order = self._order(int(batch.targets[:, b][batch.mask[:, b]]))
+        return f"{' '.join(until_over(self.words(batch, b)))} → {order}"
 
     def answer(self, outputs: Tensor, batch: Batch, b: int) -> str:
         return self._order(int(outputs[:, b][batch.mask[:, b]].argmax()))

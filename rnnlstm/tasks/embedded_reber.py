@@ -1,0 +1,133 @@
+"""Embedded Reber grammar (Cleeremans et al. 1989; Fahlman 1991; experiment 1 of Hochreiter & Schmidhuber 1997).
+
+Read a string of a grammar and say at each step what may come next::
+
+    input     B    T     B    T    S    X    S   E   T          a string, without its last symbol
+    legal     T P  B     T P  S X  S X  X S  E   T   E          what may follow; what follows is the target
+
+The symbol before the last is the one after the first, T or P: everything else can be told from the last few symbols
+(the grammar is drawn in `reber.py`). Strings longer than `length` are drawn anew. Cross-entropy for what follows,
+over all symbols; a string is right if at each step each legal successor has a larger output than every other symbol.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rnnlstm.batch import Batch
+from rnnlstm.options import option
+from rnnlstm.random_stream import RandomStream
+from rnnlstm.tasks.reber import AUTOMATON, END, SHORTEST, STATES, SYMBOLS
+from rnnlstm.tasks.task import OVER, Task, register_task, share_right, step_numbers, until_over
+
+
+@register_task("embedded_reber")
+@dataclass(frozen=True, kw_only=True)
+class EmbeddedReber(Task):
+    metric_name = "strings"
+    solved_when = "every string right"
+    kind_names = ("outer", "inner", "closing", "padding")
+
+    length: int = option(40, "symbols of the longest string", at_least=SHORTEST, at_most=100_000)
+
+    @property
+    def sequence_length(self) -> int:
+        return self.length - 1
+
+    @property
+    def num_tokens(self) -> int:
+        return len(SYMBOLS)
+
+    @property
+    def output_size(self) -> int:
+        return len(SYMBOLS)
+
+    @property
+    def baseline(self) -> float:
+        """Mean entropy of the next symbol, given its number in the string and that the string has it."""
+        return self._entropy(np.zeros(STATES, dtype=np.int64))
+
+    @property
+    def plateaus(self) -> Mapping[str, float]:
+        """The grammar known and the outer symbol forgotten; and both known, which leaves what is drawn at random."""
+        return {
+            "outer symbol forgotten": self._entropy(AUTOMATON.merged),
+            "grammar": self._entropy(np.arange(STATES)),
+        }
+
+    def _entropy(self, seen_as: np.ndarray) -> float:
+        """In nats for each scored symbol, for one who knows the time step and, of the state, `seen_as`."""
+        chances = AUTOMATON.chances(self.length)[1:]  # the first symbol is no target
+        joint = np.zeros((len(chances), STATES, len(SYMBOLS)))
+        for choice in (0, 1):
+            for state, symbol in enumerate(AUTOMATON.symbol[:, choice]):
+                joint[:, seen_as[state], symbol] += chances[:, state, choice]
+        given = joint.sum(-1, keepdims=True)
+        share = np.divide(joint, given, out=np.ones_like(joint), where=joint > 0)
+        return float(-(joint * np.log(share)).sum() / chances.sum())
+
+    def generate(self, random: RandomStream, batch_size: int) -> Batch:
+        T, B = self.length, batch_size
+        kept: list[np.ndarray] = []
+        while sum(states.shape[1] for states in kept) < B:
+            choices = random.integers(0, 2, (T, B)).numpy()
+            states = AUTOMATON.run(choices)  # (T+1, B)
+            fits = states[-1] == END
+            kept.append(np.concatenate([states[:, fits], AUTOMATON.symbol[states[:-1], choices][:, fits]]))
+        both = np.concatenate(kept, axis=1)[:, :B]
+        states, symbols = both[: T + 1], torch.from_numpy(both[T + 1 :])
+        alive = torch.from_numpy(states[1:-1] != END)  # (T−1, B): there is a next symbol
+        kinds = torch.ones(T - 1, B, dtype=torch.int8)
+        kinds[:2] = 0
+        closes = alive & torch.from_numpy(np.isin(states[1:-1], (9, 17)))
+        kinds = kinds.masked_fill(closes, 2).masked_fill(~alive, 3)
+        kinds = kinds.masked_fill(closes.roll(1, 0) & alive, 0)  # the step that reads the outer symbol again
+        return Batch(symbols[:-1].clone(), symbols[1:].clone(), alive, kinds)
+
+    def words(self, batch: Batch, b: int) -> list[str]:
+        assert batch.kinds is not None
+        pairs = zip(batch.inputs[:, b].tolist(), batch.kinds[:, b].tolist(), strict=True)
+        return [OVER if kind == 3 else SYMBOLS[token] for token, kind in pairs]
+
+    def decode(self, batch: Batch, b: int) -> str:
+        legal = self.legal(batch)[:, b][batch.mask[:, b]]
+        names = ["".join(s for s, may in zip(SYMBOLS, row, strict=True) if may) for row in legal.tolist()]
+        return f"{' '.join(until_over(self.words(batch, b)))} → {' '.join(names)}"
+
+    def answer(self, outputs: Tensor, batch: Batch, b: int) -> str:
+        return " ".join(SYMBOLS[k] for k in outputs[:, b][batch.mask[:, b]].argmax(-1).tolist())
+
+    def legal(self, batch: Batch) -> Tensor:
+        """bool (T, B, 7): what may follow each symbol of the input."""
+        states = AUTOMATON.read(batch.inputs.cpu().numpy())
+        return torch.from_numpy(AUTOMATON.legal[states]).to(batch.inputs.device)
+
+    def metrics(self, outputs: Tensor, batch: Batch) -> dict[str, float]:
+        """Share of `strings` right at each scored step; of `symbols` predicted, which can't reach 1; and of
+        `closings`, the outer symbol said again."""
+        assert batch.kinds is not None
+        legal = self.legal(batch)
+        least = outputs.masked_fill(~legal, float("inf")).amin(-1)
+        right = least > outputs.masked_fill(legal, -float("inf")).amax(-1)  # (T, B)
+        counted = batch.mask.any(0)
+        strings = (right | ~batch.mask).all(0)[counted]
+        found = {"strings": strings.double().mean().item(), "symbols": share_right(outputs, batch)}
+        closes = batch.mask & (batch.kinds == 2)
+        if closes.any():
+            found["closings"] = right[closes].double().mean().item()
+        return found
+
+    def solved(self, metrics: Mapping[str, float]) -> bool:
+        """The paper's criterion over its 512 strings, here over the evaluation's."""
+        return metrics["strings"] >= 1.0
+
+    def slices(self, batch: Batch) -> Mapping[str, Tensor]:
+        """The steps between the outer symbols, whose successors the last few symbols tell; and long strings."""
+        long = (batch.mask.sum(0) > 12).expand_as(batch.mask)
+        inner = batch.mask & (batch.kinds == 1) & (step_numbers(len(batch.mask), batch.mask.device) > 1)
+        return {"inner": inner, "short_strings": batch.mask & ~long, "long_strings": batch.mask & long}
