@@ -6,6 +6,8 @@ Each statistic has a control that must find something: the untouched input, or a
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -32,13 +34,53 @@ def hide_keyword(batch, random):
     return torch.where(batch.kinds == 0, random.integers(0, 8, tuple(batch.inputs.shape)), batch.inputs)
 
 
-#: By task: options, what carries the answer drawn anew, the metric's chance level and the variance of one sample's.
-TASKS_WITH_ANSWERS = [
-    ("copy", {"length": 3}, hide_copy, 1 / 8, 7 / 64 / 10),
-    ("adding", {"length": 12}, hide_adding, 1 / 6, 1 / 15 - 1 / 36),
-    ("keyword", {"length": 12, "decoys": 0.2}, hide_keyword, 1 / 8, 7 / 64),
+def hide_temporal_order(batch, random):
+    return torch.where(batch.kinds == 1, random.integers(4, 6, tuple(batch.inputs.shape)), batch.inputs)
+
+
+def hide_long_lag(batch, random):
+    """The class symbol: x and y are the largest numbers but for the trigger and the beginning of 2c."""
+    first = batch.inputs[batch.kinds == 0].min()
+    return torch.where(batch.kinds == 0, random.integers(first, first + 2, tuple(batch.inputs.shape)), batch.inputs)
+
+
+def hide_selective_copy(batch, random):
+    return torch.where(batch.kinds == 0, random.integers(1, 9, tuple(batch.inputs.shape)), batch.inputs)
+
+
+def hide_associative_recall(batch, random):
+    return torch.where(batch.kinds == 1, random.integers(26, 36, tuple(batch.inputs.shape)), batch.inputs)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A task with what carries its answer (a kind) drawn anew by `hide`. `solved_by` says what a linear model reaches
+    with nothing hidden: `solved`, or merely `better` than chance where the answer is no linear matter."""
+
+    name: str
+    options: dict
+    carrier: str
+    hide: Callable
+    chance: float  #: of the headline metric
+    variance: float  #: of one sample's share in it
+    solved_by: str = "solved"
+
+
+CASES = [
+    Case("copy", {"length": 3}, "symbol", hide_copy, 1 / 8, 7 / 64 / 10),
+    Case("copy", {"length": 3, "variant": "recall_only"}, "symbol", hide_copy, 1 / 8, 7 / 64 / 10),
+    Case("adding", {"length": 12}, "marked", hide_adding, 1 / 6, 1 / 15 - 1 / 36),
+    Case("keyword", {"length": 12, "decoys": 0.2}, "keyword", hide_keyword, 1 / 8, 7 / 64),
+    Case("temporal_order", {"length": 12}, "mark", hide_temporal_order, 1 / 4, 3 / 16),
+    Case("temporal_order", {"length": 12, "variant": "6b"}, "mark", hide_temporal_order, 1 / 8, 7 / 64),
+    Case("temporal_order", {"length": 12, "variant": "pascanu"}, "mark", hide_temporal_order, 1 / 4, 3 / 16),
+    Case("long_lag", {"length": 6, "variant": "2a"}, "class", hide_long_lag, 1 / 2, 1 / 4),
+    Case("long_lag", {"length": 6, "variant": "2b"}, "class", hide_long_lag, 1 / 2, 1 / 4, "better"),
+    Case("long_lag", {"length": 3, "variant": "2c"}, "class", hide_long_lag, 1 / 2, 1 / 4, "better"),
+    Case("selective_copy", {"length": 12}, "symbol", hide_selective_copy, 1 / 8, 7 / 64 / 10, "better"),
+    Case("associative_recall", {"length": 10}, "value", hide_associative_recall, 1 / 10, 9 / 100, "better"),
 ]
-IDS = [case[0] for case in TASKS_WITH_ANSWERS]
+IDS = ["-".join([case.name, *map(str, case.options.values())]) for case in CASES]
 
 
 def dependence(a, b):
@@ -166,27 +208,88 @@ def train_linear(task, features, batch):
     return answers
 
 
-@pytest.mark.parametrize(("name", "options", "hide", "chance", "variance"), TASKS_WITH_ANSWERS, ids=IDS)
-def test_a_linear_model_on_hidden_inputs_is_at_chance_on_new_ones(name, options, hide, chance, variance):
-    task, sizes = make_task(name, **options), (800, 2000)
+@pytest.mark.parametrize("case", CASES, ids=IDS)
+def test_a_linear_model_on_hidden_inputs_is_at_chance_on_new_ones(case):
+    task, sizes = make_task(case.name, **case.options), (800, 2000)
     train, test = (task.sample(step, step, batch_size=size) for step, size in enumerate(sizes))
     scores = {}
     for hidden in (True, False):
-        inputs = [hide(b, RandomStream(9, step=step)) if hidden else b.inputs for step, b in enumerate((train, test))]
+        inputs = [
+            case.hide(b, RandomStream(9, step=step)) if hidden else b.inputs for step, b in enumerate((train, test))
+        ]
         answers = train_linear(task, features_of(task, inputs[0]), train)
         with torch.no_grad():
             scores[hidden] = task.metrics(answers(features_of(task, inputs[1])), test)[task.metric_name]
     better = 1 if task.metric_is_better == "higher" else -1
     # Not better than chance by 4 standard errors of a mean over the test's sequences; solved with nothing hidden.
-    assert better * (scores[True] - chance) < 4 * math.sqrt(variance / sizes[1])
-    assert task.solved(dict.fromkeys([task.metric_name], scores[False]))
+    error = math.sqrt(case.variance / sizes[1])
+    assert better * (scores[True] - case.chance) < 4 * error
+    if case.solved_by == "better":
+        assert better * (scores[False] - case.chance) > 8 * error
+    else:
+        threshold = 0.01 if better < 0 else 0.99
+        assert better * (scores[False] - threshold) > 0
 
 
-@pytest.mark.parametrize(("name", "options", "hide", "chance", "variance"), TASKS_WITH_ANSWERS, ids=IDS)
-def test_hiding_changes_what_carries_the_answer_and_nothing_else(name, options, hide, chance, variance):
-    task = make_task(name, **options)
+@pytest.mark.parametrize("case", CASES, ids=IDS)
+def test_hiding_changes_what_carries_the_answer_and_nothing_else(case):
+    task = make_task(case.name, **case.options)
     batch = task.sample(0, 0, batch_size=500)
-    changed = (hide(batch, RandomStream(9)) != batch.inputs).view(*batch.kinds.shape, -1).any(-1)
-    carries = batch.kinds == task.kind_names.index({"copy": "symbol", "adding": "marked", "keyword": "keyword"}[name])
+    changed = (case.hide(batch, RandomStream(9)) != batch.inputs).view(*batch.kinds.shape, -1).any(-1)
+    carries = batch.kinds == task.kind_names.index(case.carrier)
     assert not changed[~carries].any()
-    assert changed[carries].double().mean() > 0.8  # one draw in eight is the same by chance
+    assert changed[carries].double().mean() > 0.4  # one draw of x or y in two is the same by chance
+
+
+# Not for multiplication by the protocol of 1997: there an unseen mark, whose number is 1, tells of a larger product.
+@pytest.mark.parametrize(("name", "variant"), [
+    ("multiplication", "standard"), ("multiplication", "pascanu"), ("adding", "hochreiter"), ("adding", "pascanu"),
+])  # fmt: skip
+def test_unmarked_numbers_places_and_lengths_tell_nothing_of_the_answer(name, variant):
+    batch = make_task(name, length=20, variant=variant).sample(0, 0, batch_size=N)
+    target = (batch.targets[..., 0] * batch.mask).sum(0)
+    values, markers = batch.inputs.unbind(-1)
+    marked = batch.kinds == 1
+    hidden = torch.where(marked, RandomStream(9).uniform(tuple(values.shape)), values)
+    features = [*hidden, *markers, *(hidden * (markers == 1)), hidden.sum(0), (values * ~marked).sum(0)]
+    features += [hidden.amax(0), (batch.kinds != 2).sum(0)]
+    told = [abs(correlation(target, feature)) for feature in features if feature.double().std() > 0]
+    assert len(told) > 40
+    assert max(told) < BOUND
+    assert correlation(target, (values * marked).sum(0)) > 20
+
+
+def test_selective_copy_places_tell_nothing_and_symbols_are_uniform():
+    task = make_task("selective_copy", length=14, symbols=4)
+    batch = task.sample(0, 0, batch_size=N)
+    said = batch.targets[14:]
+    assert max(unevenness(symbol, 8) for symbol in said) < BOUND
+    hidden = hide_selective_copy(batch, RandomStream(9))
+    assert max(dependence(symbol, tokens) for symbol in said for tokens in hidden[:14]) < BOUND
+    assert dependence(said[0], batch.inputs[0]) > 50
+    assert max(dependence(symbol, kinds) for symbol in said for kinds in batch.kinds[:14]) < BOUND
+    assert max(dependence(said[a], said[b]) for a in range(4) for b in range(a)) < BOUND
+
+
+@pytest.mark.parametrize("variant", ["standard", "mqar"])
+def test_associative_recall_nothing_but_the_values_tells_the_value(variant):
+    batch = make_task("associative_recall", length=14, variant=variant, pairs=3).sample(0, 0, batch_size=N)
+    last = batch.mask.int().flip(0).argmax(0)
+    target = batch.targets.flip(0).gather(0, last[None])[0]
+    assert unevenness(target, 10) < BOUND
+    hidden = hide_associative_recall(batch, RandomStream(9))
+    assert max(dependence(target, tokens) for tokens in hidden) < BOUND
+    assert min(dependence(target, batch.inputs[k]) for k in (1, 3, 5)) > 20
+
+
+def test_embedded_reber_nothing_but_the_second_symbol_tells_the_last_but_one():
+    task = make_task("embedded_reber", length=30)
+    batch = task.sample(0, 0, batch_size=N)
+    closing = batch.kinds == 2
+    target = (batch.targets * closing).sum(0)
+    assert abs((target == 1).double().mean() - 0.5) < BOUND / 2 / math.sqrt(N)
+    step = torch.arange(29)[:, None]
+    inner = torch.where((step > 1) & (step <= closing.int().argmax(0)), batch.inputs, 7)
+    assert max(dependence(target, tokens) for tokens in inner) < BOUND
+    assert dependence(target, closing.int().argmax(0)) < BOUND
+    assert torch.equal(target, batch.inputs[1])

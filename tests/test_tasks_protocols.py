@@ -188,9 +188,7 @@ def test_long_lags_position_by_position():
         assert batch.targets[len(words) - 1, b] == "xy".index(words[1])
     assert min(more) >= 0
     lengths = [
-        int(n) - 12
-        for step in range(20)
-        for n in (task.sample(0, step, batch_size=500).kinds != 4).sum(0).tolist()
+        int(n) - 12 for step in range(20) for n in (task.sample(0, step, batch_size=500).kinds != 4).sum(0).tolist()
     ]
     # Geometric: mean 9 (less what is cut off), deviation √90; none at all in one of ten.
     assert abs(np.mean(lengths) - 9) < 4.5 * (90 / 10_000) ** 0.5 + 0.02
@@ -278,7 +276,9 @@ def test_digits_are_the_images_and_held_out_ones_are_never_trained_on():
     from sklearn.datasets import load_digits
 
     loaded = load_digits()
-    images = {tuple(row): label for row, label in zip((loaded.data / 16).astype("float32"), loaded.target, strict=True)}
+    images = {
+        tuple(row): label for row, label in zip((loaded.data / 16).astype("float32"), loaded.target, strict=True)
+    }
     seen = {}
     for stream in ("train", "eval", "probe"):
         batches = [make_task("digits").sample(0, step, stream, 500) for step in range(20)]
