@@ -61,6 +61,7 @@ def _main(arguments: Sequence[str] | None) -> int:
     report |= _recurrences(options.quick, options.rounds)
     report |= _training(options.rounds)
     report |= _instruments()
+    report |= _batches(3 * options.rounds)
     report |= _growth_and_load(options.rounds)
     try:
         if options.json:
@@ -172,6 +173,18 @@ def _instruments() -> dict[str, Any]:
     shares = {model: instruments_share(model) for model in MODELS}
     print("  " + "   ".join(f"{model} {share:.1%}" for model, share in shares.items()))
     return {"instruments_share": shares}
+
+
+def _batches(rounds: int) -> dict[str, Any]:
+    from rnnlstm.measure.batches import STEP, B, H, T, batch_costs
+
+    print(f"\nMaking a batch, ms, and its share of a step of the {STEP} (B={B}, T={T}, H={H})")
+    costs = batch_costs(rounds)
+    step = costs.pop(STEP)
+    print(f"  {'the step':<28} {step.median:6.2f} ({step.low:.2f}…{step.high:.2f})")
+    for name, t in costs.items():
+        print(f"  {name:<28} {t.median:6.2f} ({t.low:.2f}…{t.high:.2f})  {t.median / step.median:5.1%}")
+    return {"batches": {"step": asdict(step), **_plain(costs)}}
 
 
 def _growth_and_load(rounds: int) -> dict[str, Any]:

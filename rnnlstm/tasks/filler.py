@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -71,43 +72,48 @@ class Grammar:
         lists = [*(slot.split() for slot in SLOTS.values()), *([word] for word in fixed)]
         self.words = [word for entry in lists for word in entry]
         slot_index = {name: k for k, name in enumerate([*SLOTS, *fixed])}
-        self.slot_size = torch.tensor([len(entry) for entry in lists])
-        self.slot_start = self.slot_size.cumsum(0) - self.slot_size
+        # float32 for the sizes: they multiply random numbers of that precision.
+        self.slot_size = np.array([len(entry) for entry in lists], dtype=np.float32)
+        self.slot_start = np.array([len(entry) for entry in lists]).cumsum() - self.slot_size.astype(np.int64)
         templates = [[slot_index[word] for word in text.split()] for text in CLOSINGS]
-        self.length = torch.tensor([len(t) for t in templates])
-        self.slots = torch.zeros(len(templates), int(self.length.max()), dtype=torch.int64)
+        self.length = np.array([len(t) for t in templates])
+        self.slots = np.zeros((len(templates), self.length.max()), dtype=np.int64)
         for k, template in enumerate(templates):
-            self.slots[k, : len(template)] = torch.tensor(template)
+            self.slots[k, : len(template)] = template
         self.first_sentence = len(CLOSINGS) - len(SENTENCES)
+        self.shortest_sentence = int(self.length[self.first_sentence :].min())
         # closing[r] is a template of length r, for every r up to the longest sentence.
-        self.closing = torch.tensor([0, *(self.length.tolist().index(r) for r in self.lengths_needed())])
+        self.closing = np.array([0, *(self.length.tolist().index(r) for r in self.lengths_needed())])
 
     def lengths_needed(self) -> range:
         return range(1, int(self.length.max()) + 1)
 
     def fill(self, random: RandomStream, counts: Tensor, longest: int) -> Tensor:
-        B = len(counts)
+        # In NumPy, on one thread: tables this small are looked up before PyTorch's threads have met.
+        B, counts_ = len(counts), counts.numpy()
         if longest == 0:
             return torch.zeros(0, B, dtype=torch.int64)
-        most = longest // int(self.length[self.first_sentence :].min()) + 1
-        template = random.integers(self.first_sentence, len(self.length), (most, B))
+        most = longest // self.shortest_sentence + 1
+        template = random.integers(self.first_sentence, len(self.length), (most, B)).numpy()
         start = self.length[template].cumsum(0) - self.length[template]  # (most, B)
         # Which sentence each place belongs to: mark where sentences start, and count the marks.
-        marks = torch.zeros(longest + 1, B, dtype=torch.int64)
-        marks.scatter_(0, start.clamp(max=longest), 1)
+        marks = np.zeros((longest + 1, B), dtype=np.int64)
+        np.put_along_axis(marks, np.minimum(start, longest), 1, axis=0)
         sentence = marks[:longest].cumsum(0) - 1  # (longest, B)
         # The sentence that holds the last place gives way to a closing if it would not end there.
-        last = sentence.gather(0, (counts - 1).clamp(min=0)[None])  # (1, B)
-        left = counts - start.gather(0, last)[0]
-        fits = self.length[template.gather(0, last)[0]] == left
-        ending = torch.where(fits, template.gather(0, last)[0], self.closing[left.clamp(min=0)])
-        template.scatter_(0, last, ending[None])
-        place = torch.arange(longest)[:, None] - start.gather(0, sentence)
-        # Places past the end of a text are never read; the clamp keeps their lookup inside the table.
-        slot = self.slots[template.gather(0, sentence), place.clamp(max=self.slots.shape[1] - 1)]
+        last = np.take_along_axis(sentence, np.maximum(counts_ - 1, 0)[None], axis=0)  # (1, B)
+        left = counts_ - np.take_along_axis(start, last, axis=0)[0]
+        ending = np.take_along_axis(template, last, axis=0)[0]
+        ending = np.where(self.length[ending] == left, ending, self.closing[np.maximum(left, 0)])
+        np.put_along_axis(template, last, ending[None], axis=0)
+        at = sentence * B + np.arange(B)  # each place's sentence, in the flattened tables
+        place = np.arange(longest)[:, None] - start.take(at)
+        # Places past the end of a text are never read; the minimum keeps their lookup inside the table.
+        width = self.slots.shape[1]
+        slot = self.slots.take(template.take(at) * width + np.minimum(place, width - 1))
         # 24 random bits over lists of a dozen words: the bias is below one in a million.
-        draw = (random.uniform((longest, B)) * self.slot_size[slot]).long()
-        return self.slot_start[slot] + draw
+        draw = (random.uniform((longest, B)).numpy() * self.slot_size.take(slot)).astype(np.int64)
+        return torch.from_numpy(self.slot_start.take(slot) + draw)
 
 
 class TextFile:
