@@ -90,7 +90,7 @@ class Grammar:
 
     def fill(self, random: RandomStream, counts: Tensor, longest: int) -> Tensor:
         # In NumPy, on one thread: tables this small are looked up before PyTorch's threads have met.
-        B, counts_ = len(counts), counts.numpy()
+        B, size, columns = len(counts), counts.numpy(), np.arange(len(counts))
         if longest == 0:
             return torch.zeros(0, B, dtype=torch.int64)
         most = longest // self.shortest_sentence + 1
@@ -98,15 +98,13 @@ class Grammar:
         start = self.length[template].cumsum(0) - self.length[template]  # (most, B)
         # Which sentence each place belongs to: mark where sentences start, and count the marks.
         marks = np.zeros((longest + 1, B), dtype=np.int64)
-        np.put_along_axis(marks, np.minimum(start, longest), 1, axis=0)
+        marks[np.minimum(start, longest), columns] = 1
         sentence = marks[:longest].cumsum(0) - 1  # (longest, B)
         # The sentence that holds the last place gives way to a closing if it would not end there.
-        last = np.take_along_axis(sentence, np.maximum(counts_ - 1, 0)[None], axis=0)  # (1, B)
-        left = counts_ - np.take_along_axis(start, last, axis=0)[0]
-        ending = np.take_along_axis(template, last, axis=0)[0]
-        ending = np.where(self.length[ending] == left, ending, self.closing[np.maximum(left, 0)])
-        np.put_along_axis(template, last, ending[None], axis=0)
-        at = sentence * B + np.arange(B)  # each place's sentence, in the flattened tables
+        last = sentence[np.maximum(size - 1, 0), columns]  # (B,)
+        left, ending = size - start[last, columns], template[last, columns]
+        template[last, columns] = np.where(self.length[ending] == left, ending, self.closing[np.maximum(left, 0)])
+        at = sentence * B + columns  # each place's sentence, in the flattened tables
         place = np.arange(longest)[:, None] - start.take(at)
         # Places past the end of a text are never read; the minimum keeps their lookup inside the table.
         width = self.slots.shape[1]
