@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rnnlstm.batch import Batch
-from rnnlstm.options import ConfigError, OptionError, check_options, did_you_mean
+from rnnlstm.options import ConfigError, OptionError, check_options, did_you_mean, show
 from rnnlstm.random_stream import RandomStream
 from rnnlstm.registry import Registry
 
@@ -160,7 +160,8 @@ class Task(ABC):
         other = dataclasses.replace(self, **options)
         sizes = [(t.num_tokens, t.input_size, t.output_size) for t in (self, other)]
         if sizes[0] != sizes[1]:
-            raise ConfigError(f"the {self.name} task with {options} does not fit a network trained without")
+            asked = ", ".join(f"{key}={show(value)}" for key, value in options.items())
+            raise ConfigError(f"the {self.name} task with {asked} does not fit: it needs a network of other sizes")
         return other
 
 
