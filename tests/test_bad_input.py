@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from rnnlstm.tasks.digits import _images
 from rnnlstm.train import main
 
 #: A command line, and words its one line must hold.
@@ -66,6 +67,18 @@ CASES = [
     (["eval.lengths=5"], ["eval.lengths=5", "list"]),
     (["eval.lengths=[1]"], ["eval.lengths=[1]", "at least 2"]),
     (["task=adding", "eval.decoys=[0.1]"], ["eval.decoys=[0.1]", "no option decoys"]),
+    (["task=long_lag", "eval.lengths=[20]"], ["eval.lengths=[20]", "length=20 does not fit", "other sizes"]),
+    (["task.length=1"], ["task.length=1", "at least 2"]),
+    (["task=copy", "task.length=0"], ["task.length=0", "at least 1"]),
+    (["task=adding", "task.variant=hochreiter", "task.length=10"], ["task.length=10", "at least 11"]),
+    (["task=temporal_order", "task.length=5"], ["task.length=5", "at least 10"]),
+    (["task=long_lag", "task.alphabet=1"], ["task.alphabet=1", "at least 2"]),
+    (["task=embedded_reber", "task.length=5"], ["task.length=5", "at least 9"]),
+    (["task=selective_copy", "task.length=5"], ["task.length=5", "at least 10: a place for each symbol"]),
+    (["task=selective_copy", "task.alphabet=1"], ["task.alphabet=1", "at least 2"]),
+    (["task=associative_recall", "task.length=5"], ["task.length=5", "at least 10: 4 pairs"]),
+    (["task=digits", "task.length=8"], ["task.length=8", "at least 64"]),
+    (["task=copy", "task.variant=standrad"], ["task.variant=standrad", "did you mean standard?"]),
     (["train=3"], ["train=3", "section"]),
     (["key"], ["key", "key=value"]),
     (["=3"], ["=3", "key=value"]),
@@ -108,3 +121,30 @@ def check(message: str, words: list[str], folder):
     for word in words:
         assert word in line
     assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(("content", "words"), [
+    (None, "can't be read (No such file or directory)"),
+    (b"", "holds no words"),
+    (b" \n ... \n", "has 3 words, too short: 98 are needed"),
+    (b"too short a text", "has 4 words, too short: 98 are needed"),
+    (bytes(range(256)), "is not a UTF-8 text file"),
+    (b"word\0word", "is not a text file (it holds NUL bytes)"),
+])  # fmt: skip
+def test_a_filler_that_is_no_text(content, words, tmp_path, monkeypatch, capsys):
+    file, elsewhere = tmp_path / "filler.txt", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    if content is not None:
+        file.write_bytes(content)
+    assert main([f"task.filler={file}"]) == 2
+    check(capsys.readouterr().err, ["task.filler=", words], elsewhere)
+
+
+def test_digits_without_scikit_learn(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    _images.cache_clear()
+    monkeypatch.chdir(tmp_path)
+    assert main(["task=digits"]) == 2
+    check(capsys.readouterr().err, ["task=digits needs scikit-learn", "pip install scikit-learn"], tmp_path)
+    _images.cache_clear()
