@@ -49,6 +49,8 @@ class Cell(ABC):
     gate_names: ClassVar[tuple[str, ...]] = ()  #: what `step` returns beside the state
     gate_blocks: ClassVar[tuple[int, ...]] = ()  #: each gate's block of rows in weight_hh; empty: not so simple
     blocks: ClassVar[int] = 1  #: G: blocks of H rows in each weight
+    recurrent_dropout: ClassVar[float] = 0.0  #: rates of noise in training, which `noisy` of `noise.py` sets
+    zoneout: ClassVar[float] = 0.0
 
     def __post_init__(self) -> None:
         check_options(self)
