@@ -43,7 +43,7 @@ def test_masks_have_their_rates_and_longer_ones_begin_like_shorter_ones():
         assert masks["zoneout_mask_l1"].shape == (4, 8, 32)
         for layer in range(2):
             drop, keep = masks[f"recurrent_dropout_mask_l{layer}"], masks[f"zoneout_mask_l{layer}"]
-            assert drop.unique().tolist() == [0.0, pytest.approx(1 / (1 - P))]
+            assert drop.unique().tolist() == [0.0, pytest.approx(1 / (1 - P), rel=1e-7)]
             assert keep.unique().tolist() == [0.0, 1.0]
             kept, dropped, size = kept + keep.sum().item(), dropped + (drop == 0).sum().item(), size + drop.numel()
     for count, rate, n in ((dropped, P, size), (kept, Z, 8 * size)):
@@ -107,7 +107,12 @@ def test_looking_and_evaluating_change_nothing(train):
 def test_analyses_look_at_the_expectation(model):
     dropout = () if model == "lru" else NOISE[:1]
     plan = plan_for(f"model={model}", *SMALL, *dropout, "model.zoneout=0.4")
-    subject = Subject.of(plan.task, plan.network(0), plan.task.sample(0, 0, "probe", 4))
+    network = plan.network(0)
+    if model == "rnn":  # weights so small that a bound without z would be broken
+        with torch.no_grad():
+            for layer in range(2):
+                network.recurrence.layer_weights(layer)["weight_hh"].mul_(0.1)
+    subject = Subject.of(plan.task, network, plan.task.sample(0, 0, "probe", 4))
     values = full_scalars(subject)
     assert values["unit/saturated/layer_0"] >= 0
     for layer in range(2):
