@@ -50,11 +50,13 @@ def option(
     at_least: float | None = None,
     above: float | None = None,
     at_most: float | None = None,
+    below: float | None = None,
     choices: tuple[str, ...] | None = None,
 ) -> Any:
     """A dataclass field with its rule. Lists are checked entry by entry; None is let through
     where the field's type allows it. Floats must be finite."""
-    rules = {"help": help, "at_least": at_least, "above": above, "at_most": at_most, "choices": choices}
+    rules: dict[str, Any] = {"help": help, "at_least": at_least, "above": above, "at_most": at_most}
+    rules |= {"below": below, "choices": choices}
     if isinstance(default, list):
         return dataclasses.field(default_factory=lambda: list(default), metadata=rules)
     return dataclasses.field(default=default, metadata=rules)
@@ -87,6 +89,8 @@ def _check(key: str, value: Any, type_name: str, rules: Any) -> None:
         raise OptionError(key, value, f"must be above {rules['above']:,}")
     if rules.get("at_most") is not None and value > rules["at_most"]:
         raise OptionError(key, value, f"must be at most {rules['at_most']:,}")
+    if rules.get("below") is not None and value >= rules["below"]:
+        raise OptionError(key, value, f"must be below {rules['below']:,}")
     choices = rules.get("choices")
     if choices is not None and value not in choices:
         hint = did_you_mean(str(value), choices)

@@ -16,6 +16,8 @@ class NetworkOptions:
     hidden_size: int = option(64, "units a layer, H", at_least=1, at_most=65_536)
     num_layers: int = option(1, "layers, L", at_least=1, at_most=100)
     embedding_size: int = option(32, "features of a token, for tasks of tokens", at_least=1, at_most=65_536)
+    recurrent_dropout: float = option(0.0, "share of h hidden from the recurrent weights", at_least=0, below=1)
+    zoneout: float = option(0.0, "chance of a unit to keep its state at a step", at_least=0, below=1)
     backend: str = option("auto", "how the recurrence is computed: auto, reference, fused, torch")
 
 

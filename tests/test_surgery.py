@@ -9,8 +9,9 @@ import torch
 from conftest import plan_for
 
 from rnnlstm.analysis.operations import operate, operation_table, operations
-from rnnlstm.cells import CELLS, is_operated, make_cell, operated
+from rnnlstm.cells import CELLS, draw_masks, is_noisy, is_operated, make_cell, noisy, operated
 from rnnlstm.options import ConfigError, OptionError
+from rnnlstm.random_stream import RandomStream
 from rnnlstm.recurrence import Recurrence, Trace, traced
 from rnnlstm.sections import Surgery
 from rnnlstm.training.step import Trainer
@@ -129,6 +130,30 @@ def test_as_configuration_in_training_and_in_lockstep():
         plan_for("surgery.open=[forget]", "model.backend=fused")
     with pytest.raises(ConfigError, match=r"surgery\.cut=keep: the lstm cell has no such gate"):
         plan_for("surgery.cut=[keep]")
+
+
+def test_surgery_and_noise_give_the_same_cell_in_either_order():
+    surgery = Surgery(detach=True, cut=["input"], freeze=["output"], truncate=4)
+    results = []
+    for cell in (
+        noisy(operated(make_cell("lstm"), surgery), 0.4, 0.3),
+        operated(noisy(make_cell("lstm"), 0.4, 0.3), surgery),
+    ):
+        assert is_noisy(cell)
+        assert is_operated(cell)
+        torch.manual_seed(0)
+        module = Recurrence(cell, 3, H, max_lag=T, dtype=torch.float64)
+        masks = draw_masks(
+            cell, RandomStream(0, "noise"), steps=T, sequences=B, hidden_size=H, num_layers=1, dtype=torch.float64
+        )
+        outputs, _ = module(torch.randn(T, B, 3, dtype=torch.float64), noise=masks)
+        outputs[-1].square().sum().backward()
+        results.append([outputs, *(weight.grad for weight in module.parameters())])
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+    assert not results[0][2].view(4, H, H)[0].any()  # weight_hh_l0: the input gate's block is cut
+    # A gate that leaves nothing for h to act on is no mistake in an analysis.
+    network = plan_for("model=gru", "model.hidden_size=4", "model.recurrent_dropout=0.1").network(0)
+    assert is_noisy(operate(network, Surgery(open=["update"])).recurrence.cell)
 
 
 def test_the_probe_sees_truncation(train):

@@ -7,6 +7,9 @@ norm: after 200 steps of a sigmoid network they are near 1e-200. Bounds (Pascanu
 
     ‖∂h_T/∂h_k‖ ≤ Π ‖J_j‖ ≤ Π ‖D_j‖ · σ_max(W)^(T−k),        D_j = diag φ'(a_j), of an RNN
 
+Under zoneout at rate z, in expectation, J = z I + (1 − z) D W, and the last bound's factors are z + (1 − z) ‖D_j‖
+σ_max(W).
+
 Dimensions: T time steps, N numbers of state, K lags 0 … T.
 """
 
@@ -97,7 +100,8 @@ def log10_bounds(subject: Subject, layer: int, sequence: int, jacobians: Tensor)
         w = subject.weights(layer)
         slopes = slopes_along(cell, w, subject, layer, sequence)  # (T, H)
         sigma = torch.linalg.matrix_norm(w["weight_hh"], 2)
-        bounds["weights"] = _cumulated((slopes.abs().amax(1) * sigma).log10())
+        factors = cell.zoneout + (1 - cell.zoneout) * slopes.abs().amax(1) * sigma
+        bounds["weights"] = _cumulated(factors.log10())
     return bounds
 
 

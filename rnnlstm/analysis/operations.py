@@ -4,10 +4,12 @@ again."""
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from rnnlstm.analysis.flow import flow
 from rnnlstm.analysis.subject import Subject
@@ -26,7 +28,7 @@ class Operation:
     name: str
     scores: dict[str, float]  #: the task's metrics and `loss`, on held-out sequences
     half_life: float  #: of ∂L/∂h, steps, top layer
-    ratio: float  #: log10 of ‖∂L/∂h‖ at the first step against the last scored
+    ratio: float  #: log10 of ‖∂L/∂h‖ at the first step against the last that has one
     cell_ratio: float | None  #: the same of c
 
 
@@ -65,7 +67,14 @@ def operation_table(task: Task, network: Network, seed: int, sequences: int) -> 
             outputs = other(held_out.inputs)
         scores = {"loss": task.loss(outputs, held_out).item(), **task.metrics(outputs, held_out)}
         found = flow(Subject.of(task, other, watched))
-        ratios = {state: (norms[-1, -1] / norms[-1, 0]).log10().item() for state, norms in found.total.items()}
+        ratios = {state: _first_to_last(norms[-1]) for state, norms in found.total.items()}
         half_life = found.half_life("hidden", len(found.total["hidden"]) - 1)[0]
         rows.append(Operation(name, scores, half_life, ratios["hidden"], ratios.get("cell")))
     return rows
+
+
+def _first_to_last(norms: Tensor) -> float:
+    """log10 of the ratio, from norms by lag (K,). Lag 0 may have none: under zoneout h_t sees the c̃_t that the cell
+    computes, and c_t acts on later steps alone."""
+    reached = norms[norms > 0]
+    return (norms[-1] / reached[0]).log10().item() if len(reached) else math.nan

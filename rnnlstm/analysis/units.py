@@ -16,13 +16,19 @@ def unit_shares(subject: Subject, layer: int) -> dict[str, float]:
     """`saturated`: share of activations of h whose slope φ' is below a tenth of the steepest (for a cell with gates:
     |tanh| of its memory above 0.95). `dead`: share of units that put out exactly zero at every step of every
     sequence."""
-    hidden = subject.path.states[layer]["hidden"]  # (T, B, H)
-    slopes = _slopes(subject.cell, subject.path.states[layer])
+    states = {name: _computed(state, subject.cell.zoneout) for name, state in subject.path.states[layer].items()}
+    hidden = states["hidden"]  # (T, B, H)
+    slopes = _slopes(subject.cell, states)
     dead = (hidden == 0).all(0).all(0)
     return {
         "saturated": (slopes < FLAT).double().mean().item(),
         "dead": dead.double().mean().item(),
     }
+
+
+def _computed(state: Tensor, z: float) -> Tensor:
+    """What the cell itself put out, where zoneout mixed in a share z of the state before."""
+    return (state - z * torch.cat([torch.zeros_like(state[:1]), state[:-1]])) / (1 - z) if z else state
 
 
 def _slopes(cell: Cell, states: dict[str, Tensor]) -> Tensor:

@@ -11,6 +11,7 @@ from rnnlstm.cells.gru import GRUCell
 from rnnlstm.cells.linear import LinearCell
 from rnnlstm.cells.lstm import LSTMCell
 from rnnlstm.cells.lstm_1997 import LSTM1997Cell
+from rnnlstm.cells.noise import MASKS, draw_masks, is_noisy, noisy
 from rnnlstm.cells.rnn import RNNCell
 from rnnlstm.cells.surgery import is_operated, operated
 
@@ -19,6 +20,7 @@ for _module in pkgutil.iter_modules(__path__):
 
 __all__ = [
     "CELLS",
+    "MASKS",
     "Cell",
     "GRUCell",
     "LSTM1997Cell",
@@ -27,8 +29,11 @@ __all__ = [
     "RNNCell",
     "State",
     "Weights",
+    "draw_masks",
+    "is_noisy",
     "is_operated",
     "make_cell",
+    "noisy",
     "operated",
     "register_cell",
 ]

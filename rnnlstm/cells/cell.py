@@ -11,7 +11,7 @@ backend. A new cell is one class::
 
         def step(self, projected, state, w):
             (h,) = state
-            return (0.5 * h + 0.5 * torch.tanh(projected + F.linear(h, w["weight_hh"], w.get("bias_hh"))),), {}
+            return (0.5 * h + 0.5 * torch.tanh(projected + self.recurrent(h, w)),), {}
 
 Dimensions: T time steps, B sequences, I input features, H hidden units, G the cell's stacked blocks (1 for
 the RNN, 4 for the LSTM).
@@ -49,6 +49,8 @@ class Cell(ABC):
     gate_names: ClassVar[tuple[str, ...]] = ()  #: what `step` returns beside the state
     gate_blocks: ClassVar[tuple[int, ...]] = ()  #: each gate's block of rows in weight_hh; empty: not so simple
     blocks: ClassVar[int] = 1  #: G: blocks of H rows in each weight
+    recurrent_dropout: ClassVar[float] = 0.0  #: rates of noise in training, which `noisy` of `noise.py` sets
+    zoneout: ClassVar[float] = 0.0
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -80,6 +82,16 @@ class Cell(ABC):
     def project(self, x: Tensor, w: Weights) -> Tensor:
         """The input's share of the pre-activations: (…, I) → (…, G·H), for all time steps at once."""
         return F.linear(x, w["weight_ih"], w.get("bias_ih"))
+
+    def seen(self, h: Tensor, w: Weights) -> Tensor:
+        """What the recurrent weights see of h_{t−1}, (B, H): h, in training under recurrent dropout h ⊙ m/(1−p)
+        (`noise.py`)."""
+        mask = w.get("recurrent_dropout_mask")
+        return h if mask is None else h * mask
+
+    def recurrent(self, h: Tensor, w: Weights) -> Tensor:
+        """The state's share of the pre-activations, W_hh h_{t−1} + b_hh: (B, H) → (B, G·H), with h as `seen`."""
+        return F.linear(self.seen(h, w), w["weight_hh"], w.get("bias_hh"))
 
     @abstractmethod
     def step(self, projected: Tensor, state: State, w: Weights) -> tuple[State, dict[str, Tensor]]:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from rnnlstm.cells import initialisation
@@ -52,7 +51,7 @@ class GRUCell(Cell):
     def step(self, projected: Tensor, state: State, w: Weights) -> tuple[State, dict[str, Tensor]]:
         (h,) = state
         r_x, z_x, n_x = projected.chunk(3, -1)
-        r_h, z_h, n_h = F.linear(h, w["weight_hh"], w.get("bias_hh")).chunk(3, -1)
+        r_h, z_h, n_h = self.recurrent(h, w).chunk(3, -1)
         r, z = self.gate("reset", torch.sigmoid(r_x + r_h)), self.gate("update", torch.sigmoid(z_x + z_h))
         n = torch.tanh(n_x + r * n_h)
         return ((1 - z) * n + z * h,), {"reset": r, "update": z}

@@ -33,5 +33,5 @@ class IndRNNCell(Cell):
             torch.nn.init.uniform_(w["weight_hh"], 0.0, 1.0, generator=generator)
 
     def step(self, projected: Tensor, state: State, w: Weights) -> tuple[State, dict[str, Tensor]]:
-        a = projected + w["weight_hh"] * state[0]
+        a = projected + w["weight_hh"] * self.seen(state[0], w)
         return (torch.relu(a) if self.nonlinearity == "relu" else torch.tanh(a),), {}

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from rnnlstm.cells import initialisation
@@ -42,7 +41,7 @@ class JanetCell(Cell):
 
     def step(self, projected: Tensor, state: State, w: Weights) -> tuple[State, dict[str, Tensor]]:
         (h,) = state
-        s, g = (projected + F.linear(h, w["weight_hh"], w.get("bias_hh"))).chunk(2, -1)
+        s, g = (projected + self.recurrent(h, w)).chunk(2, -1)
         f = self.gate("forget", torch.sigmoid(s))
         return (f * h + (1 - torch.sigmoid(s - self.beta)) * torch.tanh(g),), {"forget": f}
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from rnnlstm.cells import initialisation
@@ -32,4 +31,4 @@ class LinearCell(Cell):
 
     def step(self, projected: Tensor, state: State, w: Weights) -> tuple[State, dict[str, Tensor]]:
         (h,) = state
-        return (projected + F.linear(h, w["weight_hh"], w.get("bias_hh")),), {}
+        return (projected + self.recurrent(h, w),), {}

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from rnnlstm.cells import initialisation
@@ -58,7 +57,7 @@ class LSTMCell(Cell):
 
     def step(self, projected: Tensor, state: State, w: Weights) -> tuple[State, dict[str, Tensor]]:
         h, c = state
-        i, f, g, o = (projected + F.linear(h, w["weight_hh"], w.get("bias_hh"))).chunk(4, -1)
+        i, f, g, o = (projected + self.recurrent(h, w)).chunk(4, -1)
         i, f, g, o = torch.sigmoid(i), torch.sigmoid(f), torch.tanh(g), torch.sigmoid(o)
         i, f, o = self.gate("input", i), self.gate("forget", f), self.gate("output", o)
         c = f * c + i * g

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from rnnlstm.cells import initialisation
@@ -42,7 +41,7 @@ class LSTM1997Cell(Cell):
 
     def step(self, projected: Tensor, state: State, w: Weights) -> tuple[State, dict[str, Tensor]]:
         h, c = state
-        i, g, o = (projected + F.linear(h, w["weight_hh"], w.get("bias_hh"))).chunk(3, -1)
+        i, g, o = (projected + self.recurrent(h, w)).chunk(3, -1)
         i, g, o = self.gate("input", torch.sigmoid(i)), torch.tanh(g), self.gate("output", torch.sigmoid(o))
         c = c + i * g
         h = o * torch.tanh(c)

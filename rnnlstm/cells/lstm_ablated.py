@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from rnnlstm.cells import initialisation
@@ -43,7 +42,7 @@ class AblatedCell(Cell):
 
     def step(self, projected: Tensor, state: State, w: Weights) -> tuple[State, dict[str, Tensor]]:
         h, c = state
-        parts = (projected + F.linear(h, w["weight_hh"], w.get("bias_hh"))).chunk(self.blocks, -1)
+        parts = (projected + self.recurrent(h, w)).chunk(self.blocks, -1)
         gates = {
             name: self.gate(name, torch.sigmoid(parts[k]))
             for name, k in zip(self.gate_names, self.gate_blocks, strict=True)

@@ -57,7 +57,7 @@ class LayerNormCell(Cell):
 
     def step(self, projected: Tensor, state: State, w: Weights) -> tuple[State, dict[str, Tensor]]:
         h, c = state
-        recurrent = F.linear(h, w["weight_hh"])
+        recurrent = F.linear(self.seen(h, w), w["weight_hh"])
         a = projected + F.layer_norm(recurrent, recurrent.shape[-1:], w["norm_hh"])
         i, f, g, o = (a + w["bias_hh"] if "bias_hh" in w else a).chunk(4, -1)
         i, f = self.gate("input", torch.sigmoid(i)), self.gate("forget", torch.sigmoid(f))

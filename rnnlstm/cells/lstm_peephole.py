@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from rnnlstm.cells import initialisation
@@ -47,7 +46,7 @@ class PeepholeCell(Cell):
 
     def step(self, projected: Tensor, state: State, w: Weights) -> tuple[State, dict[str, Tensor]]:
         h, c = state
-        i, f, g, o = (projected + F.linear(h, w["weight_hh"], w.get("bias_hh"))).chunk(4, -1)
+        i, f, g, o = (projected + self.recurrent(h, w)).chunk(4, -1)
         p_i, p_f, p_o = w["weight_ch"].chunk(3, -1)
         i, f = self.gate("input", torch.sigmoid(i + p_i * c)), self.gate("forget", torch.sigmoid(f + p_f * c))
         c = f * c + i * torch.tanh(g)

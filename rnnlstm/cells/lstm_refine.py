@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from rnnlstm.cells import initialisation
@@ -44,7 +43,7 @@ class RefineCell(Cell):
 
     def step(self, projected: Tensor, state: State, w: Weights) -> tuple[State, dict[str, Tensor]]:
         h, c = state
-        f, r, g, o = (projected + F.linear(h, w["weight_hh"], w.get("bias_hh"))).chunk(4, -1)
+        f, r, g, o = (projected + self.recurrent(h, w)).chunk(4, -1)
         f, r = torch.sigmoid(f), torch.sigmoid(r)
         k, o = self.gate("forget", 2 * r * f + (1 - 2 * r) * f * f), self.gate("output", torch.sigmoid(o))
         c = k * c + (1 - k) * torch.tanh(g)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from rnnlstm.cells.cell import Cell, State, Weights, register_cell
@@ -28,5 +27,5 @@ class SumCell(Cell):
 
     def step(self, projected: Tensor, state: State, w: Weights) -> tuple[State, dict[str, Tensor]]:
         h, c = state
-        c = c + torch.tanh(projected + F.linear(h, w["weight_hh"], w.get("bias_hh")))
+        c = c + torch.tanh(projected + self.recurrent(h, w))
         return (torch.tanh(c), c), {}

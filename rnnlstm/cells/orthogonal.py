@@ -51,7 +51,7 @@ class OrthogonalCell(Cell):
 
     def step(self, projected: Tensor, state: State, w: Weights) -> tuple[State, dict[str, Tensor]]:
         (h,) = state
-        a = projected + F.linear(h, w["weight_hh"])
+        a = projected + F.linear(self.seen(h, w), w["weight_hh"])
         if self.nonlinearity == "tanh":
             return (torch.tanh(a),), {}
         if self.nonlinearity == "identity":

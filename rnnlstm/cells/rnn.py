@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from rnnlstm.cells import initialisation
@@ -61,7 +60,7 @@ class RNNCell(Cell):
 
     def step(self, projected: Tensor, state: State, w: Weights) -> tuple[State, dict[str, Tensor]]:
         (h,) = state
-        h = self.phi(projected + F.linear(h, w["weight_hh"], w.get("bias_hh")))
+        h = self.phi(projected + self.recurrent(h, w))
         return (h,), {}
 
     @property

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from rnnlstm.cells.cell import Cell, State, Weights
+from rnnlstm.cells.noise import is_noisy, with_noise
 from rnnlstm.options import ConfigError, OptionError, did_you_mean
 from rnnlstm.sections import Surgery
 
@@ -24,6 +25,8 @@ def operated(cell: Cell, surgery: Surgery) -> Cell:
     """
     if surgery.nothing:
         return cell
+    if is_noisy(cell):  # noise stays outermost: no surgery on what zoneout keeps
+        return with_noise(operated(cell.quiet, surgery), cell.recurrent_dropout, cell.zoneout)
     held: set[str] = set()
     for key in ("open", "shut", "freeze", "cut"):
         for gate in getattr(surgery, key):

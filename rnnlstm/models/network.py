@@ -6,6 +6,7 @@ Dimensions: T time steps, B sequences, I input features, O output features, H hi
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -59,8 +60,9 @@ class Network(nn.Module):
         nn.init.uniform_(self.readout.weight, -bound, bound, generator=generator)
         nn.init.uniform_(self.readout.bias, -bound, bound, generator=generator)
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        return self.answer(self.embed(inputs))
+    def forward(self, inputs: Tensor, noise: Mapping[str, Tensor] | None = None) -> Tensor:
+        """`noise`: the masks of a noisy cell (`draw_masks`)."""
+        return self.answer(self.embed(inputs), noise)
 
     def embed(self, inputs: Tensor) -> Tensor:
         """What enters the recurrence, (T, B, E) or (T, B, I)."""
@@ -69,8 +71,8 @@ class Network(nn.Module):
             return embedded
         return inputs.to(self.readout.weight.dtype)
 
-    def answer(self, x: Tensor) -> Tensor:
+    def answer(self, x: Tensor, noise: Mapping[str, Tensor] | None = None) -> Tensor:
         """From what enters the recurrence to outputs (T, B, O)."""
-        hidden, _ = self.recurrence(x)  # (T, B, H)
+        hidden, _ = self.recurrence(x, noise=noise)  # (T, B, H)
         outputs: Tensor = self.readout(hidden)
         return outputs

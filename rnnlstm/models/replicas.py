@@ -6,7 +6,7 @@ through the summed losses gives each its own gradient. Source of the method: PyT
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -30,14 +30,17 @@ class Replicas:
         # One replica needs no vmap, and is quicker without.
         self.maps = self.count > 1 and can_vmap(self.shell.recurrence.backend)
 
-    def __call__(self, inputs: Tensor) -> Tensor:
-        """inputs (R, T, B) or (R, T, B, I) → outputs (R, T, B, O), replica by replica."""
+    def __call__(self, inputs: Tensor, noise: Mapping[str, Tensor] | None = None) -> Tensor:
+        """inputs (R, T, B) or (R, T, B, I) → outputs (R, T, B, O), replica by replica. `noise`: the masks of a noisy
+        cell, (R, …) each."""
+        noise = dict(noise or {})
         if self.maps:
-            return vmap(self._call)(self.parameters, inputs)
-        return torch.stack([self.one(r, inputs[r]) for r in range(self.count)])
+            return vmap(self._call)(self.parameters, inputs, noise)
+        each = [{name: mask[r] for name, mask in noise.items()} for r in range(self.count)]
+        return torch.stack([self._call(self.weights(r), inputs[r], each[r]) for r in range(self.count)])
 
     def one(self, replica: int, inputs: Tensor) -> Tensor:
-        """One replica's outputs (T, B, O) for inputs (T, B) or (T, B, I)."""
+        """One replica's outputs (T, B, O) for inputs (T, B) or (T, B, I), as in evaluation."""
         return self._call(self.weights(replica), inputs)
 
     def watched(self, replica: int, inputs: Tensor, trace: Trace) -> Tensor:
@@ -46,8 +49,8 @@ class Replicas:
         with torch.enable_grad(), traced(self.shell.recurrence, trace):
             return self._call(weights, inputs)
 
-    def _call(self, weights: dict[str, Tensor], inputs: Tensor) -> Tensor:
-        return functional_call(self.shell, weights, (inputs,))
+    def _call(self, weights: dict[str, Tensor], inputs: Tensor, noise: Mapping[str, Tensor] | None = None) -> Tensor:
+        return functional_call(self.shell, weights, (inputs, noise))
 
     def weights(self, replica: int) -> dict[str, Tensor]:
         """One replica's weights, as views of the stack, under the names of its network's `state_dict`."""

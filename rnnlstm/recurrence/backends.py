@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from rnnlstm.cells import Cell, State, Weights, is_operated
+from rnnlstm.cells import Cell, State, Weights, is_noisy, is_operated
 from rnnlstm.options import OptionError
 from rnnlstm.recurrence.fused import fused_layer, has_fused
 
@@ -49,6 +49,8 @@ def choose_backend(cell: Cell, backend: str) -> str:
         raise OptionError("backend", backend, f"must be one of {', '.join(BACKENDS)}")
     if backend in ("torch", "fused") and is_operated(cell):
         raise OptionError("backend", backend, "surgery needs the reference backend")
+    if backend in ("torch", "fused") and is_noisy(cell):
+        raise OptionError("backend", backend, "recurrent dropout and zoneout need the reference backend")
     if backend == "torch" and not cell.has_torch_layer:
         options = f" with nonlinearity={cell.nonlinearity}" if hasattr(cell, "nonlinearity") else ""
         raise OptionError("backend", backend, f"PyTorch has no {cell.name} cell{options}")

@@ -5,13 +5,14 @@ Dimensions: T time steps, B sequences, I input features, H hidden units, L layer
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rnnlstm.cells import Cell, State, Weights, make_cell
+from rnnlstm.cells import MASKS, Cell, State, Weights, is_noisy, make_cell
 from rnnlstm.recurrence.backends import choose_backend, layer_function
 
 
@@ -83,13 +84,18 @@ class Recurrence(nn.Module):
         names = self.cell.parameter_shapes(1, 1, self.bias)
         return {name: getattr(self, f"{name}_l{layer}") for name in names}
 
-    def forward(self, input: Tensor, hx: Tensor | State | None = None) -> tuple[Tensor, Tensor | State]:
+    def forward(
+        self, input: Tensor, hx: Tensor | State | None = None, noise: Mapping[str, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor | State]:
         """input (T, B, I), (B, T, I) if `batch_first`, or unbatched (T, I); hx each (L, B, H) or (L, H).
+        `noise`: the masks of a noisy cell, as `draw_masks` draws them; without, it computes as in evaluation.
 
         Returns outputs (T, B, H) and the last states (L, B, H): a tensor, or for cells with more than one
         state a tuple of them, all with the input's batch order.
         """
         x, state = self._checked(input, hx)
+        if noise and not is_noisy(self.cell):
+            raise ValueError("noise is for a cell that `noisy` made")
         layer_of = layer_function(self.backend)
         if self.trace is not None:
             self.trace.start()
@@ -98,7 +104,8 @@ class Recurrence(nn.Module):
         for layer in range(self.num_layers):
             if layer > 0 and self.dropout:
                 x = F.dropout(x, self.dropout, self.training)
-            x, end = layer_of(self.cell, x, tuple(s[layer] for s in state), self.layer_weights(layer))
+            masks = {name: noise[key] for name in MASKS if (key := f"{name}_l{layer}") in noise} if noise else {}
+            x, end = layer_of(self.cell, x, tuple(s[layer] for s in state), self.layer_weights(layer) | masks)
             last.append(end)
         states = tuple(torch.stack(parts) for parts in zip(*last, strict=True))  # each (L, B, H)
         if input.dim() == 2:

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from rnnlstm.cells import CELLS, Cell, make_cell, operated
+from rnnlstm.cells import CELLS, Cell, make_cell, noisy, operated
 from rnnlstm.models import Cost, Network, network_cost
 from rnnlstm.options import ConfigError, OptionError
 from rnnlstm.random_stream import RandomStream
@@ -83,6 +83,7 @@ def make_plan(config: Config) -> Plan:
         network_keys = [field.name for field in dataclasses.fields(NetworkOptions)]
         _require_all(cell_options, CELLS[cell_name], "model", network_keys)
         cell = make_cell(cell_name, **cell_options)
+        cell = noisy(cell, config.network.recurrent_dropout, config.network.zoneout)
     with _named_under("surgery"):
         cell = operated(cell, config.surgery)
     with _named_under("model"):

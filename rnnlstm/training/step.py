@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from rnnlstm.batch import Batch
+from rnnlstm.cells import draw_masks, is_noisy
 from rnnlstm.models import Replicas
+from rnnlstm.random_stream import RandomStream
 from rnnlstm.training.clip import ClipEvent, clip_replicas
 from rnnlstm.training.optimizers import make_optimizer
 from rnnlstm.training.plan import Plan
@@ -46,7 +48,8 @@ class Trainer:
         batches = [
             task.sample(seed, step, batch_size=config.train.batch_size).to(self.plan.device) for seed in self.seeds
         ]
-        outputs = self.model(torch.stack([batch.inputs for batch in batches]))  # (R, T, B, O)
+        inputs = torch.stack([batch.inputs for batch in batches])
+        outputs = self.model(inputs, self._noise(step, batches))  # (R, T, B, O)
         losses = torch.stack([task.loss(out, batch) for out, batch in zip(outputs, batches, strict=True)])  # (R,)
 
         self.optimizer.zero_grad()
@@ -60,6 +63,25 @@ class Trainer:
         self.optimizer.step()
         self._restore()
         return Update(step, values, clips, broken, outputs.detach(), batches)
+
+    def _noise(self, step: int, batches: Sequence[Batch]) -> dict[str, Tensor]:
+        """The masks of an update, (R, …) each: a replica's are its seed's, whatever is trained beside it."""
+        recurrence = self.model.shell.recurrence
+        if not is_noisy(recurrence.cell):
+            return {}
+        masks = [
+            draw_masks(
+                recurrence.cell,
+                RandomStream(seed, "noise", step),
+                steps=batch.inputs.shape[0],
+                sequences=batch.inputs.shape[1],
+                hidden_size=recurrence.hidden_size,
+                num_layers=recurrence.num_layers,
+                dtype=self.plan.dtype,
+            )
+            for seed, batch in zip(self.seeds, batches, strict=True)
+        ]
+        return {name: torch.stack([each[name] for each in masks]).to(self.plan.device) for name in masks[0]}
 
     def freeze(self, replica: int) -> None:
         """Keep one replica's weights as they are from now on; the others' arithmetic stays the same."""

@@ -1,0 +1,144 @@
+"""Noise in the recurrence, to regularise training: recurrent dropout and zoneout.
+
+Recurrent dropout at rate p. Of h_{t−1} the recurrent weights see
+
+    h_{t−1} ⊙ m/(1−p),   m ~ Bernoulli(1−p) for each sequence and unit, one m for all its time steps.
+
+What carries a state past these weights is not masked: c of the LSTM, z ⊙ h of the GRU. Evaluation goes without m;
+E[m/(1−p)] = 1. Source: Gal & Ghahramani 2016; cf. Semeniuta, Severyn & Barth 2016, who mask the candidate instead.
+
+Zoneout at rate z. Each unit of each state s (h; of the LSTM h and c) may stay what it was:
+
+    s_t = k_t ⊙ s_{t−1} + (1 − k_t) ⊙ s̃_t,   k_t ~ Bernoulli(z), anew at each time step and for each state,
+
+where s̃_t is what the cell computes; the LSTM's h̃_t sees c̃_t, not c_t. Evaluation puts the expectation z for k_t.
+Source: Krueger et al. 2017.
+
+A noisy cell draws nothing. Masks reach it among its layer's weights; where there are none, it computes as in
+evaluation.
+
+Dimensions: T time steps, B sequences, H hidden units, S states of the cell, L layers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TypeGuard
+
+import torch
+from torch import Tensor
+
+from rnnlstm.cells.cell import Cell, State, Weights
+from rnnlstm.options import OptionError
+from rnnlstm.random_stream import RandomStream
+
+DROPOUT = "recurrent_dropout_mask"  #: (B, H): m/(1−p), for `Cell.seen`
+ZONEOUT = "zoneout_mask"  #: (T, B, S·H): k of every step, state by state
+MASKS = (DROPOUT, ZONEOUT)
+
+
+def noisy(cell: Cell, recurrent_dropout: float = 0.0, zoneout: float = 0.0) -> Cell:
+    """`cell` with noise at these rates, in [0, 1); the very same cell if both are 0.
+
+    Raises: OptionError for another rate, or if dropping h would change nothing.
+    """
+    for key, rate in (("recurrent_dropout", recurrent_dropout), ("zoneout", zoneout)):
+        if not 0 <= rate < 1:
+            raise OptionError(key, rate, "must be at least 0 and below 1")
+    if recurrent_dropout and not _sees_masks(cell):
+        rule = (
+            f"it would change nothing: no weight of the {cell.name} cell sees h by way of Cell.seen or Cell.recurrent"
+        )
+        raise OptionError("recurrent_dropout", recurrent_dropout, rule)
+    return with_noise(cell, recurrent_dropout, zoneout) if recurrent_dropout or zoneout else cell
+
+
+def with_noise(cell: Cell, recurrent_dropout: float, zoneout: float) -> Cell:
+    """As `noisy`, with nothing checked."""
+    attributes = {"quiet": cell, "recurrent_dropout": float(recurrent_dropout), "zoneout": float(zoneout)}
+    cls = type(f"Noisy{type(cell).__name__}", (_Noisy, type(cell)), attributes)
+    result: Cell = cls(**{field.name: getattr(cell, field.name) for field in dataclasses.fields(cell)})
+    return result
+
+
+def is_noisy(cell: Cell) -> TypeGuard[_Noisy]:
+    return isinstance(cell, _Noisy)
+
+
+def draw_masks(
+    cell: Cell, stream: RandomStream, *, steps: int, sequences: int, hidden_size: int, num_layers: int,
+    dtype: torch.dtype = torch.float32,
+) -> dict[str, Tensor]:  # fmt: skip
+    """The masks of T steps and B sequences, for all layers of a noisy cell: `zoneout_mask_l0` and so on.
+
+    Longer sequences of equal B begin with the very masks of shorter ones.
+    """
+    B, H, L = sequences, hidden_size, num_layers
+    masks: dict[str, Tensor] = {}
+    if p := cell.recurrent_dropout:
+        for layer in range(L):
+            masks[f"{DROPOUT}_l{layer}"] = (stream.uniform((B, H)) >= p).to(dtype) / (1 - p)
+    if z := cell.zoneout:
+        # Time goes first among all that is drawn here, and this comes last.
+        kept = (stream.uniform((steps, L, B, len(cell.state_names) * H)) < z).to(dtype)
+        masks |= {f"{ZONEOUT}_l{layer}": mask for layer, mask in enumerate(kept.unbind(1))}
+    return masks
+
+
+class _Noisy(Cell):
+    """Goes before a cell's class: noise around the steps of the quiet cell.
+
+    They are the quiet cell's own calls, not `super()`'s: a cell whose step asks itself for its retention must not be
+    given the one below.
+    """
+
+    quiet: Cell
+
+    def prepare(self, w: Weights) -> Weights:
+        masks = {name: w[name] for name in MASKS if name in w}
+        return {**self.quiet.prepare({name: weight for name, weight in w.items() if name not in masks}), **masks}
+
+    def project(self, x: Tensor, w: Weights) -> Tensor:
+        """In training with k behind the pre-activations, (T, B, G·H + S·H), so that each step is handed its own."""
+        projected = self.quiet.project(x, w)
+        return torch.cat([projected, w[ZONEOUT]], -1) if ZONEOUT in w else projected
+
+    def step(self, projected: Tensor, state: State, w: Weights) -> tuple[State, dict[str, Tensor]]:
+        kept: tuple[Tensor | float, ...] = (self.zoneout,) * len(state)
+        if ZONEOUT in w:
+            width = len(state) * state[0].shape[-1]
+            kept = projected[..., -width:].chunk(len(state), -1)
+            projected = projected[..., :-width]
+        new, gates = self.quiet.step(projected, state, w)
+        if self.zoneout:
+            new = tuple(k * old + (1 - k) * s for k, old, s in zip(kept, state, new, strict=True))
+        return new, gates
+
+    def retention(self, gates: Mapping[str, Tensor]) -> Tensor | None:
+        """In expectation: z + (1 − z) times the quiet cell's."""
+        factor = self.quiet.retention(gates)
+        return None if factor is None else self.zoneout + (1 - self.zoneout) * factor
+
+    @property
+    def has_scan(self) -> bool:
+        return False
+
+    @property
+    def has_torch_layer(self) -> bool:
+        return False
+
+
+def _sees_masks(cell: Cell) -> bool:
+    """Whether a step comes out differently where the weights see nothing of h: tried on random numbers."""
+    B, I, H = 8, 3, 8  # noqa: E741
+    generator = torch.Generator().manual_seed(0)
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    w = cell.prepare({name: random(*shape) for name, shape in cell.parameter_shapes(I, H, True).items()})
+    projected, state = cell.project(random(B, I), w), tuple(random(B, H) for _ in cell.state_names)
+    with_h, _ = cell.step(projected, state, w)
+    without, _ = cell.step(projected, state, {**w, DROPOUT: torch.zeros(B, H, dtype=torch.float64)})
+    return any(not torch.equal(a, b) for a, b in zip(with_h, without, strict=True))
