@@ -15,6 +15,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
@@ -127,9 +128,16 @@ class Composer:
                 raise OptionError(key, value, shown)
 
     def _choices(self, group: str) -> list[str]:
-        """The names in a group, the user's own folder included; none if there is no such group."""
+        """The names in a group, the user's own folder included, those in its folders as `folder/name`; none if there
+        is no such group."""
         loader = GlobalHydra.instance().config_loader()
-        return loader.get_group_options(group, config_name="train", overrides=self.search)
+
+        def inside(place: str, what: ObjectType) -> list[str]:
+            return loader.get_group_options(place, what, config_name="train", overrides=self.search)
+
+        folders = inside(group, ObjectType.GROUP)
+        deeper = [f"{name}/{choice}" for name in folders for choice in inside(f"{group}/{name}", ObjectType.CONFIG)]
+        return [*inside(group, ObjectType.CONFIG), *deeper]
 
     def _compose(self, overrides: Sequence[str]) -> Tree:
         with _one_line(overrides):
