@@ -16,7 +16,7 @@ def keys() -> str:
     """Groups to choose from, then every key of the schema with its default, meaning and rule."""
     folder = _config_folder()
     lines = ["Groups (choose one: task=adding)"]
-    for group in ("task", "model", "optimizer", "clip", "probe", "experiment"):
+    for group in ("task", "model", "optimizer", "clip", "probe", "curriculum", "experiment"):
         names = sorted(str(p.relative_to(folder / group).with_suffix("")) for p in (folder / group).rglob("*.yaml"))
         if names:
             lines.append(f"  {group:<28}{', '.join(names)}")
@@ -56,6 +56,8 @@ def _rule(f: dataclasses.Field[Any]) -> str:
         rules.append(f"above {f.metadata['above']:,}")
     if f.metadata["at_least"] is not None:
         rules.append(f"at least {f.metadata['at_least']:,}")
+    if f.metadata["below"] is not None:
+        rules.append(f"below {f.metadata['below']:,}")
     if f.metadata["choices"]:
         rules.append(" or ".join(f.metadata["choices"]))
     return f" [{', '.join(rules)}]" if rules else ""

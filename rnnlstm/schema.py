@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from rnnlstm.options import ConfigError, OptionError, check_options, did_you_mean, option
 from rnnlstm.sections import (
     ClipOptions,
+    CurriculumOptions,
     EvalOptions,
     LogOptions,
     NetworkOptions,
@@ -39,6 +40,7 @@ class Config:
     optimizer: OptimizerOptions
     clip: ClipOptions
     probe: ProbeOptions
+    curriculum: CurriculumOptions
     train: TrainOptions
     eval: EvalOptions
     log: LogOptions
@@ -79,6 +81,7 @@ SECTIONS: dict[str, type] = {
     "optimizer": OptimizerOptions,
     "clip": ClipOptions,
     "probe": ProbeOptions,
+    "curriculum": CurriculumOptions,
     "train": TrainOptions,
     "eval": EvalOptions,
     "log": LogOptions,

@@ -56,6 +56,15 @@ class ProbeOptions:
 
 
 @dataclass(frozen=True)
+class CurriculumOptions:
+    """Which task lengths are trained at (`training/curriculum.py`)."""
+
+    name: str = option("fixed", "how the length changes", choices=("fixed", "growing", "uniform"))
+    start: int = option(10, "task length to begin with, or the shortest", at_least=1, at_most=1_000_000)
+    factor: float = option(1.5, "with growing: what a solved length is multiplied by", above=1, at_most=1000)
+
+
+@dataclass(frozen=True)
 class TrainOptions:
     steps: int = option(2000, "updates at most", at_least=1, at_most=MAX_STEPS)
     batch_size: int = option(64, "sequences an update, B", at_least=1, at_most=1_000_000)

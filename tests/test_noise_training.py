@@ -77,9 +77,9 @@ def test_the_same_seed_gives_the_same_bits_and_noise_makes_a_difference(key):
     trainer = Trainer(plan, [0, 1])
     batches = trainer.step(1).batches
     one, two = trainer._noise(1, batches), trainer._noise(2, batches)
-    for name in one:
-        assert not torch.equal(one[name], two[name])
-        assert not torch.equal(one[name][0], one[name][1])
+    for name in one[0]:
+        assert not torch.equal(one[0][name], two[0][name])
+        assert not torch.equal(one[0][name], one[1][name])
 
 
 def test_looking_and_evaluating_change_nothing(train):

@@ -52,7 +52,7 @@ def test_each_replica_gives_its_networks_outputs_and_gradients(name, options, ba
     # The stack takes its networks apart: it gets copies.
     replicas = Replicas(copy.deepcopy(networks))
     assert replicas.maps == (count > 1 and backend != "torch")
-    outputs = replicas(inputs)
+    outputs = torch.stack(replicas(inputs))
     assert outputs.shape == (count, T, B, O)
     (outputs * cotangents).sum().backward()
     assert set(replicas.parameters) == set(networks[0].state_dict())
@@ -65,6 +65,17 @@ def test_each_replica_gives_its_networks_outputs_and_gradients(name, options, ba
             assert torch.equal(replicas.parameters[key][r], weight)
             assert weight.grad.any()
             close(replicas.parameters[key].grad[r], weight.grad)
+
+
+def test_replicas_take_sequences_of_different_lengths():
+    torch.manual_seed(0)
+    networks = [network(make_cell("lstm"), seed, tokens=True) for seed in range(3)]
+    replicas, inputs = Replicas(copy.deepcopy(networks)), inputs_for(3, True)
+    ragged = [inputs[0], inputs[1][:3], inputs[2][:4]]
+    outputs = replicas(ragged)
+    assert [len(out) for out in outputs] == [T, 3, 4]
+    for single, x, out in zip(networks, ragged, outputs, strict=True):
+        close(out, single(x))
 
 
 def test_the_loss_of_one_replica_reaches_no_other():

@@ -30,14 +30,16 @@ class Replicas:
         # One replica needs no vmap, and is quicker without.
         self.maps = self.count > 1 and can_vmap(self.shell.recurrence.backend)
 
-    def __call__(self, inputs: Tensor, noise: Mapping[str, Tensor] | None = None) -> Tensor:
-        """inputs (R, T, B) or (R, T, B, I) → outputs (R, T, B, O), replica by replica. `noise`: the masks of a noisy
-        cell, (R, …) each."""
-        noise = dict(noise or {})
-        if self.maps:
-            return vmap(self._call)(self.parameters, inputs, noise)
-        each = [{name: mask[r] for name, mask in noise.items()} for r in range(self.count)]
-        return torch.stack([self._call(self.weights(r), inputs[r], each[r]) for r in range(self.count)])
+    def __call__(
+        self, inputs: Sequence[Tensor] | Tensor, noise: Sequence[Mapping[str, Tensor]] | None = None
+    ) -> list[Tensor]:
+        """inputs (T, B) or (T, B, I) of each replica → outputs (T, B, O) of each. `noise`: the masks of a noisy cell,
+        for each. Where all are equally long they are computed as one."""
+        noise = noise or [{}] * self.count
+        if self.maps and len({each.shape for each in inputs}) == 1:
+            masks = {name: torch.stack([each[name] for each in noise]) for name in noise[0]}
+            return list(vmap(self._call)(self.parameters, torch.stack(list(inputs)), masks).unbind(0))
+        return [self._call(self.weights(r), inputs[r], noise[r]) for r in range(self.count)]
 
     def one(self, replica: int, inputs: Tensor) -> Tensor:
         """One replica's outputs (T, B, O) for inputs (T, B) or (T, B, I), as in evaluation."""

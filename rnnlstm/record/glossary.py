@@ -23,6 +23,13 @@ GLOSSARY = (
     Entry("eval/loss", "the task's loss", "loss on held-out sequences, after the update"),
     Entry("eval/<metric>", "the task's metric", "metric on held-out sequences, after the update"),
     Entry("eval_T<length>/<metric>", "the task's metric", "loss or metric on held-out sequences of another length"),
+    Entry("eval_slice/<slice>", "the task's metric", "headline metric on a part of those: see the task's `slices`"),
+    Entry(
+        "eval_current/<metric>",
+        "the task's metric",
+        "loss or metric on held-out sequences of the length that a growing curriculum is at",
+    ),
+    Entry("curriculum/length", "task length", "length of this update's sequences, where a curriculum changes it"),
     Entry("eval_decoys<rate>/<metric>", "the task's metric", "loss or metric on texts with another share of decoys"),
     Entry(
         "baseline/loss",

@@ -38,7 +38,7 @@ def readable_name(tree: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
     mine, theirs = dict(flatten(_essence(tree))), dict(flatten(_essence(defaults)))
     leaves = [key.rpartition(".")[2] for key in mine]
     words = [str(tree["model"]["name"])]
-    for section, usual in (("optimizer", "adam"), ("clip", "norm"), ("probe", "standard")):
+    for section, usual in (("optimizer", "adam"), ("clip", "norm"), ("probe", "standard"), ("curriculum", "fixed")):
         if tree[section]["name"] != usual:
             words.append(
                 str(tree[section]["name"]) if section == "optimizer" else f"{section}-{tree[section]['name']}"

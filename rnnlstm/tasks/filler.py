@@ -5,6 +5,7 @@ A filler has `words`, its vocabulary, and `fill`, which writes texts of exactly 
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -114,6 +115,24 @@ class Grammar:
         return torch.from_numpy(self.slot_start.take(slot) + draw)
 
 
+def text_file(path: str) -> TextFile:
+    """The text in a file, read once for as long as it does not change: a task at many lengths has one text.
+
+    Raises: OptionError if it can't be read or is no text.
+    """
+    try:
+        found = Path(path).expanduser().stat()
+        stamp = (found.st_mtime_ns, found.st_size)
+    except (OSError, ValueError, RuntimeError):
+        stamp = (0, 0)  # reading it says what is wrong
+    return _read(path, stamp)
+
+
+@functools.lru_cache(maxsize=4)
+def _read(path: str, stamp: tuple[int, int]) -> TextFile:
+    return TextFile(path)
+
+
 class TextFile:
     """Passages of a UTF-8 text file, each starting at a random word; words and marks are lower-cased."""
 
@@ -143,3 +162,6 @@ class TextFile:
     def fill(self, random: RandomStream, counts: Tensor, longest: int) -> Tensor:
         start = random.integers(0, len(self.text) - longest + 1, (len(counts),))
         return self.text[start[None] + torch.arange(longest)[:, None]]  # (longest, B)
+
+
+GRAMMAR = Grammar()

@@ -24,7 +24,7 @@ from torch import Tensor
 from rnnlstm.batch import Batch
 from rnnlstm.options import OptionError, option
 from rnnlstm.random_stream import RandomStream
-from rnnlstm.tasks.filler import Filler, Grammar, TextFile
+from rnnlstm.tasks.filler import GRAMMAR, Filler, TextFile, text_file
 from rnnlstm.tasks.task import OVER, Task, register_task, step_numbers
 
 DISHES = (
@@ -64,7 +64,7 @@ class KeywordRecall(Task):
 
     @cached_property
     def filler_text(self) -> Filler:
-        return Grammar() if self.filler is None else TextFile(self.filler)
+        return GRAMMAR if self.filler is None else text_file(self.filler)
 
     @property
     def num_tokens(self) -> int:

@@ -10,14 +10,38 @@ import torch
 from rnnlstm.batch import Batch
 from rnnlstm.models import Replicas
 from rnnlstm.tasks import Task
+from rnnlstm.training.curriculum import Curriculum
+from rnnlstm.training.plan import Plan
 
 #: Time steps × sequences that go through the network at once: what still lies in a cache is quickest.
 CHUNK = 25_000
 
 
+def evaluations(
+    plan: Plan, model: Replicas, replica: int, seed: int, curriculum: Curriculum
+) -> dict[str, dict[str, float]]:
+    """All scores of one replica by the prefix of their tags: `eval` at the training length, `eval_slice` the headline
+    metric on the task's slices there, the plan's variations, and `eval_current` at the length of a curriculum that
+    has to grow yet. A length that is solved grows."""
+    samples = plan.config.eval.samples
+    scores, slices = evaluate(model, replica, plan.task, seed, samples)
+    found = {"eval": scores, "eval_slice": slices}
+    for prefix, variation in plan.variations.items():
+        found[prefix], _ = evaluate(model, replica, variation, seed, samples)
+    current = curriculum.growing(replica)
+    if current is not None:
+        found["eval_current"], _ = evaluate(model, replica, current, seed, samples)
+        if current.solved(found["eval_current"]):
+            curriculum.grow(replica)
+    return found
+
+
 @torch.no_grad()
-def evaluate(model: Replicas, replica: int, task: Task, seed: int, samples: int) -> dict[str, float]:
-    """`loss` and the task's metrics of one replica, on `samples` sequences of its seed's stream `eval`."""
+def evaluate(
+    model: Replicas, replica: int, task: Task, seed: int, samples: int
+) -> tuple[dict[str, float], dict[str, float]]:
+    """`loss` and the task's metrics of one replica, on `samples` sequences of its seed's stream `eval`; and the
+    headline metric on each slice that has a scored position."""
     device = next(iter(model.parameters.values())).device
     size = max(1, min(samples, CHUNK // task.sequence_length))
     outputs, batches = [], []
@@ -26,7 +50,13 @@ def evaluate(model: Replicas, replica: int, task: Task, seed: int, samples: int)
         outputs.append(model.one(replica, batch.inputs))  # (T, b, O)
         batches.append(batch)
     whole, batch = torch.cat(outputs, 1), _joined(batches)
-    return {"loss": task.loss(whole, batch).item(), **task.metrics(whole, batch)}
+    scores = {"loss": task.loss(whole, batch).item(), **task.metrics(whole, batch)}
+    slices = {
+        name: task.metrics(whole, dataclasses.replace(batch, mask=mask & batch.mask))[task.metric_name]
+        for name, mask in task.slices(batch).items()
+        if mask.any()
+    }
+    return scores, slices
 
 
 def _joined(batches: Sequence[Batch]) -> Batch:

@@ -23,6 +23,7 @@ from rnnlstm.recurrence import choose_backend
 from rnnlstm.schema import Config, unknown_key
 from rnnlstm.sections import NetworkOptions
 from rnnlstm.tasks import TASKS, Task, make_task
+from rnnlstm.training.curriculum import Curriculum
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,8 @@ def make_plan(config: Config) -> Plan:
         _require_all(cell_options, CELLS[cell_name], "model", network_keys)
         cell = make_cell(cell_name, **cell_options)
         cell = noisy(cell, config.network.recurrent_dropout, config.network.zoneout)
+    with _named_under("curriculum"):
+        Curriculum(task, config.curriculum, 1)
     with _named_under("surgery"):
         cell = operated(cell, config.surgery)
     with _named_under("model"):

@@ -21,7 +21,7 @@ from rnnlstm.record.naming import seed_folder
 from rnnlstm.record.seed_record import WEIGHTS
 from rnnlstm.training.clip_advice import clip_advice
 from rnnlstm.training.clock import Clock
-from rnnlstm.training.evaluate import evaluate
+from rnnlstm.training.evaluate import evaluations
 from rnnlstm.training.instruments import Instruments
 from rnnlstm.training.plan import Plan
 from rnnlstm.training.progress import Progress
@@ -126,9 +126,11 @@ class _Run:
         step, seconds = self._logged
         speed = (update.step - step) / (self.clock.training - seconds)
         for r, values in lines.items():
-            metrics = self.plan.task.metrics(update.outputs[r], update.batches[r])
+            metrics = update.tasks[r].metrics(update.outputs[r], update.batches[r])
             values |= self.replicas[r].training_values(update.losses[r], metrics, update.clips[r])
             values |= {"time/steps_per_second": speed, "time/instruments_share": self.clock.instruments_share}
+            if not self.trainer.curriculum.fixed:
+                values["curriculum/length"] = float(self.trainer.curriculum.length(r, update.step))
         self._logged = (update.step, self.clock.training)
 
     def _observe(self, step: int, lines: dict[int, dict[str, float]]) -> None:
@@ -138,15 +140,13 @@ class _Run:
 
     def _evaluate(self, step: int, lines: dict[int, dict[str, float]]) -> None:
         """Scores on held-out sequences, at the training length and elsewhere."""
-        config, task = self.plan.config, self.plan.task
         for r, values in lines.items():
             replica = self.replicas[r]
-            for prefix, variation in {"eval": task, **self.plan.variations}.items():
-                scores = evaluate(self.trainer.model, r, variation, replica.seed, config.eval.samples)
+            found = evaluations(self.plan, self.trainer.model, r, replica.seed, self.trainer.curriculum)
+            for prefix, scores in found.items():
                 values |= {f"{prefix}/{name}": score for name, score in scores.items()}
-                if prefix == "eval":
-                    values |= {"baseline/loss": task.baseline, **self.plateaus}
-                    replica.evaluated(step, scores)
+            values |= {"baseline/loss": self.plan.task.baseline, **self.plateaus}
+            replica.evaluated(step, found["eval"])
             values |= replica.clipping_values()
         if lines:
             self.aggregate.add(step, {self.replicas[r].seed: values for r, values in lines.items()})

@@ -16,7 +16,9 @@ from rnnlstm.batch import Batch
 from rnnlstm.cells import draw_masks, is_noisy
 from rnnlstm.models import Replicas
 from rnnlstm.random_stream import RandomStream
+from rnnlstm.tasks import Task
 from rnnlstm.training.clip import ClipEvent, clip_replicas
+from rnnlstm.training.curriculum import Curriculum
 from rnnlstm.training.optimizers import make_optimizer
 from rnnlstm.training.plan import Plan
 
@@ -29,8 +31,9 @@ class Update:
     losses: list[float]
     clips: list[ClipEvent]
     broken: dict[int, str]  #: replicas whose loss or gradient was not finite, and what it was
-    outputs: Tensor  #: (R, T, B, O), detached
+    outputs: list[Tensor]  #: (T, B, O) of each replica, detached
     batches: list[Batch]
+    tasks: list[Task]  #: what each was trained on: the task at the length of its curriculum
 
 
 class Trainer:
@@ -40,17 +43,21 @@ class Trainer:
         self.plan, self.seeds = plan, list(seeds)
         self.model = Replicas([plan.network(seed) for seed in seeds], plan.device)
         self.optimizer = make_optimizer(plan.config.optimizer, self.model.parameters.values())
+        self.curriculum = Curriculum(plan.task, plan.config.curriculum, len(self.seeds))
         self._held: dict[int, dict[str, Tensor]] = {}
 
     def step(self, step: int) -> Update:
         """Update number `step`, from 1 on."""
-        config, task = self.plan.config, self.plan.task
+        config, B = self.plan.config, self.plan.config.train.batch_size
+        tasks = [self.curriculum.task(r, step) for r in range(len(self.seeds))]
         batches = [
-            task.sample(seed, step, batch_size=config.train.batch_size).to(self.plan.device) for seed in self.seeds
+            task.sample(seed, step, batch_size=B).to(self.plan.device)
+            for task, seed in zip(tasks, self.seeds, strict=True)
         ]
-        inputs = torch.stack([batch.inputs for batch in batches])
-        outputs = self.model(inputs, self._noise(step, batches))  # (R, T, B, O)
-        losses = torch.stack([task.loss(out, batch) for out, batch in zip(outputs, batches, strict=True)])  # (R,)
+        outputs = self.model([batch.inputs for batch in batches], self._noise(step, batches))  # (T, B, O) of each
+        losses = torch.stack(
+            [task.loss(out, batch) for task, out, batch in zip(tasks, outputs, batches, strict=True)]
+        )  # (R,)
 
         self.optimizer.zero_grad()
         losses.sum().backward()  # each replica's gradient is its own loss's
@@ -62,13 +69,13 @@ class Trainer:
             self.freeze(replica)
         self.optimizer.step()
         self._restore()
-        return Update(step, values, clips, broken, outputs.detach(), batches)
+        return Update(step, values, clips, broken, [out.detach() for out in outputs], batches, tasks)
 
-    def _noise(self, step: int, batches: Sequence[Batch]) -> dict[str, Tensor]:
-        """The masks of an update, (R, …) each: a replica's are its seed's, whatever is trained beside it."""
+    def _noise(self, step: int, batches: Sequence[Batch]) -> list[dict[str, Tensor]] | None:
+        """The masks of an update for each replica: a replica's are its seed's, whatever is trained beside it."""
         recurrence = self.model.shell.recurrence
         if not is_noisy(recurrence.cell):
-            return {}
+            return None
         masks = [
             draw_masks(
                 recurrence.cell,
@@ -81,7 +88,7 @@ class Trainer:
             )
             for seed, batch in zip(self.seeds, batches, strict=True)
         ]
-        return {name: torch.stack([each[name] for each in masks]).to(self.plan.device) for name in masks[0]}
+        return [{name: mask.to(self.plan.device) for name, mask in each.items()} for each in masks]
 
     def freeze(self, replica: int) -> None:
         """Keep one replica's weights as they are from now on; the others' arithmetic stays the same."""

@@ -1,0 +1,172 @@
+"""Curriculum by length: which lengths are trained at, when they grow, and that nothing else changes."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from conftest import plan_for
+
+from rnnlstm.options import ConfigError
+from rnnlstm.record.files import read_lines
+from rnnlstm.sections import CurriculumOptions
+from rnnlstm.tasks import make_task
+from rnnlstm.tasks.filler import text_file
+from rnnlstm.training.curriculum import Curriculum
+from rnnlstm.training.evaluate import evaluate, evaluations
+from rnnlstm.training.step import Trainer
+
+SMALL = ("task.length=24", "model.hidden_size=8", "train.batch_size=5", "eval.samples=20")
+
+
+def curriculum(name, task="adding", replicas=3, length=40, **options):
+    return Curriculum(make_task(task, length=length), CurriculumOptions(name=name, **options), replicas)
+
+
+def test_fixed_is_the_task_itself():
+    fixed = curriculum("fixed", start=4000)  # which is ignored
+    assert fixed.fixed
+    for r in range(3):
+        assert fixed.task(r, 7) is fixed.final
+        assert fixed.growing(r) is None
+
+
+def test_growing_multiplies_a_solved_length_for_that_replica_alone():
+    growing = curriculum("growing", start=3, factor=1.5, length=20)
+    seen = []
+    while growing.growing(1) is not None:
+        assert growing.growing(1) == make_task("adding", length=growing.lengths[1])
+        seen.append(growing.lengths[1])
+        growing.grow(1)
+    assert seen == [3, 4, 6, 9, 14]  # 4.5 rounds to the even 4
+    assert growing.lengths == [3, 20, 3]
+    assert growing.task(1, 5) is growing.final
+    assert growing.task(0, 5) == make_task("adding", length=3)
+    slow = curriculum("growing", start=2, factor=1.01)
+    slow.grow(0)
+    assert slow.lengths[0] == 3  # always longer
+
+
+def test_uniform_lengths_are_uniform_and_a_function_of_the_step():
+    uniform, again = curriculum("uniform", start=11), curriculum("uniform", start=11, replicas=1)
+    lengths = [uniform.length(0, step) for step in range(6000)]
+    assert lengths == [again.length(0, step) for step in range(6000)]
+    assert [uniform.length(2, step) for step in range(100)] == lengths[:100]
+    counts = torch.bincount(torch.tensor(lengths))
+    assert counts[:11].sum() == 0
+    assert (counts[11:] - 200).abs().max() < 4.5 * math.sqrt(200)
+    assert len(counts) == 41
+
+
+@pytest.mark.parametrize(("task", "options", "message"), [
+    ("adding", {"start": 41}, "start=41: must be at most task.length=40"),
+    ("adding", {"start": 1}, "start=1: as a length must be at least 2"),
+    ("temporal_order", {"start": 9}, "start=9: as a length must be at least 10"),
+    ("long_lag", {"start": 20}, "start=20: as a length .* needs a network of other sizes"),
+])  # fmt: skip
+def test_a_start_that_the_task_does_not_allow(task, options, message):
+    for name in ("growing", "uniform"):
+        with pytest.raises(ConfigError, match=message):
+            curriculum(name, task=task, **options)
+    curriculum("fixed", task=task, **options)
+
+
+@pytest.mark.parametrize("overrides", [
+    ("curriculum=uniform", "curriculum.start=4"),
+    ("curriculum=growing", "curriculum.start=4"),
+    ("curriculum=growing", "curriculum.start=4", "model.zoneout=0.2", "model.recurrent_dropout=0.2"),
+])  # fmt: skip
+def test_a_seed_trains_in_lockstep_as_it_does_alone(overrides):
+    plan = plan_for(*SMALL, "dtype=float64", *overrides)
+    together, alone = Trainer(plan, [3, 4, 5]), [Trainer(plan, [seed]) for seed in (3, 4, 5)]
+    for step in range(1, 13):
+        if step in (4, 8) and "growing" in overrides[0]:
+            for r in range(step // 4, 3):  # they come to differ in length
+                together.curriculum.grow(r)
+                alone[r].curriculum.grow(0)
+        update = together.step(step)
+        for r, trainer in enumerate(alone):
+            other = trainer.step(step)
+            assert other.losses[0] == pytest.approx(update.losses[r], rel=1e-10)
+            assert torch.equal(other.batches[0].inputs, update.batches[r].inputs)
+    lengths = {len(batch.inputs) for batch in update.batches}
+    assert len(lengths) == (3 if "growing" in overrides[0] else 1)
+
+
+def test_fixed_trains_bit_for_bit_on_the_tasks_own_batches():
+    plan = plan_for(*SMALL, "curriculum.start=3")
+    trainer = Trainer(plan, [0, 1])
+    for step in range(1, 4):
+        update = trainer.step(step)
+        for seed in (0, 1):
+            assert torch.equal(update.batches[seed].inputs, plan.task.sample(seed, step, batch_size=5).inputs)
+
+
+def test_an_evaluation_that_meets_the_criterion_grows_the_length(monkeypatch):
+    plan = plan_for(*SMALL, "curriculum=growing", "curriculum.start=4")
+    trainer = Trainer(plan, [0, 1])
+    cls = type(plan.task)
+    monkeypatch.setattr(cls, "solved", lambda task, scores: task.length < 9)
+    lengths = []
+    for _ in range(5):
+        found = evaluations(plan, trainer.model, 1, 1, trainer.curriculum)
+        assert {"loss", "accuracy"} <= set(found["eval_current"])
+        lengths.append(trainer.curriculum.lengths[1])
+    assert lengths == [6, 9, 9, 9, 9]  # 9 is not solved
+    assert trainer.curriculum.lengths[0] == 4
+    monkeypatch.setattr(cls, "solved", lambda task, scores: True)
+    while trainer.curriculum.lengths[1] < 24:
+        evaluations(plan, trainer.model, 1, 1, trainer.curriculum)
+    assert "eval_current" not in evaluations(plan, trainer.model, 1, 1, trainer.curriculum)
+
+
+@pytest.mark.parametrize("name", ["growing", "uniform"])
+def test_the_record_says_which_length_was_trained_at(name, train):
+    outcome = train("task=adding", "task.length=20", f"curriculum={name}", "curriculum.start=5", "train.steps=6",
+                    "log.every=1", "eval.every=3", "seeds=2")  # fmt: skip
+    for seed in (0, 1):
+        lines = list(read_lines(outcome.folder / f"seed_{seed}" / "metrics.jsonl"))
+        lengths = [line["curriculum/length"] for line in lines if "curriculum/length" in line]
+        assert len(lengths) == 6
+        if name == "growing":
+            assert lengths == [5] * 6
+            current = [line for line in lines if "eval_current/mse" in line]
+            assert [line["step"] for line in current] == [0, 3, 6]
+        else:
+            plan = plan_for("task=adding", "task.length=20", "curriculum=uniform", "curriculum.start=5")
+            own = Curriculum(plan.task, plan.config.curriculum, 1)
+            assert lengths == [own.length(0, step) for step in range(1, 7)]
+            assert not any("eval_current/mse" in line for line in lines)
+    assert all(summary["metric"] is not None for summary in outcome.summaries)
+
+
+def test_slices_are_the_headline_metric_on_parts_of_the_evaluation(train):
+    outcome = train("task=copy", "task.length=5", "train.steps=2", "eval.samples=40")
+    (line, *_) = [x for x in read_lines(outcome.folder / "seed_0" / "metrics.jsonl") if "eval/loss" in x]
+    assert {tag for tag in line if tag.startswith("eval_slice")} == {
+        "eval_slice/symbol_1", "eval_slice/symbol_5", "eval_slice/symbol_10",
+    }  # fmt: skip
+    plan = plan_for("task=keyword", "task.length=12", "task.decoys=0.3", "model.hidden_size=8")
+    model = Trainer(plan, [0]).model
+    scores, slices = evaluate(model, 0, plan.task, 0, 200)
+    batch = plan.task.sample(0, 0, "eval", 200)
+    outputs = model.one(0, batch.inputs).detach()
+    right = outputs[-1].argmax(-1) == batch.targets[-1]
+    named = plan.task.slices(batch)["other_dishes"][-1]
+    assert slices["other_dishes"] == pytest.approx(right[named].double().mean().item())
+    assert slices["no_other_dish"] == pytest.approx(right[~named].double().mean().item())
+    assert scores["accuracy"] == pytest.approx(right.double().mean().item())
+    nothing = dataclasses.replace(plan.task, decoys=0.0)
+    assert set(evaluate(model, 0, nothing, 0, 50)[1]) == {"no_other_dish"}
+
+
+def test_a_text_file_is_read_once_for_all_lengths(tmp_path):
+    path = tmp_path / "words.txt"
+    path.write_text("one two three " * 30)
+    task = make_task("keyword", length=30, filler=str(path))
+    growing = Curriculum(task, CurriculumOptions(name="growing", start=4), 1)
+    assert growing.at(7).filler_text is task.filler_text
+    path.write_text("another text " * 30)
+    assert text_file(str(path)).words == ["another", "text"]
