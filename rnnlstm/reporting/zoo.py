@@ -1,40 +1,60 @@
-"""The zoo's table: who solves what, and in how many updates, as Markdown (`scripts/zoo table`)."""
+"""The zoo's tables: who solves what, and in how many updates, as Markdown (`scripts/zoo table`)."""
 
 from __future__ import annotations
 
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rnnlstm.exits import guarded
 from rnnlstm.reporting.runs import Run, find_runs
 
 
-def zoo_table(runs: Sequence[Run]) -> str:
-    """A row for each model, a column for each task; models that solve most of the tasks first.
+def zoo_tables(runs: Sequence[Run]) -> list[str]:
+    """Tables of models by tasks, one for each set of tasks that the same models were trained on, the largest first.
 
-    A cell of the table: solved seeds, and the median and range of the updates that they took; where no seed solved
-    the task, the median of its headline metric.
+    Models that solve most come first; where there are many tasks and few models, tasks are the rows. A cell of a
+    table: solved seeds, and the median and range of the updates that they took; where no seed solved the task, the
+    median of its headline metric.
     """
-    columns = sorted({_task(run) for run in runs})
-    by_model: dict[str, dict[str, Run]] = {}
+    by_task: dict[str, dict[str, Run]] = {}
     for run in runs:
-        by_model.setdefault(run.config["model.name"], {})[_task(run)] = run
+        by_task.setdefault(_task(run), {})[run.config["model.name"]] = run
+    groups: dict[frozenset[str], list[str]] = {}
+    for task, row in sorted(by_task.items()):
+        groups.setdefault(frozenset(row), []).append(task)
+    return [
+        _table([by_task[task] for task in tasks], tasks, models)
+        for models, tasks in sorted(groups.items(), key=lambda group: -len(group[0]))
+    ]
 
-    def rank(name: str) -> tuple[float, float]:
-        row = by_model[name].values()
-        steps = [step for run in row for step in run.values("steps_to_solve")]
-        return -sum(run.solved / len(run.seeds) for run in row), statistics.fmean(steps) if steps else 0.0
 
-    lines = [["model", "parameters", *columns], ["---"] * (len(columns) + 2)]
-    for name in sorted(by_model, key=rank):
-        row = by_model[name]
-        counts = sorted({int(n) for run in row.values() for n in run.values("parameters")})
-        layers = {run.config["model.num_layers"] for run in row.values()} - {1}
-        also = f", {max(layers)} layers" if layers else ""
-        shown = f"{counts[0]:,}" if counts[0] == counts[-1] else f"{counts[0]:,} … {counts[-1]:,}"
-        lines.append([f"`{name}`{also}", shown, *(_cell(row.get(column)) for column in columns)])
+def _table(columns: list[dict[str, Run]], tasks: list[str], models: Iterable[str]) -> str:
+    rows = {name: [column[name] for column in columns] for name in models}
+    names = sorted(rows, key=lambda name: (*_rank(rows[name]), name))
+    if len(tasks) > len(names):
+        lines = [["task", *(f"`{name}`{_layers(rows[name])}" for name in names)]]
+        lines += [[task, *(_cell(rows[name][k]) for name in names)] for k, task in enumerate(tasks)]
+    else:
+        lines = [["model", "parameters", *tasks]]
+        lines += [[f"`{n}`{_layers(rows[n])}", _parameters(rows[n]), *map(_cell, rows[n])] for n in names]
+    lines.insert(1, ["---"] * len(lines[0]))
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _rank(row: Sequence[Run]) -> tuple[float, float]:
+    steps = [step for run in row for step in run.values("steps_to_solve")]
+    return -sum(run.solved / len(run.seeds) for run in row), statistics.fmean(steps) if steps else 0.0
+
+
+def _layers(row: Sequence[Run]) -> str:
+    layers = max(run.config["model.num_layers"] for run in row)
+    return f", {layers} layers" if layers > 1 else ""
+
+
+def _parameters(row: Sequence[Run]) -> str:
+    counts = [int(n) for run in row for n in run.values("parameters")]
+    return f"{counts[0]:,}" if min(counts) == max(counts) else f"{min(counts):,} … {max(counts):,}"
 
 
 def _task(run: Run) -> str:
@@ -43,9 +63,7 @@ def _task(run: Run) -> str:
     return " ".join(parts)
 
 
-def _cell(run: Run | None) -> str:
-    if run is None:
-        return "–"
+def _cell(run: Run) -> str:
     diverged = sum(seed.get("status") == "diverged" for seed in run.seeds)
     also = f", {diverged} diverged" if diverged else ""
     steps = run.values("steps_to_solve")
@@ -59,7 +77,7 @@ def _cell(run: Run | None) -> str:
 
 
 def _main(places: Sequence[str]) -> int:
-    print(zoo_table(find_runs(places)))
+    print("\n\n".join(zoo_tables(find_runs(places))))
     return 0
 
 
