@@ -92,8 +92,8 @@ class Composer:
         ConfigStore.instance().store(group=group, name=name, node={"name": name, **options}, provider="rnnlstm")
 
     def defaults_of(self, tree: Mapping[str, Any]) -> Tree:
-        """The default configuration with the same task, model, optimiser, clipping and probe as `tree`."""
-        groups = ("task", "model", "optimizer", "clip", "probe")
+        """The default configuration with the same choice in every group as `tree`."""
+        groups = ("task", "model", "optimizer", "clip", "probe", "curriculum")
         return self._bare(tuple(f"{group}={tree[group]['name']}" for group in groups))
 
     def parse(self, overrides: Sequence[str]) -> list[Override]:

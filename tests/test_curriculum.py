@@ -9,11 +9,13 @@ import pytest
 import torch
 from conftest import plan_for
 
+from rnnlstm.jobs import compose_jobs
 from rnnlstm.options import ConfigError
 from rnnlstm.record.files import read_lines
 from rnnlstm.sections import CurriculumOptions
 from rnnlstm.tasks import make_task
 from rnnlstm.tasks.filler import text_file
+from rnnlstm.training import match
 from rnnlstm.training.curriculum import Curriculum
 from rnnlstm.training.evaluate import evaluate, evaluations
 from rnnlstm.training.step import Trainer
@@ -104,6 +106,69 @@ def test_fixed_trains_bit_for_bit_on_the_tasks_own_batches():
             assert torch.equal(update.batches[seed].inputs, plan.task.sample(seed, step, batch_size=5).inputs)
 
 
+def test_fixed_ends_with_the_weights_of_a_training_step_written_out():
+    plan = plan_for(*SMALL, "dtype=float64", "clip.threshold=0.05")
+    trainer, network = Trainer(plan, [0]), plan.network(0)
+    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
+    for step in range(1, 6):
+        trainer.step(step)
+        batch = plan.task.sample(0, step, batch_size=5)
+        optimizer.zero_grad()
+        plan.task.loss(network(batch.inputs), batch).backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 0.05)
+        optimizer.step()
+    for name, weight in network.state_dict().items():
+        torch.testing.assert_close(trainer.model.weights(0)[name], weight, rtol=1e-9, atol=1e-7)
+
+
+def test_loss_and_metrics_of_an_update_are_those_of_the_task_at_that_length():
+    """Copy memory's loss is a mean over length + 20 positions, so the task at another length gives another one."""
+    plan = plan_for(*SMALL, "task=copy", "curriculum=uniform", "curriculum.start=1")
+    trainer = Trainer(plan, [0])
+    for step in range(1, 6):
+        update = trainer.step(step)
+        length = Curriculum(plan.task, plan.config.curriculum, 1).length(0, step)
+        assert update.tasks[0] == make_task("copy", length=length)
+        assert len(update.batches[0].inputs) == length + 20
+        assert update.tasks[0].loss(update.outputs[0], update.batches[0]).item() == pytest.approx(update.losses[0])
+
+
+def test_a_whole_growing_run_of_three_seeds_equals_each_seed_alone(train, monkeypatch):
+    cls = type(make_task("adding"))
+    # Solved at chance and by some seeds only, so that lengths come apart.
+    monkeypatch.setattr(cls, "solved", lambda task, scores: task.length < 20 and int(scores["mse"] * 1e4) % 3 == 0)
+    arguments = ("task=adding", "task.length=20", "curriculum=growing", "curriculum.start=4", "dtype=float64",
+                 "train.steps=12", "log.every=1", "eval.every=2")  # fmt: skip
+    together = train(*arguments, "seeds=3", "name=together")
+    lengths = []
+    for seed in range(3):
+        alone = train(*arguments, f"seed={seed}", f"name=alone{seed}")
+        one, other = (list(read_lines(run.folder / f"seed_{seed}" / "metrics.jsonl")) for run in (alone, together))
+        for a, b in zip(one, other, strict=True):
+            for tag in ("train/loss", "curriculum/length", "eval_current/mse", "eval/mse", "grad/norm_before_clip"):
+                assert (tag in a) == (tag in b)
+                assert a.get(tag, 0.0) == pytest.approx(b.get(tag, 0.0), rel=1e-8)
+        lengths.append(tuple(line["curriculum/length"] for line in one if "curriculum/length" in line))
+    assert len(set(lengths)) > 1
+
+
+def test_a_folder_says_once_that_there_is_a_curriculum():
+    (job,) = compose_jobs(["curriculum=growing", "curriculum.start=5"])
+    assert job.folder.name.startswith("lstm_curriculum-growing_start-5-")
+
+
+def test_match_times_the_tasks_own_length(monkeypatch):
+    seen = []
+    monkeypatch.setattr(match, "_ratio", lambda ours, theirs: seen.append((ours(), theirs())) or 2.0)
+    plan = plan_for(*SMALL, "curriculum=growing", "curriculum.start=4", "match=none")
+    sample = type(plan.task).generate
+    lengths = set()
+    monkeypatch.setattr(type(plan.task), "generate", lambda t, *a: lengths.add(t.length) or sample(t, *a))
+    match._by_time(plan, 8)
+    assert seen
+    assert lengths == {24}
+
+
 def test_an_evaluation_that_meets_the_criterion_grows_the_length(monkeypatch):
     plan = plan_for(*SMALL, "curriculum=growing", "curriculum.start=4")
     trainer = Trainer(plan, [0, 1])
@@ -119,7 +184,10 @@ def test_an_evaluation_that_meets_the_criterion_grows_the_length(monkeypatch):
     monkeypatch.setattr(cls, "solved", lambda task, scores: True)
     while trainer.curriculum.lengths[1] < 24:
         evaluations(plan, trainer.model, 1, 1, trainer.curriculum)
-    assert "eval_current" not in evaluations(plan, trainer.model, 1, 1, trainer.curriculum)
+    grown = evaluations(plan, trainer.model, 1, 1, trainer.curriculum)
+    assert grown["eval_current"] == grown["eval"]  # said to the end, for the median over seeds
+    fixed = Trainer(plan_for(*SMALL), [0])
+    assert "eval_current" not in evaluations(plan_for(*SMALL), fixed.model, 0, 0, fixed.curriculum)
 
 
 @pytest.mark.parametrize("name", ["growing", "uniform"])
@@ -142,7 +210,7 @@ def test_the_record_says_which_length_was_trained_at(name, train):
     assert all(summary["metric"] is not None for summary in outcome.summaries)
 
 
-def test_slices_are_the_headline_metric_on_parts_of_the_evaluation(train):
+def test_slices_are_the_headline_metric_on_parts_of_the_evaluation(train, monkeypatch):
     outcome = train("task=copy", "task.length=5", "train.steps=2", "eval.samples=40")
     (line, *_) = [x for x in read_lines(outcome.folder / "seed_0" / "metrics.jsonl") if "eval/loss" in x]
     assert {tag for tag in line if tag.startswith("eval_slice")} == {
@@ -158,6 +226,9 @@ def test_slices_are_the_headline_metric_on_parts_of_the_evaluation(train):
     assert slices["other_dishes"] == pytest.approx(right[named].double().mean().item())
     assert slices["no_other_dish"] == pytest.approx(right[~named].double().mean().item())
     assert scores["accuracy"] == pytest.approx(right.double().mean().item())
+    monkeypatch.setattr(type(plan.task), "slices", lambda task, batch: {"outside": ~batch.mask})
+    assert evaluate(model, 0, plan.task, 0, 50)[1] == {}
+    monkeypatch.undo()
     nothing = dataclasses.replace(plan.task, decoys=0.0)
     assert set(evaluate(model, 0, nothing, 0, 50)[1]) == {"no_other_dish"}
 

@@ -13,7 +13,7 @@ from rnnlstm.record.seed_record import METRICS
 from rnnlstm.record.tensorboard import TensorBoardView
 
 #: Beginnings of the tags that are aggregated.
-PREFIXES = ("eval", "train/loss", "grad/norm_before_clip", "clip/rate", "flow/")
+PREFIXES = ("eval", "train/loss", "grad/norm_before_clip", "clip/rate", "flow/", "curriculum/")
 
 
 class Aggregate:

@@ -22,7 +22,7 @@ class Curriculum:
         """Raises: OptionError if the task can't be had at the length `start`."""
         self.final, self.options = task, options
         self._tasks: dict[int, Task] = {self.longest: task}
-        first = options.start if options.name == "growing" else self.longest
+        first = options.start if self.grows else self.longest
         self.lengths = [first] * replicas
         if options.name != "fixed":
             if options.start > self.longest:
@@ -42,6 +42,10 @@ class Curriculum:
     def fixed(self) -> bool:
         return self.options.name == "fixed"
 
+    @property
+    def grows(self) -> bool:
+        return self.options.name == "growing"
+
     def at(self, length: int) -> Task:
         """The task at another length."""
         if length not in self._tasks:
@@ -60,7 +64,7 @@ class Curriculum:
 
     def growing(self, replica: int) -> Task | None:
         """The task at the present length of a replica that has to grow yet."""
-        if self.options.name == "growing" and self.lengths[replica] < self.longest:
+        if self.grows and self.lengths[replica] < self.longest:
             return self.at(self.lengths[replica])
         return None
 

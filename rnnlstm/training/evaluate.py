@@ -21,8 +21,8 @@ def evaluations(
     plan: Plan, model: Replicas, replica: int, seed: int, curriculum: Curriculum
 ) -> dict[str, dict[str, float]]:
     """All scores of one replica by the prefix of their tags: `eval` at the training length, `eval_slice` the headline
-    metric on the task's slices there, the plan's variations, and `eval_current` at the length of a curriculum that
-    has to grow yet. A length that is solved grows."""
+    metric on the task's slices there, the plan's variations, and `eval_current` at the length that a growing
+    curriculum is at. A length that is solved grows."""
     samples = plan.config.eval.samples
     scores, slices = evaluate(model, replica, plan.task, seed, samples)
     found = {"eval": scores, "eval_slice": slices}
@@ -33,6 +33,8 @@ def evaluations(
         found["eval_current"], _ = evaluate(model, replica, current, seed, samples)
         if current.solved(found["eval_current"]):
             curriculum.grow(replica)
+    elif curriculum.grows:  # said to the end, so that a median over seeds is one over all of them
+        found["eval_current"] = scores
     return found
 
 
@@ -51,11 +53,12 @@ def evaluate(
         batches.append(batch)
     whole, batch = torch.cat(outputs, 1), _joined(batches)
     scores = {"loss": task.loss(whole, batch).item(), **task.metrics(whole, batch)}
-    slices = {
-        name: task.metrics(whole, dataclasses.replace(batch, mask=mask & batch.mask))[task.metric_name]
-        for name, mask in task.slices(batch).items()
-        if mask.any()
-    }
+    slices = {}
+    for name, part in task.slices(batch).items():
+        mask = part & batch.mask
+        found = task.metrics(whole, dataclasses.replace(batch, mask=mask)) if mask.any() else {}
+        if task.metric_name in found:
+            slices[name] = found[task.metric_name]
     return scores, slices
 
 

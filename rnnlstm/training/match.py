@@ -14,7 +14,7 @@ from collections.abc import Callable
 from rnnlstm.cells import make_cell
 from rnnlstm.options import ConfigError
 from rnnlstm.schema import Config
-from rnnlstm.sections import Surgery
+from rnnlstm.sections import CurriculumOptions, Surgery
 from rnnlstm.training.plan import Plan, make_plan
 from rnnlstm.training.step import Trainer
 
@@ -74,7 +74,9 @@ def _by_time(plan: Plan, H: int) -> int:
 
 def _updater(plan: Plan, hidden_size: int) -> Callable[[], None]:
     network = dataclasses.replace(plan.config.network, hidden_size=hidden_size)
-    trainer = Trainer(dataclasses.replace(plan, config=dataclasses.replace(plan.config, network=network)), [0])
+    # At the task's own length: a curriculum would time each contender at others.
+    config = dataclasses.replace(plan.config, network=network, curriculum=CurriculumOptions())
+    trainer = Trainer(dataclasses.replace(plan, config=config), [0])
     step = 0
 
     def update() -> None:

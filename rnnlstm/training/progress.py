@@ -85,7 +85,8 @@ def _state(update: Update, replicas: Sequence[Replica]) -> str:
         return statistics.median(values)
 
     parts = [
-        f"loss {median([update.losses[r] for r in live]):.4f} (baseline {task.baseline:.4f})",
+        f"loss {median([update.losses[r] for r in live]):.4f} "
+        f"(baseline {median([update.tasks[r].baseline for r in live]):.4f})",
         f"{task.metric_name} {median([replicas[r].scores.get(task.metric_name, float('nan')) for r in live]):.3f}",
         f"norm {median([update.clips[r].norm_before for r in live]):.2g}",
         f"clipped {median([replicas[r].clip_rate for r in live]):.0%}",
