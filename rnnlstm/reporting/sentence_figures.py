@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 
 from rnnlstm.reporting.figures import PALETTE
 from rnnlstm.reporting.flow_figures import panels
+from rnnlstm.tasks.task import until_over
 
 #: Words in a line of the influence figure, and time steps in a row of the gate figure.
 LINE, ROW = 12, 50
@@ -37,14 +38,14 @@ def influence_figure(found: Sequence[tuple[str, Subject, Tensor]], sequence: int
     `found`: label, subject and influence (T, B) of each.
     """
     found = found[:MOST_NETWORKS]
-    words = _shown(found[0][1].task.words(found[0][1].batch, sequence))
+    words = _shown(_words(found[0][1], sequence))
     lines = math.ceil(len(words) / LINE)
     figure, axes = plt.subplots(
         len(found), 1, figsize=(13, 0.9 + len(found) * (0.5 + 0.3 * lines)), squeeze=False, layout="constrained"
     )
     for (label, subject, values), axis in zip(found, axes[:, 0], strict=True):
-        words = _shown(subject.task.words(subject.batch, sequence))
-        logs = values[:, sequence].log10()
+        words = _words(subject, sequence)
+        logs, words = values[: len(words), sequence].log10(), _shown(words)
         _text(axis, words, _shown((logs - logs.max()).clamp(min=-400).tolist()), _shown(_rare(subject, sequence)))
         axis.set_title(label, loc="left", fontsize=10)
     scale = mpl.cm.ScalarMappable(mpl.colors.Normalize(*INFLUENCE), "Blues")
@@ -81,7 +82,7 @@ def gates_figure(found: Sequence[tuple[str, Subject]], sequence: int = 0, layer:
     """Mean over the units of each gate, and of |c|, at every word. Gates from 0 (white) to 1 (dark)."""
     rows = [(label, subject, _series(subject, sequence, layer)) for label, subject in found]
     rows = [(label, subject, series) for label, subject, series in rows if series][:MOST_NETWORKS]
-    T = max(len(subject.batch.mask) for _, subject, _ in rows)
+    T = max(len(_words(subject, sequence)) for _, subject, _ in rows)
     parts = min(math.ceil(T / ROW), 4)
     heights = [len(series) for _, _, series in rows for _ in range(parts)]
     figure, axes = plt.subplots(
@@ -90,11 +91,14 @@ def gates_figure(found: Sequence[tuple[str, Subject]], sequence: int = 0, layer:
     )  # fmt: skip
     panels = iter(axes[:, 0])
     for label, subject, series in rows:
-        words = subject.task.words(subject.batch, sequence)
+        words = _words(subject, sequence)
         values = torch.stack(list(series.values()))  # (rows, T)
         for part in range(parts):
             axis = next(panels)
             steps = range(part * ROW, min((part + 1) * ROW, len(words)))
+            if not steps:  # another network's sentence is longer
+                axis.axis("off")
+                continue
             axis.imshow(values[:, steps.start : steps.stop].numpy(), cmap="Purples", vmin=0, vmax=1, aspect="auto")
             axis.set_yticks(range(len(series)), list(series), fontsize=8)
             axis.set_xticks(range(len(steps)), [words[t] for t in steps], rotation=90, fontsize=7)
@@ -115,12 +119,18 @@ def _series(subject: Subject, sequence: int, layer: int) -> dict[str, Tensor]:
     return series
 
 
+def _words(subject: Subject, sequence: int) -> list[str]:
+    """Without the padding after the sequence's end."""
+    return until_over(subject.task.words(subject.batch, sequence))
+
+
 def _rare(subject: Subject, sequence: int) -> list[bool]:
     """Whether each token is of another kind than most: the keyword, a decoy, the question."""
-    kinds = subject.batch.kinds
+    words, kinds = _words(subject, sequence), subject.batch.kinds
     if kinds is None:
-        return [False] * len(subject.batch.mask)
-    flags: list[bool] = (kinds[:, sequence] != kinds.mode(0).values[sequence]).tolist()
+        return [False] * len(words)
+    here = kinds[: len(words), sequence]
+    flags: list[bool] = (here != here.mode().values).tolist()
     return flags
 
 
