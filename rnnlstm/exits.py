@@ -10,6 +10,8 @@ from rnnlstm.options import ConfigError
 DONE = 0
 JOB_FAILED = 1  #: a job of a sweep failed, or an internal error
 BAD_CONFIG = 2  #: one line, nothing on disk
+BAD_CHECKPOINT = 3
+BUSY = 73  #: the run folder is in use by another process
 DISK_FAILED = 74
 INTERRUPTED = 130
 TERMINATED = 143
@@ -17,6 +19,14 @@ TERMINATED = 143
 
 class DiskError(Exception):
     """Results could not be written. `str()` is one line; the command line exits with 74."""
+
+
+class BusyError(Exception):
+    """The run folder is in use. `str()` is one line that names the holder; the command line exits with 73."""
+
+
+class CheckpointError(Exception):
+    """A checkpoint is no good. `str()` is one line; the command line exits with 3."""
 
 
 def guarded(command: Callable[[], int]) -> int:
@@ -28,6 +38,10 @@ def guarded(command: Callable[[], int]) -> int:
         return command()
     except ConfigError as error:
         return fail(str(error), BAD_CONFIG)
+    except CheckpointError as error:
+        return fail(str(error), BAD_CHECKPOINT)
+    except BusyError as error:
+        return fail(str(error), BUSY)
     except DiskError as error:
         return fail(str(error), DISK_FAILED)
     except KeyboardInterrupt:

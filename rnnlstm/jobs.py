@@ -113,7 +113,7 @@ def train_jobs(
 
 
 def _refuse_clashes(jobs: Sequence[Job]) -> None:
-    """No two jobs, and no job and an earlier run, may write to the same folder."""
+    """No two jobs may write to the same folder; with resume=never, no job to that of an earlier run."""
     taken: set[Path] = set()
     for job in jobs:
         for seed in job.config.seed_numbers:
@@ -121,8 +121,10 @@ def _refuse_clashes(jobs: Sequence[Job]) -> None:
             if folder in taken:
                 raise ConfigError(f"two jobs of the sweep are the same run: {folder}")
             taken.add(folder)
-            if folder.exists() and not job.config.overwrite:
-                raise ConfigError(f"{folder} holds results already; overwrite=true replaces them")
+            if folder.exists() and job.config.resume == "never" and not job.config.overwrite:
+                raise ConfigError(
+                    f"{folder} holds results already; resume=auto goes on, overwrite=true replaces them"
+                )
         for place in (job.folder, *job.folder.parents):
             if place.exists():
                 if not place.is_dir():

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from rnnlstm.options import ConfigError, OptionError, check_options, did_you_mean, option
 from rnnlstm.sections import (
+    CheckpointOptions,
     ClipOptions,
     CurriculumOptions,
     EvalOptions,
@@ -44,6 +45,7 @@ class Config:
     train: TrainOptions
     eval: EvalOptions
     log: LogOptions
+    checkpoint: CheckpointOptions
     surgery: Surgery
     tree: Mapping[str, Any]  #: the whole configuration as it was composed, plain values
     seed: int = option(0, "the first replica's seed", at_least=0, at_most=2**62)
@@ -54,6 +56,7 @@ class Config:
     runs_root: str = option("runs", "where results go")
     name: str | None = option(None, "a label in front of the run folder's name")
     overwrite: bool = option(False, "replace results that are there already")
+    resume: str = option("auto", "auto goes on with an interrupted run", choices=("auto", "never"))
     plugins: list[str] = option([], "modules of your own to import")
     match: str = option(
         "none",
@@ -85,11 +88,12 @@ SECTIONS: dict[str, type] = {
     "train": TrainOptions,
     "eval": EvalOptions,
     "log": LogOptions,
+    "checkpoint": CheckpointOptions,
     "surgery": Surgery,
 }
 OPTIMIZERS: dict[object, type] = {"rmsprop": RMSpropOptions, "sgd": SGDOptions}
 #: Keys of `Config` itself.
-TOP = ("seed", "seeds", "device", "threads", "dtype", "runs_root", "name", "overwrite", "plugins", "match")
+TOP = ("seed", "seeds", "device", "threads", "dtype", "runs_root", "name", "overwrite", "resume", "plugins", "match")
 
 
 def read_config(tree: Mapping[str, Any]) -> Config:

@@ -80,6 +80,14 @@ class EvalOptions:
 
 
 @dataclass(frozen=True)
+class CheckpointOptions:
+    """When the state is saved; whichever comes first. How often says nothing about results."""
+
+    every: int = option(1000, "updates between checkpoints", at_least=1, at_most=MAX_STEPS)
+    seconds: float = option(60.0, "seconds between checkpoints", at_least=0, at_most=1e9)
+
+
+@dataclass(frozen=True)
 class LogOptions:
     every: int = option(10, "updates between lines of metrics.jsonl", at_least=1, at_most=MAX_STEPS)
 

@@ -117,6 +117,8 @@ class _Report:
         if isinstance(outcome, Exception):
             self.code = fail(f"{job.folder}: {type(outcome).__name__}: {outcome}", JOB_FAILED)
             return
+        if not outcome.trained:
+            self.console.print("  finished already; overwrite=true trains it anew", markup=False)
         for summary in outcome.summaries:
             self.console.print(f"  {_line(summary)}", markup=False)
         if outcome.stopped_by is not None:

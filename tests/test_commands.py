@@ -53,8 +53,11 @@ def test_a_sweep_then_a_comparison(tmp_path):
     folders = [line for line in done.stdout.splitlines() if line.startswith("[")]
     assert len(folders) == 4
     again = command("train", *sweep, *small, cwd=tmp_path)
-    assert again.returncode == 2
-    assert "holds results already" in again.stderr
+    assert again.returncode == 0
+    assert again.stdout.count("finished already") == 4
+    refused = command("train", *sweep, *small, "resume=never", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "holds results already" in refused.stderr
 
     done = command("compare", "runs", "--csv", "table.csv", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -76,7 +76,8 @@ def test_run_from_python(tmp_path):
     assert all(summary["status"] == "done" for summary in summaries)
     assert (Path(summaries[0]["folder"]) / "weights.pt").exists()
     with pytest.raises(rnnlstm.ConfigError, match="holds results already"):
-        rnnlstm.run(overrides)
+        rnnlstm.run([*overrides, "resume=never"])
+    assert rnnlstm.run(overrides) == summaries
     sweep = rnnlstm.run(["-m", "model=rnn,lstm", *overrides, "overwrite=true"])
     assert len(sweep) == 4
     assert len({Path(summary["folder"]).parent for summary in sweep}) == 2

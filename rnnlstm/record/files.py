@@ -18,8 +18,18 @@ def write_whole(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+        _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the renaming itself last: a file's name is its folder's data."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -57,12 +67,20 @@ class LineWriter:
     Numbers that are not finite are written as Python's json module writes and reads them: NaN, Infinity.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, keep: int | None = None) -> None:
+        """`keep` cuts a file that is there already back to so many bytes."""
+        if keep is not None:
+            os.truncate(path, keep)
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, value: Mapping[str, Any]) -> None:
         self._file.write(json.dumps(value, ensure_ascii=False) + "\n")
         self._file.flush()
+
+    def sync(self) -> int:
+        """Everything written so far is on the disk, and is this many bytes."""
+        os.fsync(self._file.fileno())
+        return os.fstat(self._file.fileno()).st_size
 
     def close(self) -> None:
         self._file.close()

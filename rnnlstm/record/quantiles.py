@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +27,16 @@ class Subsample:
             if self.count % self.stride == 0:
                 self.kept.append(value)
         self.count += 1
+
+    def state(self) -> dict[str, Any]:
+        """Plain values that `restored` takes."""
+        return {"most": self.most, "stride": self.stride, "count": self.count, "kept": self.kept.tolist()}
+
+    @staticmethod
+    def restored(state: Mapping[str, Any]) -> Subsample:
+        found = Subsample(state["most"])
+        found.stride, found.count, found.kept = state["stride"], state["count"], array("d", state["kept"])
+        return found
 
     def quantiles(self, which: Sequence[float]) -> list[float] | None:
         """The quantiles asked for, each between 0 and 1; None without a number."""

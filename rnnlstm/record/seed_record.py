@@ -9,22 +9,30 @@ from typing import Any
 import numpy as np
 
 from rnnlstm.record import tensorboard_plugins as plugins
-from rnnlstm.record.files import LineWriter, write_json
+from rnnlstm.record.files import LineWriter, read_lines, write_json
 from rnnlstm.record.heatmap import flow_png
 from rnnlstm.record.tensorboard import TensorBoardView
 
 METRICS, CLIP_EVENTS, FLOW, SAMPLES = "metrics.jsonl", "clip_events.jsonl", "flow.jsonl", "samples.jsonl"
+LINES = (METRICS, CLIP_EVENTS, FLOW, SAMPLES)
 SUMMARY, WEIGHTS = "summary.json", "weights.pt"
 MOST_ROWS = 240  #: rows of the picture of the gradient through time; beyond, every second is dropped
 
 
 class SeedRecord:
-    """Writers into `folder`, which is made. Raises: OSError if it can't be written."""
+    """Writers into `folder`, which is made. Raises: OSError if it can't be written.
 
-    def __init__(self, folder: Path) -> None:
+    `lengths`, of an earlier `sync`, cuts the lines that are there back to what they were then; events are written
+    anew from them by `replay`.
+    """
+
+    def __init__(self, folder: Path, lengths: Mapping[str, int] | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self._lines = {name: LineWriter(folder / name) for name in (METRICS, CLIP_EVENTS, FLOW, SAMPLES)}
+        kept = lengths or {}
+        self._lines = {name: LineWriter(folder / name, kept.get(name)) for name in LINES}
+        for events in folder.glob("events.out.tfevents.*"):
+            events.unlink()
         self._view = TensorBoardView(folder)
         self._flow: dict[str, list[tuple[int, np.ndarray]]] = {}  # by tag: (training step, norms by lag)
         self._flow_stride = 1
@@ -39,6 +47,20 @@ class SeedRecord:
         self._lines[METRICS].write({"step": step, **values})
         self._view.scalars(step, values)
 
+    def sync(self) -> dict[str, int]:
+        """All lines are on the disk; how long their files are."""
+        return {name: writer.sync() for name, writer in self._lines.items()}
+
+    def replay(self) -> None:
+        """Show everything in the lines in TensorBoard."""
+        for line in read_lines(self.folder / METRICS):
+            step = line.pop("step")
+            self._view.scalars(step, line)
+        for line in read_lines(self.folder / FLOW):
+            self._show_flow(line.pop("step"), {name: np.asarray(norms) for name, norms in line.items()})
+        for line in read_lines(self.folder / SAMPLES):
+            self._show_samples(line["step"], line["samples"])
+
     def clip_event(self, fields: Mapping[str, Any]) -> None:
         """One line for an update on which clipping fired."""
         self._lines[CLIP_EVENTS].write(fields)
@@ -47,6 +69,9 @@ class SeedRecord:
         """Gradient norms by lag, (L, K) for each state: a line, and now and then a picture of all so far."""
         lines = {name: [[float(f"{v:.6g}") for v in layer] for layer in layers] for name, layers in norms.items()}
         self._lines[FLOW].write({"step": step, **lines})
+        self._show_flow(step, norms)
+
+    def _show_flow(self, step: int, norms: Mapping[str, np.ndarray]) -> None:
         if self._looks % self._flow_stride == 0:
             for name, layers in norms.items():
                 for layer, values in enumerate(layers):
@@ -63,6 +88,9 @@ class SeedRecord:
     def samples(self, step: int, samples: Sequence[Mapping[str, str]]) -> None:
         """Decoded sequences, each `text` with the right answer and the model's `answer`."""
         self._lines[SAMPLES].write({"step": step, "samples": list(samples)})
+        self._show_samples(step, samples)
+
+    def _show_samples(self, step: int, samples: Sequence[Mapping[str, str]]) -> None:
         rows = [f"| {_cell(s['text'])} | {_cell(s['answer'])} |" for s in samples]
         self._view.text(step, "samples", "\n".join(["| text → right answer | model's answer |", "|---|---|", *rows]))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 
@@ -12,6 +12,13 @@ class Clock:
 
     def __init__(self) -> None:
         self.training = self.instruments = self.evaluation = 0.0
+
+    def state(self) -> dict[str, float]:
+        return {"training": self.training, "instruments": self.instruments, "evaluation": self.evaluation}
+
+    def restore(self, state: Mapping[str, float]) -> None:
+        self.training, self.instruments = state["training"], state["instruments"]
+        self.evaluation = state["evaluation"]
 
     @contextmanager
     def on(self, name: str) -> Iterator[None]:

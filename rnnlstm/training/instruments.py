@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from rnnlstm.models import Replicas
 from rnnlstm.probes import Probe
 from rnnlstm.record.seed_record import SeedRecord
@@ -22,6 +25,13 @@ class Instruments:
         self._midway_due = True
         if self.on:
             self.probe = Probe(plan.task, seed, plan.config.train.batch_size, plan.device)
+
+    def state(self) -> dict[str, Any]:
+        """What has been shown already, as plain values."""
+        return {"sampled_at": sorted(self._sampled_at), "midway_due": self._midway_due}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self._sampled_at, self._midway_due = set(state["sampled_at"]), state["midway_due"]
 
     def due(self, step: int) -> bool:
         return self.on and step % self.plan.config.probe.every == 0

@@ -27,12 +27,19 @@ CLIP_FIELDS = (
 )
 
 
+#: Attributes of a replica that are plain values.
+PLAIN = ("status", "reason", "updates", "fired", "steps_to_solve", "speed")
+
+
 class Replica:
     """Counts, scores and status of the replica with this seed; `record` is where they are written."""
 
-    def __init__(self, plan: Plan, seed: int, folder: Path, parameters: int) -> None:
+    def __init__(
+        self, plan: Plan, seed: int, folder: Path, parameters: int, state: Mapping[str, Any] | None = None
+    ) -> None:
+        """`state`, of an earlier `state()`: go on from there, with the record cut back to what it was then."""
         self.plan, self.seed, self.parameters = plan, seed, parameters
-        self.record = SeedRecord(folder)
+        self.record = SeedRecord(folder, state and state["lengths"])
         self.status = "running"  # running, done, diverged, failed or interrupted
         self.reason: str | None = None  # why it diverged or failed
         self.updates = self.fired = 0
@@ -42,10 +49,39 @@ class Replica:
         self.steps_to_solve: int | None = None
         self.scores: dict[str, float] = {}  # the latest evaluation
         self.speed: float | None = None
+        self._final: dict[str, Any] | None = None  # the state in which it finished
+        if state is not None:
+            self._restore(state)
         self.write_summary()
         configuration = dict(flatten(plan.config.tree))
         metrics = sorted({f"eval/{task.metric_name}" for task in (TASKS[name] for name in TASKS)})
         self.record.begin(configuration, "/".join(folder.parts[-3:-1]), [*metrics, "eval/loss", "clip/rate"])
+        if state is not None:
+            self.record.replay()
+        if not self.running:  # it had finished when the others were saved
+            self._final = dict(state or {})
+            self.record.end(self.updates, self.status)
+
+    def state(self) -> dict[str, Any]:
+        """All that changes as it trains but for its weights, as plain values, with the record on the disk."""
+        if self._final is not None:
+            return self._final
+        return {
+            **{name: getattr(self, name) for name in PLAIN},
+            "scores": dict(self.scores),
+            "norms": self.norms.state(),
+            "window": [window.state() for window in self._window],
+            "largest": dict(self._largest),
+            "lengths": self.record.sync(),
+        }
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        for name in PLAIN:
+            setattr(self, name, state[name])
+        self.scores = dict(state["scores"])
+        self.norms = Subsample.restored(state["norms"])
+        before, after = (Subsample.restored(window) for window in state["window"])
+        self._window, self._largest = (before, after), Counter(state["largest"])
 
     @property
     def running(self) -> bool:
@@ -97,6 +133,7 @@ class Replica:
     def finish(self, status: str, reason: str | None = None) -> None:
         self.status, self.reason = status, reason
         self.write_summary()
+        self._final = self.state()
         self.record.end(self.updates, status)
 
     def summary(self) -> dict[str, Any]:

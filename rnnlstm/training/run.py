@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import io
 import logging
-import shutil
 import signal
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from rnnlstm.exits import DiskError
 from rnnlstm.record.aggregate import Aggregate
-from rnnlstm.record.files import write_whole
+from rnnlstm.record.files import read_json, write_whole
+from rnnlstm.record.lock import locked
 from rnnlstm.record.naming import seed_folder
-from rnnlstm.record.seed_record import WEIGHTS
+from rnnlstm.record.seed_record import SUMMARY, WEIGHTS
+from rnnlstm.training.checkpoint import drop_checkpoints, group_name, save_checkpoint
 from rnnlstm.training.clip_advice import clip_advice
 from rnnlstm.training.clock import Clock
 from rnnlstm.training.evaluate import evaluations
 from rnnlstm.training.instruments import Instruments
+from rnnlstm.training.pending import Work, pending, prepare
 from rnnlstm.training.plan import Plan
 from rnnlstm.training.progress import Progress
 from rnnlstm.training.replica import Replica
+from rnnlstm.training.saving import Cadence, machine, restore_trainer
 from rnnlstm.training.step import Trainer, Update
 from rnnlstm.training.stopping import StopFlag
 
@@ -39,36 +40,81 @@ class Outcome:
     folder: Path
     summaries: list[dict[str, Any]]
     stopped_by: signal.Signals | None = None
+    trained: bool = True  #: False where everything had been finished before
 
 
 def train_run(plan: Plan, folder: Path, progress: Progress) -> Outcome:
-    """Train, evaluate and record the replicas of `plan` in `folder`; results of theirs that are there go.
+    """Train, evaluate and record the replicas of `plan` in `folder`: those that have not finished there, from their
+    last checkpoint on where there is one. `overwrite` begins anew.
 
-    Raises: DiskError if the record can't be written.
+    Raises: DiskError if the record can't be written; BusyError if another process has the folder; CheckpointError if
+    there are checkpoints and none is good.
     """
     if plan.config.threads is not None:
         torch.set_num_threads(plan.config.threads)
-    seeds = plan.config.seed_numbers
     try:
-        return _Run(plan, seeds, folder, progress).complete()
+        with locked(folder):
+            todo = pending(folder, plan.config)
+            stopped = None
+            for work in todo:
+                stopped = _Run(plan, work, folder, progress).complete()
+                if stopped is not None:
+                    break
+            paths = [seed_folder(folder, seed) / SUMMARY for seed in plan.config.seed_numbers]
+            summaries = [summary for path in paths if (summary := read_json(path)) is not None]
+            return Outcome(folder, summaries, stopped, trained=bool(todo))
     except OSError as error:
         raise DiskError(f"can't write results in {folder}: {error.strerror or error}") from error
 
 
 class _Run:
-    def __init__(self, plan: Plan, seeds: Sequence[int], folder: Path, progress: Progress) -> None:
-        self.plan, self.folder, self.progress = plan, folder, progress
-        self.trainer = Trainer(plan, seeds)
-        _prepare(folder, plan, seeds)
-        model = self.trainer.model
-        self.replicas = [Replica(plan, seed, seed_folder(folder, seed), model.parameters_each) for seed in seeds]
+    def __init__(self, plan: Plan, work: Work, folder: Path, progress: Progress) -> None:
+        self.plan, self.folder, self.progress, self.seeds = plan, folder, progress, work.seeds
+        self.trainer = Trainer(plan, work.seeds)
+        if work.state is None:
+            prepare(folder, plan.config, work.seeds)
+        else:
+            restore_trainer(self.trainer, work.state)
+        model, states = self.trainer.model, work.state["replicas"] if work.state else [None] * len(work.seeds)
+        self.replicas = [
+            Replica(plan, seed, seed_folder(folder, seed), model.parameters_each, state)
+            for seed, state in zip(work.seeds, states, strict=True)
+        ]
         self.instruments = [Instruments(plan, model, r, rep.seed, rep.record) for r, rep in enumerate(self.replicas)]
         self.plateaus = {f"baseline/{name.replace(' ', '_')}": loss for name, loss in plan.task.plateaus.items()}
         self.aggregate = Aggregate(folder / "aggregate", plan.task.name, plan.task.metric_name, list(self.plateaus))
         self.clock = Clock()
+        self.saved = Cadence(plan.config.checkpoint)
         self._logged = (0, 0.0)  # step and seconds of training at the last line
+        self._first = 1  # the update that comes next
+        if work.state is not None:
+            self._restore(work.state)
 
-    def complete(self) -> Outcome:
+    def _restore(self, state: dict[str, Any]) -> None:
+        self._first = state["step"] + 1
+        for looking, seen in zip(self.instruments, state["instruments"], strict=True):
+            looking.restore(seen)
+        self.clock.restore(state["clock"])
+        self._logged = tuple(state["logged"])
+        self.aggregate.rebuild(self.folder)
+        LOG.info("%s: goes on after update %s", self.folder, f"{state['step']:,}")
+
+    def _save(self, step: int) -> None:
+        state = {
+            "seeds": list(self.seeds),
+            "step": step,
+            "trainer": self.trainer.state(),
+            "replicas": [replica.state() for replica in self.replicas],
+            "instruments": [looking.state() for looking in self.instruments],
+            "clock": self.clock.state(),
+            "logged": list(self._logged),
+            "machine": machine(),
+        }
+        save_checkpoint(self.folder, self.seeds, step, state)
+        self.saved.now(step)
+
+    def complete(self) -> signal.Signals | None:
+        """Train to the end, or until a signal, which is returned."""
         status, reason = "failed", None
         with StopFlag() as stop, self.progress:
             try:
@@ -86,16 +132,19 @@ class _Run:
                 self._finish_aggregate()
         if status == "done" and (advice := clip_advice(self.plan.config.clip, self.replicas)):
             LOG.warning("%s: %s", self.folder, advice)
-        return Outcome(self.folder, [replica.summary() for replica in self.replicas], stop.signal)
+        if status == "done":
+            drop_checkpoints(self.folder, group_name(self.seeds))
+        return stop.signal
 
     def _train(self, stop: StopFlag) -> None:
         config = self.plan.config
         last = config.train.steps
         lines: dict[int, dict[str, float]] = {r: {} for r in range(len(self.replicas))}  # a step's record, by replica
-        self._observe(0, lines)
-        self._evaluate(0, lines)
-        self._write(0, lines)
-        for step in range(1, last + 1):
+        if self._first == 1:
+            self._observe(0, lines)
+            self._evaluate(0, lines)
+            self._write(0, lines)
+        for step in range(self._first, last + 1):
             with self.clock.on("training"):
                 update = self.trainer.step(step)
 
@@ -118,6 +167,8 @@ class _Run:
             if evaluated:
                 self._end_solved(lines)
             self.progress.show(step, update, self.replicas)
+            if stop.signal is not None or (step < last and self.saved.due(step)):
+                self._save(step)
             if stop.signal is not None or not any(replica.running for replica in self.replicas):
                 return
 
@@ -184,14 +235,3 @@ class _Run:
         if len(list(self.folder.glob("seed_*"))) > len(self.replicas):
             self.aggregate.rebuild(self.folder)
         self.aggregate.close()
-
-
-def _prepare(folder: Path, plan: Plan, seeds: Sequence[int]) -> None:
-    """Make the run folder, clear the seeds' old results, write the configuration without its seeds."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for seed in seeds:
-        if seed_folder(folder, seed).exists():
-            shutil.rmtree(seed_folder(folder, seed))
-    shutil.rmtree(folder / "aggregate", ignore_errors=True)
-    kept = {key: value for key, value in plan.config.tree.items() if key not in ("seed", "seeds")}
-    write_whole(folder / "config.yaml", yaml.safe_dump(kept, sort_keys=False, allow_unicode=True).encode())

@@ -6,8 +6,9 @@ Dimensions: R replicas, T time steps, B sequences, O output features.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -67,6 +68,7 @@ class Trainer:
         broken = {r: what for r in range(len(clips)) if (what := _not_finite(values[r], clips[r]))}
         for replica in broken:
             self.freeze(replica)
+        self._quieten()
         self.optimizer.step()
         self._restore()
         return Update(step, values, clips, broken, [out.detach() for out in outputs], batches, tasks)
@@ -90,6 +92,30 @@ class Trainer:
         ]
         return [{name: mask.to(self.plan.device) for name, mask in each.items()} for each in masks]
 
+    def state(self) -> dict[str, Any]:
+        """Weights (of all replicas, stacked), optimiser, curriculum and who is frozen: tensors and plain values."""
+        return {
+            "weights": {name: weight.detach() for name, weight in self.model.parameters.items()},
+            "optimizer": self.optimizer.state_dict(),
+            "lengths": list(self.curriculum.lengths),
+            "frozen": sorted(self._held),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Raises: ValueError or KeyError if the state is of another network or optimiser, RuntimeError for other
+        shapes."""
+        if set(state["weights"]) != set(self.model.parameters):
+            raise ValueError("it has other weights")
+        with torch.no_grad():
+            for name, weight in self.model.parameters.items():
+                if weight.shape != state["weights"][name].shape:
+                    raise ValueError(f"{name} has another shape")
+                weight.copy_(state["weights"][name])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.curriculum.lengths = list(state["lengths"])
+        for replica in state["frozen"]:  # its weights are what they were when it was frozen
+            self.freeze(replica)
+
     def freeze(self, replica: int) -> None:
         """Keep one replica's weights as they are from now on; the others' arithmetic stays the same."""
         if replica not in self._held:
@@ -98,6 +124,14 @@ class Trainer:
     @property
     def frozen(self) -> set[int]:
         return set(self._held)
+
+    @torch.no_grad()
+    def _quieten(self) -> None:
+        """No gradient for the frozen: one that is not finite would stay in the optimiser's averages for good."""
+        for replica in self._held:
+            for weight in self.model.parameters.values():
+                if weight.grad is not None:
+                    weight.grad[replica] = 0
 
     @torch.no_grad()
     def _restore(self) -> None:

@@ -1,0 +1,56 @@
+"""When a run saves its state, on what it was computed, and how the trainer takes one back."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from rnnlstm.exits import CheckpointError
+from rnnlstm.sections import CheckpointOptions
+from rnnlstm.training.step import Trainer
+
+LOG = logging.getLogger("rnnlstm")
+
+
+class Cadence:
+    """By updates and by seconds, whichever comes first."""
+
+    def __init__(self, options: CheckpointOptions) -> None:
+        self._options = options
+        self.now(0)
+
+    def now(self, step: int) -> None:
+        """The state after this update has been saved."""
+        self._step, self._time = step, time.monotonic()
+
+    def due(self, step: int) -> bool:
+        seconds = time.monotonic() - self._time
+        return step - self._step >= self._options.every or seconds >= self._options.seconds
+
+
+def machine() -> dict[str, Any]:
+    """What decides about the last bit of a result, beside the program itself."""
+    return {
+        "torch": str(torch.__version__),
+        "threads": torch.get_num_threads(),
+        "onednn": bool(torch.backends.mkldnn.enabled),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
+def restore_trainer(trainer: Trainer, state: Mapping[str, Any]) -> None:
+    """Raises: CheckpointError if the state is of another network, optimiser or seeds."""
+    try:
+        if list(state["seeds"]) != trainer.seeds:
+            raise ValueError(f"it is of seeds {state['seeds']}")
+        trainer.restore(state["trainer"])
+        changed = {key: (then, machine()[key]) for key, then in state["machine"].items() if machine()[key] != then}
+    except (KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"the checkpoint does not fit this run: {error}") from None
+    if changed:
+        what = ", ".join(f"{key} {then} → {now}" for key, (then, now) in changed.items())
+        LOG.warning("going on under other conditions (%s): the last bits of results may differ", what)
