@@ -1,9 +1,7 @@
-"""One run: a configuration's replicas trained to their end, with everything that is kept of them."""
+"""One run: a configuration's replicas trained to their end, from wherever an earlier attempt has come to."""
 
 from __future__ import annotations
 
-import io
-import logging
 import signal
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,25 +10,14 @@ from typing import Any
 import torch
 
 from rnnlstm.exits import DiskError
-from rnnlstm.record.aggregate import Aggregate
-from rnnlstm.record.files import read_json, write_whole
+from rnnlstm.record.files import read_json
 from rnnlstm.record.lock import locked
 from rnnlstm.record.naming import seed_folder
-from rnnlstm.record.seed_record import SUMMARY, WEIGHTS
-from rnnlstm.training.checkpoint import drop_checkpoints, group_name, save_checkpoint
-from rnnlstm.training.clip_advice import clip_advice
-from rnnlstm.training.clock import Clock
-from rnnlstm.training.evaluate import evaluations
-from rnnlstm.training.instruments import Instruments
-from rnnlstm.training.pending import Work, pending, prepare
+from rnnlstm.record.seed_record import SUMMARY
+from rnnlstm.training.loop import Loop
+from rnnlstm.training.pending import pending
 from rnnlstm.training.plan import Plan
 from rnnlstm.training.progress import Progress
-from rnnlstm.training.replica import Replica
-from rnnlstm.training.saving import Cadence, machine, restore_trainer
-from rnnlstm.training.step import Trainer, Update
-from rnnlstm.training.stopping import StopFlag
-
-LOG = logging.getLogger("rnnlstm")
 
 
 @dataclass(frozen=True)
@@ -57,7 +44,7 @@ def train_run(plan: Plan, folder: Path, progress: Progress) -> Outcome:
             todo = pending(folder, plan.config)
             stopped = None
             for work in todo:
-                stopped = _Run(plan, work, folder, progress).complete()
+                stopped = Loop(plan, work, folder, progress).complete()
                 if stopped is not None:
                     break
             paths = [seed_folder(folder, seed) / SUMMARY for seed in plan.config.seed_numbers]
@@ -65,173 +52,3 @@ def train_run(plan: Plan, folder: Path, progress: Progress) -> Outcome:
             return Outcome(folder, summaries, stopped, trained=bool(todo))
     except OSError as error:
         raise DiskError(f"can't write results in {folder}: {error.strerror or error}") from error
-
-
-class _Run:
-    def __init__(self, plan: Plan, work: Work, folder: Path, progress: Progress) -> None:
-        self.plan, self.folder, self.progress, self.seeds = plan, folder, progress, work.seeds
-        self.trainer = Trainer(plan, work.seeds)
-        if work.state is None:
-            prepare(folder, plan.config, work.seeds)
-        else:
-            restore_trainer(self.trainer, work.state)
-        model, states = self.trainer.model, work.state["replicas"] if work.state else [None] * len(work.seeds)
-        self.replicas = [
-            Replica(plan, seed, seed_folder(folder, seed), model.parameters_each, state)
-            for seed, state in zip(work.seeds, states, strict=True)
-        ]
-        self.instruments = [Instruments(plan, model, r, rep.seed, rep.record) for r, rep in enumerate(self.replicas)]
-        self.plateaus = {f"baseline/{name.replace(' ', '_')}": loss for name, loss in plan.task.plateaus.items()}
-        self.aggregate = Aggregate(folder / "aggregate", plan.task.name, plan.task.metric_name, list(self.plateaus))
-        self.clock = Clock()
-        self.saved = Cadence(plan.config.checkpoint)
-        self._logged = (0, 0.0)  # step and seconds of training at the last line
-        self._first = 1  # the update that comes next
-        if work.state is not None:
-            self._restore(work.state)
-
-    def _restore(self, state: dict[str, Any]) -> None:
-        self._first = state["step"] + 1
-        for looking, seen in zip(self.instruments, state["instruments"], strict=True):
-            looking.restore(seen)
-        self.clock.restore(state["clock"])
-        self._logged = tuple(state["logged"])
-        self.aggregate.rebuild(self.folder)
-        LOG.info("%s: goes on after update %s", self.folder, f"{state['step']:,}")
-
-    def _save(self, step: int) -> None:
-        state = {
-            "seeds": list(self.seeds),
-            "step": step,
-            "trainer": self.trainer.state(),
-            "replicas": [replica.state() for replica in self.replicas],
-            "instruments": [looking.state() for looking in self.instruments],
-            "clock": self.clock.state(),
-            "logged": list(self._logged),
-            "machine": machine(),
-        }
-        save_checkpoint(self.folder, self.seeds, step, state)
-        self.saved.now(step)
-
-    def complete(self) -> signal.Signals | None:
-        """Train to the end, or until a signal, which is returned."""
-        status, reason = "failed", None
-        with StopFlag() as stop, self.progress:
-            try:
-                self._train(stop)
-                status = "done" if stop.signal is None else "interrupted"
-            except KeyboardInterrupt:
-                stop.signal, status = stop.signal or signal.SIGINT, "interrupted"
-            except Exception as error:
-                reason = f"{type(error).__name__}: {error}"
-                raise
-            finally:
-                for r, replica in enumerate(self.replicas):
-                    if replica.running:
-                        self._finish(r, status, reason)
-                self._finish_aggregate()
-        if status == "done" and (advice := clip_advice(self.plan.config.clip, self.replicas)):
-            LOG.warning("%s: %s", self.folder, advice)
-        if status == "done":
-            drop_checkpoints(self.folder, group_name(self.seeds))
-        return stop.signal
-
-    def _train(self, stop: StopFlag) -> None:
-        config = self.plan.config
-        last = config.train.steps
-        lines: dict[int, dict[str, float]] = {r: {} for r in range(len(self.replicas))}  # a step's record, by replica
-        if self._first == 1:
-            self._observe(0, lines)
-            self._evaluate(0, lines)
-            self._write(0, lines)
-        for step in range(self._first, last + 1):
-            with self.clock.on("training"):
-                update = self.trainer.step(step)
-
-            live = [r for r, replica in enumerate(self.replicas) if replica.running and r not in update.broken]
-            lines = {r: {} for r in live}
-            with self.clock.on("instruments"):
-                for r in live:
-                    self.replicas[r].updated(update.clips[r])
-                if step == 1 or step % config.log.every == 0 or step == last:
-                    self._log(update, lines)
-                self._observe(step, lines)
-            if evaluated := step % config.eval.every == 0 or step == last:
-                with self.clock.on("evaluation"):
-                    self._evaluate(step, lines)
-            with self.clock.on("instruments"):
-                self._write(step, lines)
-            for r, what in update.broken.items():
-                if self.replicas[r].running:
-                    self._finish(r, "diverged", f"{what} at step {step}")
-            if evaluated:
-                self._end_solved(lines)
-            self.progress.show(step, update, self.replicas)
-            if stop.signal is not None or (step < last and self.saved.due(step)):
-                self._save(step)
-            if stop.signal is not None or not any(replica.running for replica in self.replicas):
-                return
-
-    def _log(self, update: Update, lines: dict[int, dict[str, float]]) -> None:
-        """Losses, metrics, gradient norms, clipping and speed of an update."""
-        step, seconds = self._logged
-        speed = (update.step - step) / (self.clock.training - seconds)
-        for r, values in lines.items():
-            metrics = update.tasks[r].metrics(update.outputs[r], update.batches[r])
-            values |= self.replicas[r].training_values(update.losses[r], metrics, update.clips[r])
-            values |= {"time/steps_per_second": speed, "time/instruments_share": self.clock.instruments_share}
-            if not self.trainer.curriculum.fixed:
-                values["curriculum/length"] = float(self.trainer.curriculum.length(r, update.step))
-        self._logged = (update.step, self.clock.training)
-
-    def _observe(self, step: int, lines: dict[int, dict[str, float]]) -> None:
-        for r, values in lines.items():
-            if self.instruments[r].due(step):
-                values |= self.instruments[r].look(step)
-
-    def _evaluate(self, step: int, lines: dict[int, dict[str, float]]) -> None:
-        """Scores on held-out sequences, at the training length and elsewhere."""
-        for r, values in lines.items():
-            replica = self.replicas[r]
-            found = evaluations(self.plan, self.trainer.model, r, replica.seed, self.trainer.curriculum)
-            for prefix, scores in found.items():
-                values |= {f"{prefix}/{name}": score for name, score in scores.items()}
-            values |= {"baseline/loss": self.plan.task.baseline, **self.plateaus}
-            replica.evaluated(step, found["eval"])
-            values |= replica.clipping_values()
-        if lines:
-            self.aggregate.add(step, {self.replicas[r].seed: values for r, values in lines.items()})
-
-    def _end_solved(self, lines: dict[int, dict[str, float]]) -> None:
-        """After an evaluation: replicas that have solved the task end here, the others' summaries are renewed."""
-        for r in lines:
-            replica = self.replicas[r]
-            replica.speed = replica.updates / self.clock.training
-            if replica.steps_to_solve is not None and self.plan.config.train.stop_when_solved:
-                self._finish(r, "done")
-            else:
-                replica.write_summary()
-
-    def _write(self, step: int, lines: dict[int, dict[str, float]]) -> None:
-        for r, values in lines.items():
-            if values:
-                self.replicas[r].record.scalars(step, values)
-
-    def _finish(self, r: int, status: str, reason: str | None = None) -> None:
-        replica = self.replicas[r]
-        self.trainer.freeze(r)
-        if replica.updates:
-            replica.speed = replica.updates / self.clock.training
-        if status != "failed":
-            self.instruments[r].decode(replica.updates)
-        buffer = io.BytesIO()
-        weights = self.trainer.model.weights(r)
-        torch.save({name: weight.detach().cpu().clone() for name, weight in weights.items()}, buffer)
-        write_whole(replica.record.folder / WEIGHTS, buffer.getvalue())
-        replica.finish(status, reason)
-
-    def _finish_aggregate(self) -> None:
-        """Seeds that were trained earlier count, too."""
-        if len(list(self.folder.glob("seed_*"))) > len(self.replicas):
-            self.aggregate.rebuild(self.folder)
-        self.aggregate.close()
