@@ -27,9 +27,8 @@ def keys() -> str:
     lines.append("\nKeys of every run")
     fields = [(key, f) for key, f in _fields()]
     lines += [f"  {f'{key}={_default(f)}':<28}{f.metadata['help']}{_rule(f)}" for key, f in fields]
-    lines.append(
-        "\nExit codes: 0 done, 1 a job failed, 2 bad configuration, 3 bad checkpoint, 73 folder in use, 74 disk failed, 130/143 interrupted."
-    )
+    lines.append("\nExit codes: 0 done, 1 a job failed, 2 bad configuration, 3 bad checkpoint, 73 folder in use,")
+    lines.append("74 disk failed, 130/143 interrupted: the same command goes on.")
     return "\n".join(lines)
 
 
