@@ -63,6 +63,11 @@ def test_the_zoos_tables_say_who_solved_what_in_how_many_updates():
     assert second.splitlines()[-1] == "| `lstm` | 1,000 … 1,002 | 0/3 accuracy 0.5 |"
 
 
+def test_two_initialisations_are_two_rows():
+    runs = [run("lstm", "adding", [50], **{"model.init": init}) for init in ("default", "chrono")]
+    assert [line.split(" | ")[0] for line in zoo_tables(runs)[0].splitlines()[2:]] == ["| `lstm`", "| `lstm`, chrono"]
+
+
 def test_a_table_with_many_tasks_and_few_models_has_the_tasks_as_rows():
     runs = [run(model, task, [50]) for model in ("lstm", "gru") for task in ("a", "b", "c", "d", "e")]
     (table,) = zoo_tables(runs)

@@ -19,7 +19,7 @@ def zoo_tables(runs: Sequence[Run]) -> list[str]:
     """
     by_task: dict[str, dict[str, Run]] = {}
     for run in runs:
-        by_task.setdefault(_task(run), {})[run.config["model.name"]] = run
+        by_task.setdefault(_task(run), {})[_model(run)] = run
     groups: dict[frozenset[str], list[str]] = {}
     for task, row in sorted(by_task.items()):
         groups.setdefault(frozenset(row), []).append(task)
@@ -33,11 +33,11 @@ def _table(columns: list[dict[str, Run]], tasks: list[str], models: Iterable[str
     rows = {name: [column[name] for column in columns] for name in models}
     names = sorted(rows, key=lambda name: (*_rank(rows[name]), name))
     if len(tasks) > len(names):
-        lines = [["task", *(f"`{name}`{_layers(rows[name])}" for name in names)]]
+        lines = [["task", *names]]
         lines += [[task, *(_cell(rows[name][k]) for name in names)] for k, task in enumerate(tasks)]
     else:
         lines = [["model", "parameters", *tasks]]
-        lines += [[f"`{n}`{_layers(rows[n])}", _parameters(rows[n]), *map(_cell, rows[n])] for n in names]
+        lines += [[name, _parameters(rows[name]), *map(_cell, rows[name])] for name in names]
     lines.insert(1, ["---"] * len(lines[0]))
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -47,9 +47,11 @@ def _rank(row: Sequence[Run]) -> tuple[float, float]:
     return -sum(run.solved / len(run.seeds) for run in row), statistics.fmean(steps) if steps else 0.0
 
 
-def _layers(row: Sequence[Run]) -> str:
-    layers = max(run.config["model.num_layers"] for run in row)
-    return f", {layers} layers" if layers > 1 else ""
+def _model(run: Run) -> str:
+    """The model, its initialisation if it is not PyTorch's, and its layers if there are several."""
+    init, layers = run.config.get("model.init", "default"), run.config["model.num_layers"]
+    parts = [f"`{run.config['model.name']}`", *([] if init == "default" else [init])]
+    return ", ".join([*parts, *([f"{layers} layers"] if layers > 1 else [])])
 
 
 def _parameters(row: Sequence[Run]) -> str:
