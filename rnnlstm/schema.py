@@ -63,12 +63,12 @@ class Config:
 
     def __post_init__(self) -> None:
         check_options(self)
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+        if not re.fullmatch(r"auto|cpu|cuda(:(0|[1-9][0-9]?))?", self.device):
             raise OptionError("device", self.device, "must be auto, cpu, cuda or cuda:<n>")
         if self.name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}", self.name):
             rule = "must be up to 60 letters, digits, dots, dashes and underscores, starting with a letter or digit"
             raise OptionError("name", self.name, rule)
-        if not self.runs_root.strip() or "\0" in self.runs_root:
+        if not self.runs_root.strip() or not self.runs_root.isprintable():
             raise OptionError("runs_root", self.runs_root, "must be a folder")
 
     @property

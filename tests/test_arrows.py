@@ -14,7 +14,7 @@ PACKAGE = ROOT / "rnnlstm"
 ROOMS = (
     {"options", "exits"},
     {"sections"},
-    {"schema", "batch", "random_stream", "registry", "arguments"},
+    {"schema", "batch", "random_stream", "registry", "arguments", "guard"},
     {"composition"},
     {"cells", "tasks", "record"},
     {"recurrence"},
