@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
@@ -216,7 +217,8 @@ def _one_line(overrides: Sequence[str] = ()) -> Iterator[None]:
             cause = cause.__cause__ or cause.__context__
         key = getattr(cause, "full_key", None)
         parent = getattr(cause, "parent_node", None)
-        first_line = str(error).strip().partition("\n")[0].rstrip(".")
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        first_line = " ".join(lines[: 1 + lines[0].endswith(":")]).rstrip(".")
         if key and "Could not override" in first_line:
             known = [str(k) for k in parent] if parent is not None and OmegaConf.is_dict(parent) else []
             value = next((text.partition("=")[2] for text in overrides if text.partition("=")[0] == key), "")
@@ -226,7 +228,5 @@ def _one_line(overrides: Sequence[str] = ()) -> Iterator[None]:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(f"the configuration can't be read: {show(str(error))}") from None
-    except Exception as error:
-        if type(error).__module__.split(".")[0] == "yaml":
-            raise ConfigError(f"the configuration can't be read: {show(str(error))}") from None
-        raise
+    except yaml.YAMLError as error:
+        raise ConfigError(f"the configuration can't be read: {guard.yaml_problem(error)}") from None

@@ -28,6 +28,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from rnnlstm.exits import DONE, guarded
+from rnnlstm.guard import check_override, check_run, read_text
 from rnnlstm.options import ConfigError, OptionError, did_you_mean, show
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def parse(arguments: Sequence[str]) -> Request:
     """Raises: ConfigError."""
     request = Request()
     for argument in arguments:
+        check_override(argument)
         key, equals, value = argument.partition("=")
         if argument in ("-h", "--help"):
             request.help = True
@@ -78,7 +80,7 @@ def parse(arguments: Sequence[str]) -> Request:
         elif key == "out" and equals:
             request.out = value or "."
         elif key == "sequences" and equals:
-            if not value.isdecimal() or not 1 <= int(value) <= 4096:
+            if not value.isdecimal() or len(value) > 4 or not 1 <= int(value) <= 4096:
                 raise OptionError(key, value, "must be a whole number from 1 to 4,096")
             request.sequences = int(value)
         else:
@@ -118,6 +120,10 @@ def _settings(request: Request) -> list[Setting]:
 
     plans: list[tuple[Plan, int]] = []
     if request.weights:
+        for place in request.weights:
+            check_run(place)
+        for override in request.overrides:
+            read_text(override.partition("=")[2])
         found = [load_run(place, request.overrides) for place in request.weights]
         networks = [restored(*run) for run in found]
         plans = [(plan, seed) for plan, seed, _ in found]

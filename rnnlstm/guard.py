@@ -51,7 +51,7 @@ def check_value(key: str, value: Any) -> None:
     if isinstance(value, Mapping):
         for name, entry in value.items():
             check_value(key, name)
-            check_value(key, entry)
+            check_value(f"{key}.{name}", entry)
     elif isinstance(value, list):
         for entry in value:
             check_value(key, entry)
@@ -73,7 +73,7 @@ def resolve(tree: Mapping[Any, Any]) -> dict[str, Any]:
         if isinstance(value, Mapping):
             for name in value:
                 if not isinstance(name, str):
-                    raise OptionError(f"{key}.{show(name)}", value[name], "unknown key; keys are texts")
+                    raise OptionError(f"{key}.{show(name)}".strip("."), value[name], "unknown key; keys are texts")
             return {name: plain(f"{key}.{name}" if key else name, entry) for name, entry in value.items()}
         if isinstance(value, list):
             return [plain(key, entry) for entry in value]
@@ -132,6 +132,27 @@ def check_folder(folder: Path) -> None:
             raise ConfigError(f"--config-dir: {os.fspath(path)} can't be read: {rule}") from None
 
 
+def read_text(text: str) -> Any:
+    """The plain values in a piece of YAML on a command line. Raises: ConfigError."""
+    try:
+        return _plain_yaml(text.encode())
+    except ValueError as error:
+        raise ConfigError(f"{show(text)} can't be read: {error}") from None
+
+
+def check_run(place: str) -> None:
+    """The files of a trained run, or of one seed of it, before they are parsed. Raises: OptionError."""
+    try:
+        folder = Path(place).expanduser()
+        for path in (folder / "config.yaml", folder.parent / "config.yaml"):
+            if path.exists():
+                read_yaml(path)
+        for path in (*folder.glob("weights.pt"), *folder.glob("seed_*/weights.pt")):
+            check_weights(path)
+    except (ValueError, OSError, RuntimeError) as error:
+        raise OptionError("weights", place, f"can't be read: {error}") from None
+
+
 def check_weights(path: Path) -> None:
     """That weights take no more memory than they take on disk. Raises: ValueError; OSError."""
     if not path.is_file():
@@ -167,7 +188,12 @@ def _bytes(path: Path) -> bytes:
 
 def _plain_yaml(data: bytes) -> Any:
     """Looks at the events first: they cost what was written, whatever a constructor would make of them."""
-    text = data.decode("utf-8")
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"is no UTF-8 text ({error.reason} at byte {error.start:,})") from None
+    if text.startswith("\ufeff"):
+        raise ValueError("begins with a byte order mark")
     try:
         depth = 0
         for event in yaml.parse(text, Loader):
@@ -180,7 +206,14 @@ def _plain_yaml(data: bytes) -> Any:
                 raise ValueError(f"more than {DEEPEST} sections within each other")
         return yaml.load(text, Loader)
     except yaml.YAMLError as error:
-        raise ValueError(str(error)) from None
+        raise ValueError(yaml_problem(error)) from None
+
+
+def yaml_problem(error: yaml.YAMLError) -> str:
+    """What is wrong with the YAML, and where, in few words."""
+    problem = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
+    mark = getattr(error, "problem_mark", None)
+    return problem if mark is None else f"line {mark.line + 1}: {problem}"
 
 
 def _check_group_file(data: bytes) -> None:
@@ -195,12 +228,15 @@ def _check_group_file(data: bytes) -> None:
         raise ValueError("holds no keys")
     if "hydra" in tree:
         raise ValueError("Hydra's own keys are not open")
-    check_value("its text", tree)
+    for key, value in tree.items():
+        if not isinstance(key, str):
+            raise ValueError(f"its keys must be texts, not {show(key)}")
+        check_value(key, value)
     defaults = tree.get("defaults", [])
     if not isinstance(defaults, list):
         raise ValueError("defaults must be a list")
     for entry in defaults:
-        words = [*itertools.chain(*entry.items())] if isinstance(entry, dict) else [entry]
+        words = [*itertools.chain(*entry.items())] if isinstance(entry, dict) and len(entry) == 1 else [entry]
         for word in words:
             if word is not None and (not isinstance(word, str) or not DEFAULT.fullmatch(word) or "hydra" in word):
                 raise ValueError(f"defaults: {show(word)} is no choice of a group")

@@ -87,7 +87,7 @@ SECTIONS: dict[str, type] = {
     "log": LogOptions,
     "surgery": Surgery,
 }
-OPTIMIZERS: dict[object, type] = {"rmsprop": RMSpropOptions, "sgd": SGDOptions}
+OPTIMIZERS: dict[str, type] = {"rmsprop": RMSpropOptions, "sgd": SGDOptions}
 #: Keys of `Config` itself.
 TOP = ("seed", "seeds", "device", "threads", "dtype", "runs_root", "name", "overwrite", "plugins", "match")
 
@@ -118,7 +118,7 @@ def _section(cls: type[Section], tree: Any, key: str) -> Section:
     if not isinstance(tree, Mapping):
         raise OptionError(key, tree, f"is a section of keys: {key}.… = …")
     if key == "optimizer":
-        cls = OPTIMIZERS.get(tree.get("name"), cls)
+        cls = OPTIMIZERS.get(str(tree.get("name")), cls)
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     _require_keys(tree, list(fields), f"{key}.")
     try:
