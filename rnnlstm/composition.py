@@ -23,7 +23,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rnnlstm import guard
+from rnnlstm import guard, plain_yaml
 from rnnlstm.options import ConfigError, OptionError, did_you_mean, show
 from rnnlstm.schema import SECTIONS, TOP, unknown_key
 
@@ -50,7 +50,7 @@ class Composer:
     def __init__(self, extra: str | None = None) -> None:
         self.search: list[str] = []
         if extra is not None:
-            self.search = [f"hydra.searchpath=['{_own_folder(extra)}']"]
+            self.search = [f"hydra.searchpath=['{plain_yaml.own_folder(extra)}']"]
         self._bare = functools.lru_cache(maxsize=256)(self._compose_bare)
 
     @contextmanager
@@ -71,7 +71,7 @@ class Composer:
                 raise OptionError(override.key_or_group, value_text(override), rule)
         return self._compose(overrides)
 
-    def sweep(self, overrides: Sequence[str]) -> list[list[str]]:
+    def sweep(self, overrides: Sequence[str], at_most: int = MOST_JOBS) -> list[list[str]]:
         """The overrides of each job: every combination of the listed values, the last key varying fastest.
 
         Raises: ConfigError.
@@ -88,8 +88,8 @@ class Composer:
                 raise OptionError(override.key_or_group, value_text(override), "an empty sweep")
             choices.append([f"{override.get_key_element()}={value}" for value in values])
         count = functools.reduce(lambda a, b: a * len(b), choices, 1)
-        if count > MOST_JOBS:
-            raise ConfigError(f"the sweep has {count:,} jobs or more; at most {MOST_JOBS:,} are taken")
+        if count > at_most:
+            raise ConfigError(f"the sweep has {count:,} jobs or more; at most {at_most:,} are taken")
         return [list(job) for job in itertools.product(*choices)]
 
     @staticmethod
@@ -177,22 +177,6 @@ def value_text(override: Override) -> str:
     return str(override.input_line).partition("=")[2]
 
 
-def _own_folder(place: str) -> Path:
-    """A user's folder of YAML files, looked through. Raises: ConfigError."""
-    try:
-        folder = Path(place).resolve()
-        if not place or not folder.is_dir():
-            raise ConfigError(f"--config-dir {show(place)}: is not a folder")
-    except (OSError, ValueError) as error:
-        raise (
-            error if isinstance(error, ConfigError) else ConfigError(f"--config-dir {show(place)}: {error}")
-        ) from None
-    if not str(folder).isprintable() or any(c in str(folder) for c in "$\\'"):
-        raise ConfigError(f"--config-dir {show(folder)}: a folder's name with $, \\ or ' can't be used here")
-    guard.check_folder(folder)
-    return folder
-
-
 def _refuse_endless(override: Override) -> None:
     """A range is a few characters however long it is, and shuffling lists it whole."""
     value = override.value()
@@ -229,4 +213,4 @@ def _one_line(overrides: Sequence[str] = ()) -> Iterator[None]:
             raise
         raise ConfigError(f"the configuration can't be read: {show(str(error))}") from None
     except yaml.YAMLError as error:
-        raise ConfigError(f"the configuration can't be read: {guard.yaml_problem(error)}") from None
+        raise ConfigError(f"the configuration can't be read: {plain_yaml.yaml_problem(error)}") from None

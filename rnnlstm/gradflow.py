@@ -28,8 +28,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from rnnlstm.exits import DONE, guarded
-from rnnlstm.guard import check_override, check_run, read_text
+from rnnlstm.guard import check_override
 from rnnlstm.options import ConfigError, OptionError, did_you_mean, show
+from rnnlstm.plain_yaml import check_run, read_text
 
 if TYPE_CHECKING:
     from rnnlstm.reporting.gradflow import Setting
@@ -72,6 +73,8 @@ def parse(arguments: Sequence[str]) -> Request:
             raise ConfigError(f"unknown option {show(argument)}{did_you_mean(key, ['--help'])}; see --help")
         elif key == "weights" and equals:
             request.weights = [place for place in value.split(",") if place]
+            if not request.weights:
+                raise OptionError(key, value, "needs a run folder")
         elif key == "show" and equals:
             request.parts = value.split(",")
             for part in request.parts:
@@ -129,7 +132,7 @@ def _settings(request: Request) -> list[Setting]:
         plans = [(plan, seed) for plan, seed, _ in found]
     else:
         for group in request.groups or [[]]:
-            jobs = compose_jobs([*request.overrides, *group], True, to_train=False)
+            jobs = compose_jobs([*request.overrides, *group], True, to_train=False, at_most=100)
             plans += [(make_plan(job.config), job.config.seed) for job in jobs]
         if len(plans) <= MOST_SETTINGS:
             networks = [plan.network(seed) for plan, seed in plans]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rnnlstm.composition import Composer, Tree, value_text
+from rnnlstm.composition import MOST_JOBS, Composer, Tree, value_text
 from rnnlstm.options import ConfigError, OptionError
 from rnnlstm.plugins import import_plugins
 from rnnlstm.record.naming import run_folder, seed_folder
@@ -29,7 +29,11 @@ class Job:
 
 
 def compose_jobs(
-    overrides: Sequence[str], sweep: bool = False, config_dir: str | None = None, to_train: bool = True
+    overrides: Sequence[str],
+    sweep: bool = False,
+    config_dir: str | None = None,
+    to_train: bool = True,
+    at_most: int = MOST_JOBS,
 ) -> list[Job]:
     """Every job of a command, with its plain keys checked; `to_train`, also that no results are in its way.
 
@@ -38,7 +42,7 @@ def compose_jobs(
     with Composer(config_dir).active() as composer:
         plugins = _import_plugins(composer, overrides)
         jobs = []
-        for assignment in composer.sweep(overrides) if sweep else [list(overrides)]:
+        for assignment in composer.sweep(overrides, at_most) if sweep else [list(overrides)]:
             tree = composer.compose(assignment)
             config = read_config(tree)
             if config.plugins != plugins:

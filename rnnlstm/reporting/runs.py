@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rnnlstm.guard import read_yaml
 from rnnlstm.options import ConfigError, show
+from rnnlstm.plain_yaml import read_yaml
 from rnnlstm.record.files import read_json
 from rnnlstm.record.naming import HOUSEKEEPING, flatten
 from rnnlstm.record.seed_record import SUMMARY
