@@ -12,21 +12,27 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, RangeSweep
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from rnnlstm import guard, plain_yaml
 from rnnlstm.options import ConfigError, OptionError, did_you_mean, show
-from rnnlstm.schema import unknown_key
+from rnnlstm.schema import SECTIONS, TOP, unknown_key
 
 #: Most jobs of one sweep.
 MOST_JOBS = 10_000
+#: Groups that every configuration has a choice of.
+GROUPS = ("task", "model", "optimizer", "clip", "probe", "curriculum")
+#: What an override may begin with.
+OPEN = ("task", "model", *SECTIONS, *TOP, "experiment")
 
 Tree = dict[str, Any]
 
@@ -42,9 +48,9 @@ class Composer:
     """Composes configurations; a context within which Hydra is set up. `extra` is a folder of the user's own YAML."""
 
     def __init__(self, extra: str | None = None) -> None:
-        if extra is not None and not Path(extra).is_dir():
-            raise ConfigError(f"--config-dir {show(extra)}: is not a folder")
-        self.search = [] if extra is None else [f"hydra.searchpath=[{Path(extra).resolve().as_uri()}]"]
+        self.search: list[str] = []
+        if extra is not None:
+            self.search = [f"hydra.searchpath=['{plain_yaml.own_folder(extra)}']"]
         self._bare = functools.lru_cache(maxsize=256)(self._compose_bare)
 
     @contextmanager
@@ -62,10 +68,10 @@ class Composer:
             self._check(override)
             if override.is_sweep_override():
                 rule = "several values make a sweep; start it with -m"
-                raise OptionError(override.key_or_group, _value_text(override), rule)
+                raise OptionError(override.key_or_group, value_text(override), rule)
         return self._compose(overrides)
 
-    def sweep(self, overrides: Sequence[str]) -> list[list[str]]:
+    def sweep(self, overrides: Sequence[str], at_most: int = MOST_JOBS) -> list[list[str]]:
         """The overrides of each job: every combination of the listed values, the last key varying fastest.
 
         Raises: ConfigError.
@@ -79,11 +85,11 @@ class Composer:
             with _one_line():
                 values = list(itertools.islice(override.sweep_string_iterator(), MOST_JOBS + 1))
             if not values:
-                raise OptionError(override.key_or_group, _value_text(override), "an empty sweep")
+                raise OptionError(override.key_or_group, value_text(override), "an empty sweep")
             choices.append([f"{override.get_key_element()}={value}" for value in values])
         count = functools.reduce(lambda a, b: a * len(b), choices, 1)
-        if count > MOST_JOBS:
-            raise ConfigError(f"the sweep has {count:,} jobs or more; at most {MOST_JOBS:,} are taken")
+        if count > at_most:
+            raise ConfigError(f"the sweep has {count:,} jobs or more; at most {at_most:,} are taken")
         return [list(job) for job in itertools.product(*choices)]
 
     @staticmethod
@@ -93,16 +99,21 @@ class Composer:
 
     def defaults_of(self, tree: Mapping[str, Any]) -> Tree:
         """The default configuration with the same choice in every group as `tree`."""
-        groups = ("task", "model", "optimizer", "clip", "probe", "curriculum")
-        return self._bare(tuple(f"{group}={tree[group]['name']}" for group in groups))
+        for group in GROUPS:  # a name that is no choice could lead to a file anywhere
+            names = self._choices(group)
+            if tree[group]["name"] not in names:
+                hint = did_you_mean(tree[group]["name"], names)
+                raise OptionError(f"{group}.name", tree[group]["name"], f"must be one of {', '.join(names)}{hint}")
+        return self._bare(tuple(f"{group}={tree[group]['name']}" for group in GROUPS))
 
     def parse(self, overrides: Sequence[str]) -> list[Override]:
         parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
         parsed = []
         for text in overrides:
+            guard.check_override(text)
             try:
                 parsed += parser.parse_overrides([text])
-            except HydraException:
+            except (HydraException, ValueError):
                 raise ConfigError(f"can't read {show(text)}: an override is written key=value") from None
             if not parsed[-1].key_or_group:
                 raise ConfigError(f"can't read {show(text)}: an override is written key=value")
@@ -111,15 +122,26 @@ class Composer:
     def _check(self, override: Override) -> None:
         """What Hydra would let through, or refuse in many lines."""
         key = override.key_or_group
-        if key.split(".")[0].split("/")[0] == "hydra":
+        top = key.split(".")[0].split("/")[0]
+        if top == "hydra":
             raise ConfigError(f"{show(override.input_line)}: Hydra's own keys are not open; see --help for what is")
+        if top not in OPEN:
+            raise unknown_key(key, value_text(override), OPEN)
+        if override.package is not None:
+            raise ConfigError(f"{show(override.input_line)}: a choice can't be put elsewhere with @")
+        guard.check_value(key, value_text(override))
+        swept = override.is_sweep_override()
+        if swept:
+            _refuse_endless(override)
+        else:
+            guard.check_value(key, override.value())
         names = self._choices(key) if key and "." not in key else []
-        if not names or override.package is not None:
+        if not names:
             return
         if override.is_delete():
             raise ConfigError(f"~{key}: a group can be changed, not removed")
         values: list[Any] = [override.value()]
-        if override.is_sweep_override():
+        if swept:
             with _one_line():
                 values = list(itertools.islice(override.sweep_iterator(), MOST_JOBS))
         for value in values:
@@ -142,16 +164,30 @@ class Composer:
     def _compose(self, overrides: Sequence[str]) -> Tree:
         with _one_line(overrides):
             config = compose("train", overrides=[*self.search, *overrides])
-            tree = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+            tree = OmegaConf.to_container(config, resolve=False, throw_on_missing=True)
         assert isinstance(tree, dict)
-        return {str(key): value for key, value in tree.items()}
+        return guard.resolve(tree)
 
     def _compose_bare(self, choices: tuple[str, ...]) -> Tree:
         return self._compose(choices)
 
 
-def _value_text(override: Override) -> str:
+def value_text(override: Override) -> str:
+    """An override's value as it was written."""
     return str(override.input_line).partition("=")[2]
+
+
+def _refuse_endless(override: Override) -> None:
+    """A range is a few characters however long it is, and shuffling lists it whole."""
+    value = override.value()
+    if override.is_interval_sweep():
+        raise OptionError(override.key_or_group, value_text(override), "an interval has no values to go through")
+    if isinstance(value, RangeSweep):
+        start, stop, step = value.start or 0, value.stop or 0, value.step
+        if step == 0:
+            raise OptionError(override.key_or_group, value_text(override), "a range needs a step")
+        if not abs(stop - start) <= abs(step) * MOST_JOBS:
+            raise ConfigError(f"{show(override.input_line)}: the sweep has more than {MOST_JOBS:,} jobs")
 
 
 @contextmanager
@@ -165,7 +201,8 @@ def _one_line(overrides: Sequence[str] = ()) -> Iterator[None]:
             cause = cause.__cause__ or cause.__context__
         key = getattr(cause, "full_key", None)
         parent = getattr(cause, "parent_node", None)
-        first_line = str(error).strip().splitlines()[0].rstrip(".")
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        first_line = " ".join(lines[: 1 + lines[0].endswith(":")]).rstrip(".")
         if key and "Could not override" in first_line:
             known = [str(k) for k in parent] if parent is not None and OmegaConf.is_dict(parent) else []
             value = next((text.partition("=")[2] for text in overrides if text.partition("=")[0] == key), "")
@@ -175,7 +212,5 @@ def _one_line(overrides: Sequence[str] = ()) -> Iterator[None]:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(f"the configuration can't be read: {show(str(error))}") from None
-    except Exception as error:
-        if type(error).__module__.split(".")[0] == "yaml":
-            raise ConfigError(f"the configuration can't be read: {show(str(error))}") from None
-        raise
+    except yaml.YAMLError as error:
+        raise ConfigError(f"the configuration can't be read: {plain_yaml.yaml_problem(error)}") from None

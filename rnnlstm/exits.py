@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from rnnlstm.options import ConfigError
+from rnnlstm.options import ConfigError, printable
 
 DONE = 0
 JOB_FAILED = 1  #: a job of a sweep failed, or an internal error
@@ -52,5 +52,5 @@ def guarded(command: Callable[[], int]) -> int:
 
 
 def fail(message: str, code: int) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {printable(message)}", file=sys.stderr)
     return code

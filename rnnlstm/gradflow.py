@@ -28,7 +28,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from rnnlstm.exits import DONE, guarded
+from rnnlstm.guard import check_override
 from rnnlstm.options import ConfigError, OptionError, did_you_mean, show
+from rnnlstm.plain_yaml import check_run, read_text
 
 if TYPE_CHECKING:
     from rnnlstm.reporting.gradflow import Setting
@@ -61,6 +63,7 @@ def parse(arguments: Sequence[str]) -> Request:
     """Raises: ConfigError."""
     request = Request()
     for argument in arguments:
+        check_override(argument)
         key, equals, value = argument.partition("=")
         if argument in ("-h", "--help"):
             request.help = True
@@ -70,6 +73,8 @@ def parse(arguments: Sequence[str]) -> Request:
             raise ConfigError(f"unknown option {show(argument)}{did_you_mean(key, ['--help'])}; see --help")
         elif key == "weights" and equals:
             request.weights = [place for place in value.split(",") if place]
+            if not request.weights:
+                raise OptionError(key, value, "needs a run folder")
         elif key == "show" and equals:
             request.parts = value.split(",")
             for part in request.parts:
@@ -78,7 +83,7 @@ def parse(arguments: Sequence[str]) -> Request:
         elif key == "out" and equals:
             request.out = value or "."
         elif key == "sequences" and equals:
-            if not value.isdecimal() or not 1 <= int(value) <= 4096:
+            if not value.isdecimal() or len(value) > 4 or not 1 <= int(value) <= 4096:
                 raise OptionError(key, value, "must be a whole number from 1 to 4,096")
             request.sequences = int(value)
         else:
@@ -118,12 +123,16 @@ def _settings(request: Request) -> list[Setting]:
 
     plans: list[tuple[Plan, int]] = []
     if request.weights:
+        for place in request.weights:
+            check_run(place)
+        for override in request.overrides:
+            read_text(override.partition("=")[2])
         found = [load_run(place, request.overrides) for place in request.weights]
         networks = [restored(*run) for run in found]
         plans = [(plan, seed) for plan, seed, _ in found]
     else:
         for group in request.groups or [[]]:
-            jobs = compose_jobs([*request.overrides, *group], True, to_train=False)
+            jobs = compose_jobs([*request.overrides, *group], True, to_train=False, at_most=100)
             plans += [(make_plan(job.config), job.config.seed) for job in jobs]
         if len(plans) <= MOST_SETTINGS:
             networks = [plan.network(seed) for plan, seed in plans]

@@ -6,9 +6,9 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from rnnlstm.composition import Composer, Tree
+from rnnlstm.composition import MOST_JOBS, Composer, Tree, value_text
 from rnnlstm.options import ConfigError, OptionError
 from rnnlstm.plugins import import_plugins
 from rnnlstm.record.naming import run_folder, seed_folder
@@ -29,7 +29,11 @@ class Job:
 
 
 def compose_jobs(
-    overrides: Sequence[str], sweep: bool = False, config_dir: str | None = None, to_train: bool = True
+    overrides: Sequence[str],
+    sweep: bool = False,
+    config_dir: str | None = None,
+    to_train: bool = True,
+    at_most: int = MOST_JOBS,
 ) -> list[Job]:
     """Every job of a command, with its plain keys checked; `to_train`, also that no results are in its way.
 
@@ -38,7 +42,7 @@ def compose_jobs(
     with Composer(config_dir).active() as composer:
         plugins = _import_plugins(composer, overrides)
         jobs = []
-        for assignment in composer.sweep(overrides) if sweep else [list(overrides)]:
+        for assignment in composer.sweep(overrides, at_most) if sweep else [list(overrides)]:
             tree = composer.compose(assignment)
             config = read_config(tree)
             if config.plugins != plugins:
@@ -70,10 +74,13 @@ def _matched(tree: Tree, config: Config) -> tuple[Tree, Config]:
 
 def _import_plugins(composer: Composer, overrides: Sequence[str]) -> list[str]:
     """Import the modules that the command line itself names, before their classes can be chosen."""
-    named = [override.value() for override in composer.parse(overrides) if override.key_or_group == "plugins"]
-    modules = named[-1] if named else []
+    named = [override for override in composer.parse(overrides) if override.key_or_group == "plugins"]
+    modules: Any = named[-1].value() if named else []
     if not isinstance(modules, list) or not all(isinstance(name, str) for name in modules):
-        raise OptionError("plugins", str(modules), "must be a list of modules: [my_module]")
+        raise OptionError("plugins", value_text(named[-1]), "must be a list of modules: [my_module]")
+    for name in modules:
+        if not all(part.isidentifier() for part in name.split(".")):
+            raise OptionError("plugins", name, "is no module's name")
     import_plugins(modules)
     return modules
 
@@ -116,17 +123,22 @@ def _refuse_clashes(jobs: Sequence[Job]) -> None:
     """No two jobs may write to the same folder; with resume=never, no job to that of an earlier run."""
     taken: set[Path] = set()
     for job in jobs:
-        for seed in job.config.seed_numbers:
-            folder = seed_folder(job.folder, seed)
-            if folder in taken:
-                raise ConfigError(f"two jobs of the sweep are the same run: {folder}")
-            taken.add(folder)
-            if folder.exists() and job.config.resume == "never" and not job.config.overwrite:
-                raise ConfigError(
-                    f"{folder} holds results already; resume=auto goes on, overwrite=true replaces them"
-                )
-        for place in (job.folder, *job.folder.parents):
-            if place.exists():
-                if not place.is_dir():
-                    raise OptionError("runs_root", job.config.runs_root, f"{place} is not a folder")
-                break
+        try:
+            _refuse_clash(job, taken)
+        except OSError as error:  # too long, or somewhere that we may not look
+            raise OptionError("runs_root", job.config.runs_root, f"can't be used: {error.strerror}") from None
+
+
+def _refuse_clash(job: Job, taken: set[Path]) -> None:
+    for seed in job.config.seed_numbers:
+        folder = seed_folder(job.folder, seed)
+        if folder in taken:
+            raise ConfigError(f"two jobs of the sweep are the same run: {folder}")
+        taken.add(folder)
+        if folder.exists() and job.config.resume == "never" and not job.config.overwrite:
+            raise ConfigError(f"{folder} holds results already; resume=auto goes on, overwrite=true replaces them")
+    for place in (job.folder, *job.folder.parents):
+        if place.exists():
+            if not place.is_dir():
+                raise OptionError("runs_root", job.config.runs_root, f"{place} is not a folder")
+            break

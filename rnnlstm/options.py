@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
+import sys
 from collections.abc import Iterable
 from typing import Any
 
 
 class ConfigError(ValueError):
     """A mistake in what the user asked for. `str()` is one line; the command line exits with 2."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 class OptionError(ConfigError):
@@ -32,9 +35,17 @@ class OptionError(ConfigError):
 def show(value: object) -> str:
     """`value` as one would write it on the command line, on one line and not too long."""
     words = {None: "null", True: "true", False: "false"}
-    text = words[value] if value is None or isinstance(value, bool) else str(value)
-    text = " ".join(text.split())
+    try:
+        text = words[value] if value is None or isinstance(value, bool) else str(value)
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        text = "a number of thousands of digits"
+    text = printable(text[:1000])
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def printable(text: str) -> str:
+    """`text` on one line; what a terminal would act on, or couldn't show, is written as its escape."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.split()))
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -81,7 +92,8 @@ def _check(key: str, value: Any, type_name: str, rules: Any) -> None:
     wanted = _wrong_type(value, type_name)
     if wanted:
         raise OptionError(key, value, f"must be {wanted}")
-    if isinstance(value, float) and not math.isfinite(value):
+    number = isinstance(value, float) or "float" in type_name  # a whole number can be too large for one as well
+    if number and not abs(value) <= sys.float_info.max:
         raise OptionError(key, value, "must be finite")
     if rules.get("at_least") is not None and value < rules["at_least"]:
         raise OptionError(key, value, f"must be at least {rules['at_least']:,}")

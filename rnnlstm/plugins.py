@@ -31,7 +31,7 @@ def import_plugins(modules: Iterable[str]) -> None:
     for name in modules:
         try:
             importlib.import_module(name)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise OptionError("plugins", name, f"can't be imported: {type(error).__name__}: {error}") from error
 
     from rnnlstm.cells import CELLS

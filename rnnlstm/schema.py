@@ -66,12 +66,12 @@ class Config:
 
     def __post_init__(self) -> None:
         check_options(self)
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+        if not re.fullmatch(r"auto|cpu|cuda(:(0|[1-9][0-9]?))?", self.device):
             raise OptionError("device", self.device, "must be auto, cpu, cuda or cuda:<n>")
         if self.name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}", self.name):
             rule = "must be up to 60 letters, digits, dots, dashes and underscores, starting with a letter or digit"
             raise OptionError("name", self.name, rule)
-        if not self.runs_root.strip() or "\0" in self.runs_root:
+        if not self.runs_root.strip() or not self.runs_root.isprintable():
             raise OptionError("runs_root", self.runs_root, "must be a folder")
 
     @property
@@ -91,7 +91,7 @@ SECTIONS: dict[str, type] = {
     "checkpoint": CheckpointOptions,
     "surgery": Surgery,
 }
-OPTIMIZERS: dict[object, type] = {"rmsprop": RMSpropOptions, "sgd": SGDOptions}
+OPTIMIZERS: dict[str, type] = {"rmsprop": RMSpropOptions, "sgd": SGDOptions}
 #: Keys of `Config` itself.
 TOP = ("seed", "seeds", "device", "threads", "dtype", "runs_root", "name", "overwrite", "resume", "plugins", "match")
 
@@ -122,7 +122,7 @@ def _section(cls: type[Section], tree: Any, key: str) -> Section:
     if not isinstance(tree, Mapping):
         raise OptionError(key, tree, f"is a section of keys: {key}.… = …")
     if key == "optimizer":
-        cls = OPTIMIZERS.get(tree.get("name"), cls)
+        cls = OPTIMIZERS.get(str(tree.get("name")), cls)
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     _require_keys(tree, list(fields), f"{key}.")
     try:

@@ -101,7 +101,7 @@ class Surgery:
     freeze: list[str] = option([], "gates held, unit by unit, at their mean over the sequences of the batch")
     cut: list[str] = option([], "gates that no longer see h of the step before: those weights count as zero")
     detach: bool = option(False, "no gradient through h of the step before into gates and candidate (1997 LSTM)")
-    truncate: int | None = option(None, "gradients reach at most this many steps back", at_least=1)
+    truncate: int | None = option(None, "gradients reach at most this many steps back", at_least=1, at_most=MAX_STEPS)
 
     @property
     def nothing(self) -> bool:

@@ -67,6 +67,8 @@ def parse(arguments: Sequence[str]) -> Request:
             request.show_config = True
         elif flag in ("--config-dir", "-cd"):
             request.config_dir = attached or next(rest, "")
+            if not request.config_dir:
+                raise ConfigError(f"{flag}: needs a folder")
         elif argument.startswith("-"):
             raise ConfigError(f"unknown option {show(argument)}{did_you_mean(flag, FLAGS)}; see --help")
         else:

@@ -13,7 +13,8 @@ PACKAGE = ROOT / "rnnlstm"
 #: Rooms from the ground up: a module may import from its own room and from rooms below it.
 ROOMS = (
     {"options", "exits"},
-    {"sections"},
+    {"guard"},
+    {"sections", "plain_yaml"},
     {"schema", "batch", "random_stream", "registry", "arguments"},
     {"composition"},
     {"cells", "tasks", "record"},

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rnnlstm.options import show
+from rnnlstm.options import OptionError, show
 
 #: Keys that say where results go or how they are kept, not what is computed: no part of a run's identity.
 HOUSEKEEPING = ("seed", "seeds", "threads", "runs_root", "name", "overwrite", "resume", "plugins", "checkpoint")
@@ -26,7 +26,11 @@ def run_folder(tree: Mapping[str, Any], defaults: Mapping[str, Any]) -> Path:
     task = tree["task"]
     label = f"{tree['name']}_" if tree["name"] else ""
     readable = (label + readable_name(tree, defaults))[:LONGEST_NAME]
-    return Path(tree["runs_root"]).expanduser() / f"{task['name']}_T{task['length']}" / f"{readable}-{identity(tree)}"
+    try:
+        root = Path(tree["runs_root"]).expanduser()
+    except RuntimeError as error:
+        raise OptionError("runs_root", tree["runs_root"], str(error)) from None
+    return root / f"{_text(task['name'])}_T{_text(task['length'])}" / f"{readable}-{identity(tree)}"
 
 
 def seed_folder(folder: Path, seed: int) -> Path:
@@ -37,18 +41,18 @@ def readable_name(tree: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
     """The model's name, then every key that differs from its default: `lstm_init-default_lr-0.01`."""
     mine, theirs = dict(flatten(_essence(tree))), dict(flatten(_essence(defaults)))
     leaves = [key.rpartition(".")[2] for key in mine]
-    words = [str(tree["model"]["name"])]
+    words = [_text(tree["model"]["name"])]
     for section, usual in (("optimizer", "adam"), ("clip", "norm"), ("probe", "standard"), ("curriculum", "fixed")):
         if tree[section]["name"] != usual:
             words.append(
-                str(tree[section]["name"]) if section == "optimizer" else f"{section}-{tree[section]['name']}"
+                _text(tree[section]["name"]) if section == "optimizer" else f"{section}-{tree[section]['name']}"
             )
     for key, value in mine.items():
         if key == "task.length" or (key in theirs and theirs[key] == value):
             continue
         leaf = key.rpartition(".")[2]
         name = leaf if leaves.count(leaf) == 1 else key.replace(".", "_")
-        words.append(f"{name}-{_text(value)}")
+        words.append(f"{_text(name)}-{_text(value)}")
     return "_".join(words)
 
 

@@ -9,14 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from rnnlstm.options import ConfigError, show
+from rnnlstm.plain_yaml import read_yaml
 from rnnlstm.record.files import read_json
 from rnnlstm.record.naming import HOUSEKEEPING, flatten
 from rnnlstm.record.seed_record import SUMMARY
-
-Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # LibYAML's is ten times faster, where it was built in
 
 
 @dataclass(frozen=True)
@@ -44,8 +41,12 @@ def find_runs(places: Iterable[str]) -> list[Run]:
     places = list(places)
     found: dict[Path, Run] = {}
     for place in places:
-        root = Path(place).expanduser()
-        if not root.exists():
+        try:
+            root = Path(place).expanduser()
+            there = root.exists()
+        except (OSError, ValueError, RuntimeError) as error:  # too long, or ~ of nobody
+            raise ConfigError(f"{show(place)}: {error}") from None
+        if not there:
             raise ConfigError(f"{place}: no such folder")
         for path in sorted(root.rglob("config.yaml")):
             run = read_run(path.parent)
@@ -65,8 +66,8 @@ def _order(run: Run) -> tuple[Any, ...]:
 def read_run(folder: Path) -> Run | None:
     """The run in `folder`; None if it is no run folder, or none of its seeds has begun."""
     try:
-        tree = yaml.load((folder / "config.yaml").read_bytes(), Loader)
-    except (OSError, yaml.YAMLError):
+        tree = read_yaml(folder / "config.yaml")
+    except (OSError, ValueError):
         return None
     if (
         not isinstance(tree, dict)

@@ -1,0 +1,174 @@
+"""YAML of the user's own, and run folders from elsewhere: looked at before anything is made of them.
+
+A constructor would follow tags into code, and aliases into more memory than there is. Here they are refused, and
+what is left costs what was written.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rnnlstm.guard import DEEPEST, check_value
+from rnnlstm.options import ConfigError, OptionError, show
+
+MOST_FILES = 1000  # files and folders in a --config-dir
+LARGEST_FILE = 65_536  # bytes of one YAML file
+LARGEST_FOLDER = 1_048_576  # bytes of all YAML files in a --config-dir
+
+#: An entry of a defaults list: a choice of a group, and nothing that leads elsewhere.
+DEFAULT = re.compile(r"(?:(?:optional|override) )*/?\w[\w.-]*(?:/\w[\w.-]*)*", re.ASCII)
+Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # LibYAML's is ten times faster, where it was built in
+
+
+def own_folder(place: str) -> Path:
+    """A user's folder of YAML files, looked through. Raises: ConfigError."""
+    try:
+        folder = Path(place).resolve()
+        if not place or not folder.is_dir():
+            raise ConfigError(f"--config-dir {show(place)}: is not a folder")
+    except (OSError, ValueError) as error:
+        raise (
+            error if isinstance(error, ConfigError) else ConfigError(f"--config-dir {show(place)}: {error}")
+        ) from None
+    if not str(folder).isprintable() or any(c in str(folder) for c in "$\\'"):
+        raise ConfigError(f"--config-dir {show(folder)}: a folder's name with $, \\ or ' can't be used here")
+    check_folder(folder)
+    return folder
+
+
+def read_yaml(path: Path) -> Any:
+    """The plain values in a YAML file. Raises: ValueError with the rule it breaks; OSError."""
+    return _plain_yaml(_bytes(path))
+
+
+def check_folder(folder: Path) -> None:
+    """A user's folder of YAML files, everything in it that Hydra could read. Raises: ConfigError."""
+    total = 0
+    for path in _yaml_files(folder):
+        try:
+            data = _bytes(path)
+            total += len(data)
+            if total > LARGEST_FOLDER:
+                raise ValueError(f"the YAML files are larger than {LARGEST_FOLDER:,} bytes together")
+            _check_group_file(data)
+        except (ValueError, OSError) as error:
+            rule = error.strerror if isinstance(error, OSError) else error
+            raise ConfigError(f"--config-dir: {os.fspath(path)} can't be read: {rule}") from None
+
+
+def read_text(text: str) -> Any:
+    """The plain values in a piece of YAML on a command line. Raises: ConfigError."""
+    try:
+        return _plain_yaml(text.encode())
+    except ValueError as error:
+        raise ConfigError(f"{show(text)} can't be read: {error}") from None
+
+
+def check_run(place: str) -> None:
+    """The files of a trained run, or of one seed of it, before they are parsed. Raises: OptionError."""
+    try:
+        folder = Path(place).expanduser()
+        for path in (folder / "config.yaml", folder.parent / "config.yaml"):
+            if path.exists():
+                read_yaml(path)
+        for path in (*folder.glob("weights.pt"), *folder.glob("seed_*/weights.pt")):
+            check_weights(path)
+    except (ValueError, OSError, RuntimeError) as error:
+        raise OptionError("weights", place, f"can't be read: {error}") from None
+
+
+def check_weights(path: Path) -> None:
+    """That weights take no more memory than they take on disk. Raises: ValueError; OSError."""
+    if not path.is_file():
+        raise ValueError(f"{path.name} is no file")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())
+            size = sum(entry.file_size for entry in archive.infolist())
+    except zipfile.BadZipFile:
+        raise ValueError(f"{path.name} holds no weights") from None
+    if packed or size > path.stat().st_size:
+        raise ValueError(f"{path.name} is compressed, which torch.save doesn't do")
+
+
+def _yaml_files(folder: Path) -> Iterator[Path]:
+    count = 0
+    for place, folders, files in os.walk(folder, followlinks=True):
+        count += len(folders) + len(files)
+        if count > MOST_FILES:
+            raise ConfigError(f"--config-dir {folder}: more than {MOST_FILES:,} files; name a folder of YAML alone")
+        yield from (Path(place, name) for name in sorted(files) if name.endswith(".yaml"))
+
+
+def _bytes(path: Path) -> bytes:
+    if not path.is_file():  # a pipe or a device would keep us waiting
+        raise ValueError("is no file")
+    with path.open("rb") as file:
+        data = file.read(LARGEST_FILE + 1)
+    if len(data) > LARGEST_FILE:
+        raise ValueError(f"larger than {LARGEST_FILE:,} bytes")
+    return data
+
+
+def _plain_yaml(data: bytes) -> Any:
+    """Looks at the events first: they cost what was written, whatever a constructor would make of them."""
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"is no UTF-8 text ({error.reason} at byte {error.start:,})") from None
+    if text.startswith("\ufeff"):
+        raise ValueError("begins with a byte order mark")
+    try:
+        depth = 0
+        for event in yaml.parse(text, Loader):
+            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
+                raise ValueError("anchors and aliases (&, *) are not taken")
+            if getattr(event, "tag", None) is not None:
+                raise ValueError(f"tags ({event.tag}) are not taken")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEEPEST:
+                raise ValueError(f"more than {DEEPEST} sections within each other")
+        return yaml.load(text, Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(yaml_problem(error)) from None
+
+
+def yaml_problem(error: yaml.YAMLError) -> str:
+    """What is wrong with the YAML, and where, in few words."""
+    problem = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
+    mark = getattr(error, "problem_mark", None)
+    return problem if mark is None else f"line {mark.line + 1}: {problem}"
+
+
+def _check_group_file(data: bytes) -> None:
+    """Hydra's own keys are no more open in a file than on the command line."""
+    tree = _plain_yaml(data)
+    for line in data.decode("utf-8").splitlines():
+        if line.lstrip().startswith("#") and "@package" in line and "hydra" in line:
+            raise ValueError("Hydra's own keys are not open")
+    if tree is None:
+        return
+    if not isinstance(tree, dict):
+        raise ValueError("holds no keys")
+    if "hydra" in tree:
+        raise ValueError("Hydra's own keys are not open")
+    for key, value in tree.items():
+        if not isinstance(key, str):
+            raise ValueError(f"its keys must be texts, not {show(key)}")
+        check_value(key, value)
+    defaults = tree.get("defaults", [])
+    if not isinstance(defaults, list):
+        raise ValueError("defaults must be a list")
+    for entry in defaults:
+        words = [*itertools.chain(*entry.items())] if isinstance(entry, dict) and len(entry) == 1 else [entry]
+        for word in words:
+            if word is not None and (not isinstance(word, str) or not DEFAULT.fullmatch(word) or "hydra" in word):
+                raise ValueError(f"defaults: {show(word)} is no choice of a group")
