@@ -112,16 +112,16 @@ def test_compare_without_runs(tmp_path, arguments):
 
 
 def test_a_failing_job_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
-    import rnnlstm.training.run as run
+    import rnnlstm.training.loop as loop
 
-    real = run.Trainer
+    real = loop.Trainer
 
     def failing(plan, seeds):
         if plan.task.name == "adding":
             raise ArithmeticError("made to fail")
         return real(plan, seeds)
 
-    monkeypatch.setattr(run, "Trainer", failing)
+    monkeypatch.setattr(loop, "Trainer", failing)
     small = [option for option in SMALL if "embedding" not in option]
     code = main(["-m", "task=adding,copy", *small, "train.steps=2", f"runs_root={tmp_path}"])
     assert code == 1
