@@ -30,7 +30,6 @@ from typing import TYPE_CHECKING
 from rnnlstm.exits import DONE, guarded
 from rnnlstm.guard import check_override
 from rnnlstm.options import ConfigError, OptionError, did_you_mean, show
-from rnnlstm.plain_yaml import check_run, read_text
 
 if TYPE_CHECKING:
     from rnnlstm.reporting.gradflow import Setting
@@ -123,10 +122,6 @@ def _settings(request: Request) -> list[Setting]:
 
     plans: list[tuple[Plan, int]] = []
     if request.weights:
-        for place in request.weights:
-            check_run(place)
-        for override in request.overrides:
-            read_text(override.partition("=")[2])
         found = [load_run(place, request.overrides) for place in request.weights]
         networks = [restored(*run) for run in found]
         plans = [(plan, seed) for plan, seed, _ in found]

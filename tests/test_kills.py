@@ -48,12 +48,17 @@ def last_step(path):
     return int(whole.partition(b'"step": ')[2].partition(b",")[0] or 0)
 
 
-def killed(process, path, step, number):
-    """Send the signal once the record has reached `step`; the exit code, and how far the record had come."""
+def reach(process, path, step):
+    """Wait until the record has come to `step`; how far it has come."""
     end = time.monotonic() + 120
     while process.poll() is None and last_step(path) < step and time.monotonic() < end:
         time.sleep(0.001)
-    reached = last_step(path)
+    return last_step(path)
+
+
+def killed(process, path, step, number):
+    """Send the signal once the record has reached `step`; the exit code, and how far the record had come."""
+    reached = reach(process, path, step)
     process.send_signal(number)
     errors = process.communicate(timeout=60)[1]
     return process.returncode, reached, errors
@@ -102,8 +107,7 @@ def test_a_second_signal_stops_at_once_and_the_run_goes_on_from_its_checkpoint(t
     (job,) = compose_jobs([*OVERRIDES, *overrides, f"runs_root={tmp_path}"])
     process = started(tmp_path, overrides)
     record = job.folder / "seed_0" / "metrics.jsonl"
-    while process.poll() is None and last_step(record) < 40:
-        time.sleep(0.001)
+    reach(process, record, 40)
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
@@ -119,8 +123,7 @@ def test_a_second_run_in_the_same_folder_exits_73_and_the_first_goes_on(tmp_path
     (job,) = compose_jobs([*OVERRIDES, *overrides, f"runs_root={tmp_path}"])
     first = started(tmp_path, overrides)
     record = job.folder / "seed_0" / "metrics.jsonl"
-    while first.poll() is None and last_step(record) < 3:
-        time.sleep(0.001)
+    reach(first, record, 3)
     second = started(tmp_path, overrides)
     errors = second.communicate(timeout=60)[1]
     assert second.returncode == 73

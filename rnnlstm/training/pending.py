@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from rnnlstm.options import ConfigError, show
+from rnnlstm.plain_yaml import read_yaml
 from rnnlstm.record.files import read_json, write_whole
 from rnnlstm.record.naming import HOUSEKEEPING, flatten, seed_folder
 from rnnlstm.record.seed_record import SUMMARY, WEIGHTS
@@ -77,11 +78,11 @@ def prepare(folder: Path, config: Config, seeds: Sequence[int]) -> None:
 
 def _require_same(folder: Path, config: Config) -> None:
     """The folder's name holds a hash of its configuration, so another one has been put there by hand."""
-    try:
-        tree = yaml.safe_load((folder / "config.yaml").read_bytes())
-    except FileNotFoundError:
+    if not (folder / "config.yaml").exists():
         return
-    except (OSError, yaml.YAMLError):
+    try:
+        tree = read_yaml(folder / "config.yaml")
+    except (OSError, ValueError):
         raise ConfigError(f"{folder / 'config.yaml'} can't be read; overwrite=true begins anew") from None
     theirs = dict(flatten(tree)) if isinstance(tree, dict) else {}
     for key, value in flatten(config.tree):

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 
 from rnnlstm.models import Network
 from rnnlstm.options import ConfigError, OptionError, show
+from rnnlstm.plain_yaml import check_run, read_text, read_yaml
 from rnnlstm.record.naming import flatten
 from rnnlstm.record.seed_record import WEIGHTS
 from rnnlstm.schema import Config, read_config, unknown_key
@@ -26,6 +26,9 @@ def load_run(folder: str, overrides: Sequence[str] = ()) -> tuple[Plan, int, dic
     `overrides` change keys of the run's configuration: `surgery.open=[forget]`, `task.length=200`.
     Raises: ConfigError if there is no such run, or an override doesn't fit.
     """
+    for override in overrides:
+        read_text(override.partition("=")[2])  # before any file is opened
+    check_run(folder)
     place = Path(folder).expanduser()
     if (place / WEIGHTS).exists():
         place, seed_folder = place.parent, place
@@ -36,9 +39,9 @@ def load_run(folder: str, overrides: Sequence[str] = ()) -> tuple[Plan, int, dic
         seed_folder = found[0].parent
     try:
         seed = int(seed_folder.name.removeprefix("seed_"))
-        tree = yaml.safe_load((place / "config.yaml").read_bytes())
+        tree = read_yaml(place / "config.yaml")
         weights = torch.load(seed_folder / WEIGHTS, weights_only=True, map_location="cpu")
-    except (OSError, ValueError, yaml.YAMLError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise OptionError("weights", folder, f"can't be read: {show(str(error))}") from None
     return make_plan(changed({**tree, "seed": seed, "seeds": 1}, overrides)), seed, weights
 
@@ -72,8 +75,5 @@ def changed(tree: dict[str, Any], overrides: Sequence[str]) -> Config:
             section = section.get(step) if isinstance(section, dict) else None
         if not isinstance(section, dict) or name not in section or isinstance(section[name], dict):
             raise unknown_key(key, text, [known for known, _ in flatten(tree)])
-        try:
-            section[name] = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise OptionError(key, text, "can't be read") from None
+        section[name] = read_text(text)
     return read_config(tree)
