@@ -17,7 +17,18 @@ from typing import Any
 from rnnlstm.options import OptionError, show
 
 #: Keys that say where results go or how they are kept, not what is computed: no part of a run's identity.
-HOUSEKEEPING = ("seed", "seeds", "threads", "runs_root", "name", "overwrite", "resume", "plugins", "checkpoint")
+HOUSEKEEPING = (
+    "seed",
+    "seeds",
+    "threads",
+    "runs_root",
+    "name",
+    "overwrite",
+    "resume",
+    "job_timeout",
+    "plugins",
+    "checkpoint",
+)
 LONGEST_NAME = 120  # characters; file systems take 255 bytes
 
 
