@@ -71,7 +71,7 @@ def _read(
 ) -> Iterator[tuple[int, Value]]:
     """`check` raises ValueError, KeyError or TypeError for a line that is to be left out."""
     bad: list[int] = []
-    problem = "is empty" if expected else ""
+    problem = "holds no whole line" if expected else ""
     try:
         for place, line in numbered_lines(path):
             problem = ""

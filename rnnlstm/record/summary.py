@@ -12,11 +12,14 @@ from rnnlstm.record.reader import LAST_STEP, number
 
 LONGEST_TEXT = 1000  # characters
 
-#: Fields without which a summary says nothing, and the others, which may be null or absent; with their types.
-REQUIRED = {"status": "text", "seed": "whole number", "steps": "whole number", "solved": "true or false"}
-OPTIONAL = {
-    "reason": "text",
+#: The fields of a summary, with their types. A seed that has failed before it began has the first two alone.
+FIELDS = {
+    "status": "text",
+    "seed": "whole number",
+    "steps": "whole number",
+    "solved": "true or false",
     "steps_to_solve": "whole number",
+    "reason": "text",
     "metric_name": "text",
     "metric": "number",
     "loss": "number",
@@ -31,24 +34,34 @@ OPTIONAL = {
     "steps_per_second": "number",
     "backend": "text",
 }
+FINISHED = ("done", "diverged")
+#: What a seed that has finished has as well, and what may be null even then.
+ENDED = ("steps", "solved", "metric_name", "baseline", "clip_rate")
+ENDED_PERHAPS = ("steps_to_solve", "metric", "loss", "steps_per_second")
 
 
 def read_summary(path: Path) -> dict[str, Any]:
-    """The summary in a file, every field above in it, None where it has none.
+    """The summary in a file, with every field above in it: None, 0 steps or not solved where the file has none.
 
     Raises: OSError; ValueError, which says what is wrong with it.
     """
     fields = read_object(path)
-    for name, kind in (REQUIRED | OPTIONAL).items():
-        value = fields.setdefault(name, None)
-        if value is None and name in REQUIRED:
+    for name in ("status", "seed", *(ENDED if fields.get("status") in FINISHED else ())):
+        if fields.get(name) is None:
             raise ValueError(f"has no {name}")
+    for name in ENDED_PERHAPS if fields["status"] in FINISHED else ():
+        if name not in fields:
+            raise ValueError(f"has no {name}")
+    for name, kind in FIELDS.items():
+        value = fields.setdefault(name, None)
         if value is not None and not _fits(value, kind):
             raise ValueError(f"{name}={show(value)}: must be {'' if kind == 'true or false' else 'a '}{kind}")
         if isinstance(value, str):
             fields[name] = printable(value[:LONGEST_TEXT])
-    if fields["solved"] and fields["steps_to_solve"] is None:
-        raise ValueError("solved=true: has no steps_to_solve")
+    for given, needed in (("solved", "steps_to_solve"), ("metric", "loss"), ("metric", "baseline")):
+        if fields[given] is not None and fields[given] is not False and fields[needed] is None:
+            raise ValueError(f"has {given} and no {needed}")
+    fields["steps"], fields["solved"] = fields["steps"] or 0, fields["solved"] or False
     return fields
 
 

@@ -78,7 +78,7 @@ def learning_curves(runs: Sequence[Run]) -> Figure:
         draw_curves(upper, members, f"eval/{metric}", metric)
         draw_curves(lower, members, "eval/loss", "held-out loss")
         draw_baselines(lower, members[0])
-        upper.legend(fontsize=8)
+        _legend(upper)
         lower.set_xlabel("update")
     figure.tight_layout()
     return figure
@@ -95,7 +95,7 @@ def overview(runs: Sequence[Run]) -> Figure:
     draw_curves(upper, shown, f"eval/{metric}", metric)
     draw_curves(lower, shown, "eval/loss", "held-out loss")
     draw_baselines(lower, shown[0])
-    upper.legend(fontsize=8)
+    _legend(upper)
     upper.set_title("learning (median, band over seeds)")
     lower.set_xlabel("update")
     panels = right.subplots(len(maps), 1, squeeze=False)[:, 0]
@@ -159,6 +159,11 @@ def draw_flow(axes: Axes, steps: Sequence[int], ratios: np.ndarray) -> mpl.image
     axes.set_yticks(rows, [str(steps[row]) for row in rows])
     axes.set_ylabel("update")
     return image
+
+
+def _legend(axes: Axes) -> None:
+    if axes.get_legend_handles_labels()[0]:  # there may be nothing to draw yet
+        axes.legend(fontsize=8)
 
 
 def _metric(runs: Sequence[Run]) -> str:

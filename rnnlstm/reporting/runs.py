@@ -41,7 +41,9 @@ class Run:
         return [
             [
                 (step, {tag: value for tag, value in values.items() if tag.startswith(kept)})
-                for step, values in read_metrics(seed_folder(self.folder, seed["seed"]) / METRICS)
+                for step, values in read_metrics(
+                    seed_folder(self.folder, seed["seed"]) / METRICS, quiet=not seed["steps"]
+                )
                 if any(tag.startswith(kept) for tag in values)
             ]
             for seed in self.seeds

@@ -6,6 +6,7 @@ and plain values are all that is in them: they are read with `weights_only=True`
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -58,9 +59,11 @@ def save_checkpoint(run_folder: Path, seeds: Sequence[int], step: int, state: di
     folder = run_folder / FOLDER
     folder.mkdir(exist_ok=True)
     path = folder / f"{group_name(seeds)}.step_{step:09d}.pt"
+    if path.is_dir():
+        _remove(path)
     write_whole(path, json.dumps(header).encode() + b"\n" + payload)
     for old in checkpoints(run_folder, group_name(seeds))[KEPT:]:
-        old.unlink(missing_ok=True)
+        _remove(old)
     return path
 
 
@@ -88,7 +91,7 @@ def load_newest(run_folder: Path, group: str) -> dict[str, Any]:
     for path in found:
         try:
             state = read_checkpoint(path)
-            if reason := _unsound(state) or _lost(run_folder, state):
+            if reason := _unsound(state) or _lost(run_folder, group_seeds(group), state):
                 raise CheckpointError(f"{path} can't be used: {reason}")
         except CheckpointError as error:
             reasons.append(str(error))
@@ -153,10 +156,10 @@ def _unsound(state: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _lost(run_folder: Path, state: Mapping[str, Any]) -> str | None:
+def _lost(run_folder: Path, seeds: Sequence[int], state: Mapping[str, Any]) -> str | None:
     """A file of the record that has become shorter since, in words: the run could not go on with a whole record."""
-    seeds, replicas = state.get("seeds"), state.get("replicas")
-    if not isinstance(seeds, list) or not isinstance(replicas, list):
+    replicas = state.get("replicas")
+    if state.get("seeds") != seeds or not isinstance(replicas, list):
         return None
     for seed, replica in zip(seeds, replicas, strict=False):
         lengths = replica.get("lengths") if isinstance(replica, Mapping) else None
@@ -168,6 +171,16 @@ def _lost(run_folder: Path, state: Mapping[str, Any]) -> str | None:
 def drop_checkpoints(run_folder: Path, group: str) -> None:
     """A group has come to its end: its weights and summaries are what is kept."""
     for path in checkpoints(run_folder, group):
-        path.unlink(missing_ok=True)
+        _remove(path)
     if (run_folder / FOLDER).exists() and not any((run_folder / FOLDER).iterdir()):
         (run_folder / FOLDER).rmdir()
+
+
+def _remove(path: Path) -> None:
+    """A folder in a file's place goes only if it is empty."""
+    with contextlib.suppress(FileNotFoundError):
+        if path.is_dir() and not path.is_symlink():
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        else:
+            path.unlink()
