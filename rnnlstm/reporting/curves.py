@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rnnlstm.record.files import read_lines
-from rnnlstm.record.seed_record import FLOW, METRICS
 from rnnlstm.reporting.runs import Run
 
 
@@ -27,10 +25,7 @@ class Curve:
 
 def evaluation_curve(run: Run, tag: str) -> Curve | None:
     """`tag` at every evaluation. A seed that ended early (solved, say) keeps its last value: its weights stayed."""
-    by_seed: list[dict[int, float]] = []
-    for seed in run.seeds:
-        lines = read_lines(run.folder / f"seed_{seed['seed']}" / METRICS)
-        by_seed.append({line["step"]: line[tag] for line in lines if tag in line})
+    by_seed = [{step: values[tag] for step, values in lines if tag in values} for lines in run.evaluations]
     steps = np.array(sorted({step for values in by_seed for step in values}))
     if not len(steps):
         return None
@@ -47,10 +42,11 @@ def flow_map(run: Run, state: str = "hidden") -> tuple[list[int], np.ndarray] | 
     The first layer of the network, where the way to the input is longest. None without a probe's record.
     """
     maps: dict[int, list[np.ndarray]] = {}
-    for seed in run.seeds:
-        for line in read_lines(run.folder / f"seed_{seed['seed']}" / FLOW):
-            if state in line:
-                maps.setdefault(line["step"], []).append(np.asarray(line[state][0], dtype=float))
+    for lines in run.flow:
+        for step, norms in lines:
+            first = next(iter(maps.values()), [norms[state][0]] if state in norms else [])
+            if state in norms and norms[state][0].shape == first[0].shape:  # seeds that were damaged may differ
+                maps.setdefault(step, []).append(norms[state][0])
     if not maps:
         return None
     steps = sorted(maps)

@@ -10,9 +10,8 @@ import matplotlib as mpl
 import numpy as np
 
 from rnnlstm.exits import DiskError
-from rnnlstm.record.files import read_lines
 from rnnlstm.record.heatmap import HIGH, LOW, colours
-from rnnlstm.record.seed_record import METRICS
+from rnnlstm.record.naming import as_name
 from rnnlstm.reporting.curves import evaluation_curve, flow_map
 from rnnlstm.reporting.runs import Run, label
 
@@ -25,6 +24,7 @@ from matplotlib.figure import Figure
 #: Okabe & Ito's colours, which most colour-blind readers tell apart; no more lines than these in one panel.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
 MOST_MAPS = 6
+LARGEST = 1e30  #: what is larger, or no number, leaves a gap in a curve: axes can't be divided to hold it
 FLOW_COLOURS = ListedColormap(colours(np.linspace(LOW, HIGH, 256)) / 255.0)
 
 
@@ -34,11 +34,17 @@ def save_figures(runs: Sequence[Run], folder: str) -> list[Path]:
 
     Raises: DiskError.
     """
+    with mpl.rc_context({"text.parse_math": False}), warnings.catch_warnings():  # names are no formulas
+        warnings.filterwarnings("ignore", "Glyph")  # and may be written in letters that the font lacks
+        return _save_figures(runs, folder)
+
+
+def _save_figures(runs: Sequence[Run], folder: str) -> list[Path]:
     figures = {"learning_curves.png": learning_curves(runs)}
     groups = by_task(runs)
     for (task, length), members in groups.items():
         if any(flow_map(run) is not None for run in members):
-            name = "overview.png" if len(groups) == 1 else f"overview_{task}_T{length}.png"
+            name = "overview.png" if len(groups) == 1 else f"overview_{as_name(task)}_T{length}.png"
             figures[name] = overview(members)
     paths = []
     try:
@@ -67,12 +73,12 @@ def learning_curves(runs: Sequence[Run]) -> Figure:
     groups = by_task(runs)
     figure, axes = plt.subplots(2, len(groups), figsize=(1 + 5.5 * len(groups), 7), squeeze=False, sharex="col")
     for (upper, lower), ((task, length), members) in zip(axes.T, groups.items(), strict=True):
-        metric = members[0].seeds[0]["metric_name"]
+        metric = _metric(members)
         upper.set_title(f"{task}, T = {length}")
         draw_curves(upper, members, f"eval/{metric}", metric)
         draw_curves(lower, members, "eval/loss", "held-out loss")
         draw_baselines(lower, members[0])
-        upper.legend(fontsize=8)
+        _legend(upper)
         lower.set_xlabel("update")
     figure.tight_layout()
     return figure
@@ -85,11 +91,11 @@ def overview(runs: Sequence[Run]) -> Figure:
     left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(1, 1.25))[0]
     upper, lower = left.subplots(2, 1, sharex=True)
     shown = [run for run, _ in maps]
-    metric = shown[0].seeds[0]["metric_name"]
+    metric = _metric(shown)
     draw_curves(upper, shown, f"eval/{metric}", metric)
     draw_curves(lower, shown, "eval/loss", "held-out loss")
     draw_baselines(lower, shown[0])
-    upper.legend(fontsize=8)
+    _legend(upper)
     upper.set_title("learning (median, band over seeds)")
     lower.set_xlabel("update")
     panels = right.subplots(len(maps), 1, squeeze=False)[:, 0]
@@ -111,6 +117,7 @@ def draw_curves(axes: Axes, runs: Sequence[Run], tag: str, name: str) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # a step at which no seed has a value
             low, median, high = curve.band()
+        low, median, high = (np.where(abs(line) <= LARGEST, line, np.nan) for line in (low, median, high))
         axes.fill_between(curve.steps, low, high, color=colour, alpha=0.2, linewidth=0)
         axes.plot(curve.steps, median, color=colour, label=label(run, runs))
     axes.set_ylabel(name)
@@ -125,8 +132,10 @@ def draw_baselines(axes: Axes, run: Run) -> None:
     for tag in ("baseline/loss", *_plateau_tags(run)):
         curve = evaluation_curve(run, tag)
         if curve is not None:
-            value = curve.values[0, 0]
-            if tag == "baseline/loss":
+            value = next((v for v in curve.values.flat if abs(v) <= LARGEST), None)
+            if value is None:
+                continue
+            if tag == "baseline/loss" and value > 0:
                 axes.set_ylim(0, min(axes.get_ylim()[1], 2 * value))
             axes.axhline(value, color="0.35", linestyle="--", linewidth=1)
             name = "baseline: no input seen" if tag == "baseline/loss" else tag.partition("/")[2].replace("_", " ")
@@ -152,6 +161,16 @@ def draw_flow(axes: Axes, steps: Sequence[int], ratios: np.ndarray) -> mpl.image
     return image
 
 
+def _legend(axes: Axes) -> None:
+    if axes.get_legend_handles_labels()[0]:  # there may be nothing to draw yet
+        axes.legend(fontsize=8)
+
+
+def _metric(runs: Sequence[Run]) -> str:
+    """The headline metric's name."""
+    return next((str(seed["metric_name"]) for run in runs for seed in run.seeds if seed["metric_name"]), "metric")
+
+
 def _plateau_tags(run: Run) -> list[str]:
-    first = next(iter(read_lines(run.folder / f"seed_{run.seeds[0]['seed']}" / METRICS)), {})
+    first = next((values for lines in run.evaluations for _, values in lines), {})
     return [tag for tag in first if tag.startswith("baseline/") and tag != "baseline/loss"]

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from rnnlstm.options import ConfigError, show
-from rnnlstm.plain_yaml import read_yaml
-from rnnlstm.record.files import read_json
-from rnnlstm.record.naming import HOUSEKEEPING, flatten
-from rnnlstm.record.seed_record import SUMMARY
+import numpy as np
+
+from rnnlstm.options import ConfigError, printable, show
+from rnnlstm.record.naming import FLOW, METRICS, seed_folder
+from rnnlstm.record.reader import read_flow, read_metrics
+from rnnlstm.record.run_folder import find_run_folders
+from rnnlstm.record.summary import read_summaries
+
+LOG = logging.getLogger("rnnlstm")
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,26 @@ class Run:
         """A summary's number over the seeds that have it."""
         return [float(seed[key]) for seed in self.seeds if isinstance(seed.get(key), int | float)]
 
+    @cached_property
+    def evaluations(self) -> list[list[tuple[int, dict[str, float]]]]:
+        """Steps and values of the evaluations of each seed, baselines among them."""
+        kept = ("eval", "baseline/")
+        return [
+            [
+                (step, {tag: value for tag, value in values.items() if tag.startswith(kept)})
+                for step, values in read_metrics(
+                    seed_folder(self.folder, seed["seed"]) / METRICS, quiet=not seed["steps"]
+                )
+                if any(tag.startswith(kept) for tag in values)
+            ]
+            for seed in self.seeds
+        ]
+
+    @cached_property
+    def flow(self) -> list[list[tuple[int, dict[str, np.ndarray]]]]:
+        """Steps and gradient norms by state, (L, K), of each seed's looks."""
+        return [list(read_flow(seed_folder(self.folder, seed["seed"]) / FLOW)) for seed in self.seeds]
+
     @property
     def solved(self) -> int:
         return sum(bool(seed.get("solved")) for seed in self.seeds)
@@ -36,50 +62,30 @@ class Run:
 def find_runs(places: Iterable[str]) -> list[Run]:
     """Every run below `places`: by task and length, the lowest held-out loss first.
 
+    A file that is damaged is named in a warning, and what it is of is left out.
+
     Raises: ConfigError if a place isn't there, or no run is found in any.
     """
     places = list(places)
-    found: dict[Path, Run] = {}
-    for place in places:
+    found = []
+    for folder, config in find_run_folders(places).items():
         try:
-            root = Path(place).expanduser()
-            there = root.exists()
-        except (OSError, ValueError, RuntimeError) as error:  # too long, or ~ of nobody
-            raise ConfigError(f"{show(place)}: {error}") from None
-        if not there:
-            raise ConfigError(f"{place}: no such folder")
-        for path in sorted(root.rglob("config.yaml")):
-            run = read_run(path.parent)
-            if run is not None:
-                found[path.parent.resolve()] = run
+            summaries, problems = read_summaries(folder)
+        except OSError as error:
+            summaries, problems = [], [f"{folder}: can't be read: {error.strerror}"]
+        for problem in problems:
+            LOG.warning("%s; the seed is left out", printable(problem))
+        if summaries:
+            found.append(Run(folder, config, summaries))
     if not found:
-        raise ConfigError(f"no runs in {', '.join(places)}")
-    return sorted(found.values(), key=_order)
+        raise ConfigError(f"no runs in {', '.join(show(place) for place in places)}: none has a summary of a seed")
+    return sorted(found, key=_order)
 
 
 def _order(run: Run) -> tuple[Any, ...]:
-    losses = run.values("loss")
+    losses = [loss for loss in run.values("loss") if not math.isnan(loss)]
     loss = statistics.median(losses) if losses else math.inf
     return run.config["task.name"], run.config.get("task.length") or 0, loss, str(run.folder)
-
-
-def read_run(folder: Path) -> Run | None:
-    """The run in `folder`; None if it is no run folder, or none of its seeds has begun."""
-    try:
-        tree = read_yaml(folder / "config.yaml")
-    except (OSError, ValueError):
-        return None
-    if (
-        not isinstance(tree, dict)
-        or not isinstance(tree.get("task"), dict)
-        or not isinstance(tree.get("model"), dict)
-    ):
-        return None
-    summaries = [s for path in folder.glob(f"seed_*/{SUMMARY}") if (s := read_json(path)) is not None]
-    if not summaries:
-        return None
-    config = {key: value for key, value in flatten(tree) if key not in HOUSEKEEPING or key == "name"}
-    return Run(folder, config, sorted(summaries, key=lambda s: s.get("seed", 0)))
 
 
 def differing_keys(runs: Iterable[Run]) -> list[str]:

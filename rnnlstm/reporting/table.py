@@ -12,6 +12,7 @@ from typing import Any
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from rnnlstm.exits import DiskError
 from rnnlstm.options import show
@@ -74,7 +75,7 @@ def write_csv(runs: Sequence[Run], path: str) -> None:
     """
     further = [key for key in differing_keys(runs) if key not in NAMED]
     try:
-        with Path(path).open("w", newline="", encoding="utf-8") as file:
+        with Path(path).open("w", newline="", encoding="utf-8", errors="replace") as file:
             writer = csv.writer(file)
             writer.writerow([*COLUMNS, *further, *COSTS])
             for run in runs:
@@ -122,9 +123,9 @@ def table(runs: Sequence[Run]) -> Table:
         columns["not done"] = states
     result = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for k, header in enumerate(columns):
-        result.add_column(header, justify="left" if k <= words or header == "not done" else "right")
+        result.add_column(Text(header), justify="left" if k <= words or header == "not done" else "right")
     for cells in zip(*columns.values(), strict=True):
-        result.add_row(*cells)
+        result.add_row(*(Text(cell) for cell in cells))  # as it is: nothing in it is markup
     return result
 
 
