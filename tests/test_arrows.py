@@ -28,7 +28,8 @@ ROOMS = (
     {"jobs"},
     {"python_api"},
     {"measure"},
-    {"train", "compare", "benchmark", "gradflow", "events"},
+    {"results"},
+    {"train", "compare", "benchmark", "gradflow", "events", "reproduce"},
 )
 LEVEL = {name: level for level, names in enumerate(ROOMS) for name in names}
 #: Of one level, but strangers to each other.
@@ -46,6 +47,7 @@ ONLY = {
         "reporting.sentence_figures",
         "reporting.activation_figures",
         "reporting.gradflow",
+        "results.figure",
     },
 }
 
