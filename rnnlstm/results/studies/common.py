@@ -20,8 +20,10 @@ def forget_bias(bias: float) -> Arm:
 
 #: Of every run: nothing is looked at on the way, evaluation is all that is recorded.
 QUIET = ("probe=off", "log.every=50")
+#: One thread: networks this small gain little from a second, and lose tenfold where another process wants the core.
 SMALL = (
     *QUIET,
+    "threads=1",
     "model.hidden_size=32",
     "model.embedding_size=16",
     "train.batch_size=32",

@@ -22,7 +22,8 @@ EXPECTED = {
     FIVE.name: (1.7, 0.018, 0.008, 0.19),
     CHRONO.name: (0.019, 0.038, 0.057, 0.10),
 }
-PLACES = {"quick": (0, 25, 37, 49), "standard": (0, 100, 150, 199)}
+PLACES = (0, 100, 150, 199)
+UNITS = {"quick": 64, "standard": 128}
 SEEDS = 5
 
 
@@ -91,16 +92,15 @@ def _row(size: str, arm: Arm) -> Row:
     from rnnlstm.probes import half_life
     from rnnlstm.training.plan import make_plan
 
-    places = PLACES[size]
-    T = places[-1] + 1
-    overrides = ["task=adding", f"task.length={T}", "model.hidden_size=128", *arm.overrides]
+    T = PLACES[-1] + 1
+    overrides = ["task=adding", f"task.length={T}", f"model.hidden_size={UNITS[size]}", *arm.overrides]
     (job,) = compose_jobs(overrides, to_train=False)
     plan = make_plan(job.config)
     scores: dict[str, list[float | None]] = {name: [] for name in Gradient.columns}
     for seed in range(SEEDS):
         subject = Subject.of(plan.task, plan.network(seed), plan.task.sample(seed, 0, "probe", 64))
         norms = flow(subject).total["cell" if arm is CHRONO else "hidden"][0]  # (K,), by lag
-        for name, place in zip(Gradient.columns, places, strict=False):
+        for name, place in zip(Gradient.columns, PLACES, strict=False):
             scores[name].append(norms[T - 1 - place].item())
         life = half_life(norms)
         scores["half_life"].append(life if math.isfinite(life) else None)
