@@ -52,7 +52,8 @@ class Activations(Study):
     def after(self, size: str, folder: Path, seed: int) -> dict[str, float]:
         from rnnlstm.results.studies.trained import flow_and_units, network_of
 
-        return flow_and_units(*network_of(folder, seed), seed)
+        plan, network = network_of(folder, seed)
+        return flow_and_units(plan.task, network, seed)
 
     def checks(self, size: str) -> list[Check]:
         at = "lr 0.01"

@@ -62,7 +62,8 @@ class Length(Study):
         """The headline metric at each length of the test."""
         from rnnlstm.results.studies.trained import network_of, score
 
-        task, network = network_of(folder, seed)
+        plan, network = network_of(folder, seed)
+        task = plan.task
         samples = 256 if size == "quick" else 1024
         return {
             f"at_{T}": score(task.vary(length=T), network, seed, samples)[task.metric_name] for T in LENGTHS[size]

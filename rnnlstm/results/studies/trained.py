@@ -9,17 +9,18 @@ if TYPE_CHECKING:
     from rnnlstm.models import Network
     from rnnlstm.sections import Surgery
     from rnnlstm.tasks import Task
+    from rnnlstm.training.plan import Plan
 
 #: Time steps × sequences that go through the network at once.
 CHUNK = 100_000
 
 
-def network_of(folder: Path, seed: int) -> tuple[Task, Network]:
-    """The task and the trained network of one seed of a run."""
+def network_of(folder: Path, seed: int) -> tuple[Plan, Network]:
+    """The plan and the trained network of one seed of a run."""
     from rnnlstm.training.saved import load_run, restored
 
     run = load_run(str(folder / f"seed_{seed}"))
-    return run[0].task, restored(*run)
+    return run[0], restored(*run)
 
 
 def score(task: Task, network: Network, seed: int, samples: int, surgery: Surgery | None = None) -> dict[str, float]:
