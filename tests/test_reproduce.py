@@ -29,6 +29,8 @@ def each_once(sweep):
     """The sweep with every setting and every arm, but not every pair: composing takes a quarter of a second."""
     seen, settings = set(), []
     for setting in sweep.settings:
+        if setting.overrides in (other.overrides for other in settings):
+            continue
         arms = tuple(arm for arm in setting.arms if arm not in seen) or setting.arms[:1]
         seen |= set(arms)
         settings.append(dataclasses.replace(setting, arms=arms))

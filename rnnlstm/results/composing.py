@@ -44,10 +44,12 @@ def compose(study: Study, size: str, sweep: Sweep, folder: Path) -> list[Cell]:
     ]
     cells = []
     with Composer().active() as composer:
+        trees = {overrides: composer.compose(overrides) for _, _, overrides in asked}  # a quarter of a second each
         for setting, arm, overrides in asked:
-            tree = composer.compose([*overrides, f"train.steps={setting.steps}"]) | {"runs_root": str(folder)}
+            tree = trees[overrides] | {"runs_root": str(folder)}
+            tree["train"] = {**tree["train"], "steps": setting.steps}
             config = read_config(tree)
             if config.match != "none":
-                tree = {**tree, "model": {**tree["model"], "hidden_size": matched_hidden_size(config)}}
+                tree["model"] = {**tree["model"], "hidden_size": matched_hidden_size(config)}
             cells.append(Cell(setting, arm, tree, composer.defaults_of(tree)))
     return cells
