@@ -17,7 +17,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from rnnlstm.arguments import Parser
+from rnnlstm.arguments import Parser, check_writable
 from rnnlstm.exits import DONE, guarded
 
 
@@ -32,6 +32,10 @@ def _main(arguments: Sequence[str] | None) -> int:
     parser.add_argument("--csv", metavar="FILE", help="write the table here as CSV")
     parser.add_argument("--figures", metavar="FOLDER", help="write pictures of the learning curves there")
     options = parser.parse_args(arguments)
+    if options.csv:
+        check_writable(options.csv)
+    if options.figures:
+        check_writable(options.figures, folder=True)
 
     from rich.console import Console
 

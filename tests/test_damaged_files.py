@@ -398,10 +398,6 @@ def test_a_configuration_that_is_missing(runs, said):
 # Weights.
 
 
-def saved(value):
-    return lambda path: torch.save(value, path)
-
-
 def rewritten(change):
     def damage(path: Path) -> None:
         weights = torch.load(path, weights_only=True)
