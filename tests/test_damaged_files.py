@@ -398,6 +398,10 @@ def test_a_configuration_that_is_missing(runs, said):
 # Weights.
 
 
+def saved(value):
+    return lambda path: torch.save(value, path)
+
+
 def rewritten(change):
     def damage(path: Path) -> None:
         weights = torch.load(path, weights_only=True)
@@ -430,6 +434,10 @@ WEIGHTS = {
     **{name: way for name, way in ANY.items() if name in ("a pipe", "a folder", "unreadable", "deeply nested")},
     "wrong shapes": (rewritten(lambda w: w.update({"readout.bias": torch.zeros(99)})), "don't fit"),
     "a weight missing": (rewritten(lambda w: w.pop("readout.bias")), "don't fit"),
+    "a tensor alone": (saved(torch.zeros(3)), "no weights by their names"),
+    "a list of numbers": (saved([1, 2]), "no weights by their names"),
+    "no names": (saved({1: torch.zeros(1)}), "no weights by their names"),
+    "texts for weights": (saved({"readout.bias": "x"}), "don't fit"),
     "one too many": (rewritten(lambda w: w.update(more=torch.zeros(1))), "don't fit"),
 }
 
