@@ -41,6 +41,8 @@ ONLY = {
     "PIL": {"record.heatmap"},
     "matplotlib": {
         "reporting.figures",
+        "reporting.survival_figure",
+        "reporting.pictures",
         "reporting.speed_figure",
         "reporting.flow_figures",
         "reporting.sentence_figures",

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from rnnlstm.record.files import read_lines
+from rnnlstm.record.naming import seed_folder
 from rnnlstm.record.seed_record import FLOW, METRICS
 from rnnlstm.reporting.runs import Run
+
+#: Seeds whose records are read for a curve: the records of thousands would take minutes.
+MOST_SEEDS = 64
 
 
 @dataclass(frozen=True)
@@ -25,11 +30,17 @@ class Curve:
         return low, median, high
 
 
+def seed_folders(run: Run) -> list[Path]:
+    """The folder of each of a run's seeds, or of a group's; of very many, evenly chosen ones."""
+    folders = [seed_folder(member.folder, seed["seed"]) for member in run.members for seed in member.seeds]
+    return folders[:: -(-len(folders) // MOST_SEEDS)]
+
+
 def evaluation_curve(run: Run, tag: str) -> Curve | None:
     """`tag` at every evaluation. A seed that ended early (solved, say) keeps its last value: its weights stayed."""
     by_seed: list[dict[int, float]] = []
-    for seed in run.seeds:
-        lines = read_lines(run.folder / f"seed_{seed['seed']}" / METRICS)
+    for folder in seed_folders(run):
+        lines = read_lines(folder / METRICS)
         by_seed.append({line["step"]: line[tag] for line in lines if tag in line})
     steps = np.array(sorted({step for values in by_seed for step in values}))
     if not len(steps):
@@ -47,8 +58,8 @@ def flow_map(run: Run, state: str = "hidden") -> tuple[list[int], np.ndarray] | 
     The first layer of the network, where the way to the input is longest. None without a probe's record.
     """
     maps: dict[int, list[np.ndarray]] = {}
-    for seed in run.seeds:
-        for line in read_lines(run.folder / f"seed_{seed['seed']}" / FLOW):
+    for folder in seed_folders(run):
+        for line in read_lines(folder / FLOW):
             if state in line:
                 maps.setdefault(line["step"], []).append(np.asarray(line[state][0], dtype=float))
     if not maps:

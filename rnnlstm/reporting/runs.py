@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from rnnlstm.plain_yaml import read_yaml
 from rnnlstm.record.files import read_json
 from rnnlstm.record.naming import HOUSEKEEPING, flatten
 from rnnlstm.record.seed_record import SUMMARY
+from rnnlstm.reporting.liveness import settled
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,12 @@ class Run:
 
     folder: Path
     config: dict[str, Any]  #: flat: `model.init` → `chrono`
-    seeds: list[dict[str, Any]]  #: the summaries, by seed
+    seeds: list[dict[str, Any]]  #: the summaries, by seed; `status` is `stopped` where nobody runs any more
+
+    @property
+    def members(self) -> tuple[Run, ...]:
+        """The runs whose seeds these are: this one, or those of a group, in the order of `seeds`."""
+        return (self,)
 
     def values(self, key: str) -> list[float]:
         """A summary's number over the seeds that have it."""
@@ -79,7 +85,7 @@ def read_run(folder: Path) -> Run | None:
     if not summaries:
         return None
     config = {key: value for key, value in flatten(tree) if key not in HOUSEKEEPING or key == "name"}
-    return Run(folder, config, sorted(summaries, key=lambda s: s.get("seed", 0)))
+    return Run(folder, config, sorted(settled(folder, summaries), key=lambda s: s.get("seed", 0)))
 
 
 def differing_keys(runs: Iterable[Run]) -> list[str]:
@@ -97,10 +103,20 @@ UNLABELLED = ("train.steps", "task.name", "task.length", "train.stop_when_solved
 
 def label(run: Run, runs: Iterable[Run]) -> str:
     """A configuration in few words: its model, then what tells it from the others."""
+    return _label(run, differing_keys(runs))
+
+
+def labels(runs: Sequence[Run]) -> list[str]:
+    """The label of each, in which also task, length and the like stand if some would be the same without."""
     differing = differing_keys(runs)
-    words = [str(run.config["model.name"])]
+    names = [_label(run, differing) for run in runs]
+    return names if len(set(names)) == len(names) else [_label(run, differing, ()) for run in runs]
+
+
+def _label(run: Run, differing: Iterable[str], left_out: Sequence[str] = UNLABELLED) -> str:
+    words = [str(run.config["model.name"])] if "model.name" in run.config else []
     for key in differing:
-        if key != "model.name" and key not in UNLABELLED and key in run.config:
+        if key != "model.name" and key not in left_out and key in run.config:
             name = key.rpartition(".")[2] if not key.endswith(".name") else key.removesuffix(".name")
             words.append(f"{name}={show(run.config[key])}")
-    return ", ".join(words)
+    return ", ".join(words) or "all"
