@@ -75,7 +75,7 @@ def _main(arguments: Sequence[str] | None) -> int:
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 200
-    for part in paragraphs(found, options.top, options.paired, options.against):
+    for part in paragraphs(found, options.top, options.paired, options.against, console.width):
         console.print(part, markup=False, soft_wrap=isinstance(part, str))
     if options.csv:
         write_csv(found.rows, options.csv)

@@ -18,11 +18,13 @@ from run_folders import make_run, multiply
 from rnnlstm.compare import main
 from rnnlstm.options import ConfigError
 from rnnlstm.record.files import write_json
-from rnnlstm.reporting.comparison import compare, spread_out
+from rnnlstm.reporting.comparison import compare, paragraphs, spread_out
+from rnnlstm.reporting.curves import MOST_SEEDS, seed_folders
 from rnnlstm.reporting.liveness import held
 from rnnlstm.reporting.runs import find_runs
-from rnnlstm.reporting.selection import find_key, group_by, pooled_over, select
+from rnnlstm.reporting.selection import find_key, group_by, pool, pooled_over, select
 from rnnlstm.reporting.states import counts, missing_seeds, reasons
+from rnnlstm.reporting.terminal import SPARED
 
 
 @pytest.fixture
@@ -276,3 +278,20 @@ def test_runs_that_change_under_its_hands(tmp_path):
     finally:
         stop.set()
         thread.join()
+
+
+def test_a_narrow_terminal_goes_without_costs_and_says_so(sweep):
+    found = compare([sweep])
+    for width, count in ((60, 6), (200, 0)):
+        (table, *texts) = paragraphs(found, top=40, paired=False, against=(), width=width)
+        assert sum(str(column.header) in SPARED for column in table.columns) == 6 - count
+        assert any("No room for: bytes kept, multiply-adds" in str(text) for text in texts) is bool(count)
+
+
+def test_a_groups_curve_reads_no_more_than_some_of_very_many_seeds(sweep):
+    (group,) = group_by(find_runs([sweep]), ["task"])
+    folders = seed_folders(group)
+    assert len(set(folders)) == 12
+    many = pool(list(group.members) * 50)
+    assert len(seed_folders(many)) == MOST_SEEDS
+    assert set(seed_folders(many)) == set(folders)

@@ -109,10 +109,8 @@ def test_only_what_shares_data_is_paired(tmp_path):
     make_run(tmp_path / "c", **{**common, "train__batch_size": 32}, model__init="orthogonal")
     make_run(tmp_path / "d", **common, task__length=100, model__init="default")
     (contest,) = compared(tmp_path, "init=chrono")
-    assert (contest.name, contest.reference) == (
-        "lstm, init=default, length=50, batch_size=64",
-        "lstm, init=chrono, length=50, batch_size=64",
-    )
+    assert contest.title == "keyword, length 50: minus lstm, init=chrono, batch_size=64"
+    assert contest.name == "lstm, init=default, batch_size=64"
     assert [low for low, _ in contest.metric.bounds] == pytest.approx([-0.4, -0.2])
     assert (contest.better, contest.worse) == (0, 2)
     assert contest.steps.bounds == ((51, math.inf), (50, math.inf))  # unsolved at 100, against 50 and 51
@@ -149,7 +147,7 @@ def test_rows_of_several_tasks_are_told_apart_in_one_table(tmp_path):
     for task, length in (("keyword", 50), ("keyword", 100), ("adding", 50)):
         for model in ("lstm", "rnn"):
             make_run(tmp_path / f"{task}{length}{model}", task__name=task, task__length=length, model__name=model)
-    found = compared(tmp_path, "model=lstm")
-    assert [contest.name for contest in found] == [
-        "rnn, length=50, task=adding", "rnn, length=50, task=keyword", "rnn, length=100, task=keyword",
-    ]  # fmt: skip
+    titles = ["adding, length 50: minus lstm", "keyword, length 50: minus lstm", "keyword, length 100: minus lstm"]
+    assert [(contest.title, contest.name) for contest in compared(tmp_path, "model=lstm")] == [
+        (title, "rnn") for title in titles
+    ]

@@ -12,7 +12,7 @@ from rnnlstm.reporting.runs import Run, find_runs
 from rnnlstm.reporting.selection import find_key, group_by, pooled_over, select
 from rnnlstm.reporting.states import reasons
 from rnnlstm.reporting.table import equal_keys
-from rnnlstm.reporting.terminal import paired_table, table
+from rnnlstm.reporting.terminal import paired_tables, table
 
 #: Rows up to which differences are printed unasked: beyond, they would be more to read than the table itself.
 FEW = 8
@@ -36,24 +36,29 @@ def compare(places: Sequence[str], conditions: Sequence[str] = (), by: Sequence[
     return Comparison(list(group_by(runs, words)), [find_key(word, runs) for word in words])
 
 
-def paragraphs(found: Comparison, top: int, paired: bool, against: Sequence[str]) -> Iterator[Table | str]:
+def paragraphs(
+    found: Comparison, top: int, paired: bool, against: Sequence[str], width: int
+) -> Iterator[Table | str]:
     """The table, what belongs under it, and the differences over shared seeds: if asked for, or if few rows share
     two seeds or more. Raises: ConfigError for `against` that names no row."""
     pairs = contests(found.rows, against) if paired or against or len(found.rows) <= FEW else []
     if not paired and not against:
         pairs = [contest for contest in pairs if len(contest.steps.bounds) > 1]
     shown = spread_out(found.rows, top)
-    yield table(shown, found.rows, found.by)
+    results, left_out = table(shown, found.rows, found.by, width)
+    yield results
     if len(shown) < len(found.rows):
         yield f"{len(found.rows) - len(shown):,} more rows: --top {len(found.rows)} shows them, --csv writes all"
+    if left_out:
+        yield f"No room for: {', '.join(left_out)}; --csv has them"
     if equal := equal_keys(found.rows):
         yield f"Equal in all: {equal}"
     if pooled := pooled_over(found.rows):
         yield f"Pooled over: {_some(pooled)}; the intervals take every seed of every configuration as one of equals"
     yield from reasons(found.rows)
     if pairs:
-        yield paired_table(pairs[:top])
-        yield from _explanation(found, pairs, top, bool(against))
+        yield from paired_tables(pairs[:top])
+        yield from _explanation(pairs, top, bool(against))
     elif paired or against:
         yield "No two rows of one task share seeds and data."
 
@@ -70,14 +75,15 @@ def spread_out(rows: Sequence[Run], top: int) -> list[Run]:
     return [rows[k] for k in sorted(chosen)]
 
 
-def _explanation(found: Comparison, pairs: Sequence[Contest], top: int, named: bool) -> Iterator[str]:
+def _explanation(pairs: Sequence[Contest], top: int, named: bool) -> Iterator[str]:
     if len(pairs) > top:
         yield f"{len(pairs) - top:,} more rows: --top {len(pairs)} shows them"
-    text = "Row minus reference on the same seeds and data: median difference, "
-    text += "range under five pairs, 95 % bootstrap interval from five on; p is the exact sign test's."
+    yield (
+        "Differences seed by seed, on the same data: the median, [its 95 % bootstrap interval] or (the range) under "
+        "five pairs; p: exact sign test"
+    )
     if not named:
-        text += " The reference has the lowest loss of these very seeds, which flatters it; --against names another."
-    yield text
+        yield "The reference has the lowest loss of these very seeds, which flatters it; --against names another"
 
 
 def _some(keys: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,9 +32,9 @@ class Curve:
 
 
 def seed_folders(run: Run) -> list[Path]:
-    """The folder of each of a run's seeds, or of a group's; of very many, evenly chosen ones."""
+    """The folder of each of a run's seeds, or of a group's; of very many, some drawn at random, always the same."""
     folders = [seed_folder(member.folder, seed["seed"]) for member in run.members for seed in member.seeds]
-    return folders[:: -(-len(folders) // MOST_SEEDS)]
+    return folders if len(folders) <= MOST_SEEDS else random.Random(0).sample(folders, MOST_SEEDS)
 
 
 def evaluation_curve(run: Run, tag: str) -> Curve | None:

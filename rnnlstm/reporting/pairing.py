@@ -12,7 +12,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rnnlstm.options import ConfigError
+from rnnlstm.options import ConfigError, show
 from rnnlstm.reporting.paired import Bounds, Differences, median_of
 from rnnlstm.reporting.runs import Run, labels
 from rnnlstm.reporting.selection import canonical, select
@@ -30,10 +30,10 @@ Unit = tuple[tuple[str, ...], int]
 
 @dataclass(frozen=True)
 class Contest:
-    """A row against the reference."""
+    """A row against the reference of its task and length."""
 
+    title: str  #: task and length, and the reference
     name: str
-    reference: str
     metric_name: str | None  #: None where the two have no metric in common
     metric: Differences  #: of the headline metric, over the units that have ended on both sides
     steps: Differences  #: of the updates to solve, over all common units
@@ -60,22 +60,26 @@ def contests(rows: Sequence[Run], against: Sequence[str] = ()) -> list[Contest]:
     """
     if against:
         select(rows, against)
-    groups: dict[tuple[str, str], list[int]] = {}
-    for k, run in enumerate(rows):
-        task = canonical(run.config.get("task.name")), canonical(run.config.get("task.length"))
-        groups.setdefault(task, []).append(k)
-    names = labels(rows)
     found = []
-    for members in groups.values():
-        reference = _reference([rows[k] for k in members], [names[k] for k in members], against)
+    for title, members in _by_task(rows).items():
+        names = labels(members)
+        reference = _reference(members, names, against)
         if reference is None:
             continue
-        best = members[reference]
-        units = _Units(rows[best])
-        for k in members:
-            if k != best and (contest := _contest(names[k], _Units(rows[k]), names[best], units)) is not None:
-                found.append(contest)
-    return found
+        units = _Units(members[reference])
+        for k, run in enumerate(members):
+            if k != reference:
+                found.append(_contest(f"{title}minus {names[reference]}", names[k], _Units(run), units))
+    return [contest for contest in found if contest.steps.bounds]
+
+
+def _by_task(rows: Sequence[Run]) -> dict[str, list[Run]]:
+    """The rows of each task and length, by a title that is empty if there is only one."""
+    groups: dict[str, list[Run]] = {}
+    for run in rows:
+        task, length = show(run.config.get("task.name")), show(run.config.get("task.length"))
+        groups.setdefault(f"{task}, length {length}: ", []).append(run)
+    return groups if len(groups) > 1 else {"": list(rows)}
 
 
 def _reference(runs: Sequence[Run], names: Sequence[str], against: Sequence[str]) -> int | None:
@@ -124,15 +128,13 @@ def _solving(seed: dict[str, object], every: int) -> Bounds:
     return step + 1, math.inf
 
 
-def _contest(name: str, a: _Units, reference: str, b: _Units) -> Contest | None:
+def _contest(title: str, name: str, a: _Units, b: _Units) -> Contest:
     shared = [unit for unit in a.steps if unit in b.steps]
-    if not shared:
-        return None
     ended = [unit for unit in shared if unit in a.metrics and unit in b.metrics]
     names = a.metric_names | b.metric_names
     return Contest(
+        title,
         name,
-        reference,
         next(iter(names)) if len(names) == 1 else None,
         Differences.of([(a.metrics[unit],) * 2 for unit in ended], [(b.metrics[unit],) * 2 for unit in ended]),
         Differences.of([a.steps[unit] for unit in shared], [b.steps[unit] for unit in shared]),

@@ -14,6 +14,7 @@ from rnnlstm.plain_yaml import read_yaml
 from rnnlstm.record.files import read_json
 from rnnlstm.record.naming import HOUSEKEEPING, flatten
 from rnnlstm.record.seed_record import SUMMARY
+from rnnlstm.reporting.folders import CONFIG, run_folders, seed_folders
 from rnnlstm.reporting.liveness import settled
 
 
@@ -54,10 +55,10 @@ def find_runs(places: Iterable[str]) -> list[Run]:
             raise ConfigError(f"{show(place)}: {error}") from None
         if not there:
             raise ConfigError(f"{place}: no such folder")
-        for path in sorted(root.rglob("config.yaml")):
-            run = read_run(path.parent)
+        for folder in run_folders(root):
+            run = read_run(folder)
             if run is not None:
-                found[path.parent.resolve()] = run
+                found[folder.resolve()] = run
     if not found:
         raise ConfigError(f"no runs in {', '.join(places)}")
     return sorted(found.values(), key=_order)
@@ -72,7 +73,7 @@ def _order(run: Run) -> tuple[Any, ...]:
 def read_run(folder: Path) -> Run | None:
     """The run in `folder`; None if it is no run folder, or none of its seeds has begun."""
     try:
-        tree = read_yaml(folder / "config.yaml")
+        tree = read_yaml(folder / CONFIG)
     except (OSError, ValueError):
         return None
     if (
@@ -81,7 +82,7 @@ def read_run(folder: Path) -> Run | None:
         or not isinstance(tree.get("model"), dict)
     ):
         return None
-    summaries = [s for path in folder.glob(f"seed_*/{SUMMARY}") if (s := read_json(path)) is not None]
+    summaries = [s for place in seed_folders(folder).values() if (s := read_json(place / SUMMARY)) is not None]
     if not summaries:
         return None
     config = {key: value for key, value in flatten(tree) if key not in HOUSEKEEPING or key == "name"}
@@ -115,8 +116,10 @@ def labels(runs: Sequence[Run]) -> list[str]:
 
 def _label(run: Run, differing: Iterable[str], left_out: Sequence[str] = UNLABELLED) -> str:
     words = [str(run.config["model.name"])] if "model.name" in run.config else []
-    for key in differing:
+    differing = list(differing)
+    ends = [key.rpartition(".")[2] for key in differing]
+    for key, end in zip(differing, ends, strict=True):
         if key != "model.name" and key not in left_out and key in run.config:
-            name = key.rpartition(".")[2] if not key.endswith(".name") else key.removesuffix(".name")
+            name = key.removesuffix(".name") if end == "name" else end if ends.count(end) == 1 else key
             words.append(f"{name}={show(run.config[key])}")
     return ", ".join(words) or "all"

@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
 from rnnlstm.record.files import read_json
-from rnnlstm.record.naming import seed_folder
 from rnnlstm.record.seed_record import SUMMARY
+from rnnlstm.reporting.folders import seed_folders
 from rnnlstm.reporting.liveness import held
 from rnnlstm.reporting.runs import Run, labels
 
@@ -33,19 +32,14 @@ def missing_seeds(run: Run) -> list[int]:
     readable summary, and a hole in the row of numbers, if it is a row: more seeds there than holes.
     """
     present = {seed["seed"] for seed in run.seeds if isinstance(seed.get("seed"), int)}
-    begun = {number for path in run.folder.glob("seed_*") if (number := _number(path)) is not None} - present
-    silent = {seed for seed in begun if read_json(seed_folder(run.folder, seed) / SUMMARY) is None}
+    begun = {seed: place for seed, place in seed_folders(run.folder).items() if seed not in present}
+    silent = {seed for seed, place in begun.items() if read_json(place / SUMMARY) is None}
     row = range(min(present, default=0), max(present, default=-1) + 1)
     if len(row) < 2 * len(present):
-        silent |= set(row) - present - begun
+        silent |= set(row) - present - set(begun)
     if not silent or held(run.folder):  # about to begin
         return []
     return sorted(silent)
-
-
-def _number(path: Path) -> int | None:
-    text = path.name.removeprefix("seed_")
-    return int(text) if re.fullmatch(r"0|[1-9][0-9]{0,18}", text) else None
 
 
 def reasons(runs: Sequence[Run]) -> list[str]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich import box
+from rich.cells import cell_len
 from rich.markup import escape
 from rich.table import Table
 
@@ -19,12 +20,33 @@ from rnnlstm.reporting.statistics import ENOUGH_SEEDS, sign_test, wilson
 from rnnlstm.reporting.survival import solve_times
 from rnnlstm.reporting.table import NAMED, finite, row
 
+#: Columns to go without in a narrow terminal, the first first. In the middle, keys that change no result.
+SPARED = (
+    "bytes kept", "multiply-adds", "median norm", "ms/update",
+    "log.every", "probe.every", "probe", "eval.every", "device",
+    "parameters", "clipped",
+)  # fmt: skip
 
-def table(runs: Sequence[Run], among: Sequence[Run] | None = None, by: Sequence[str] = ()) -> Table:
+
+def table(
+    runs: Sequence[Run], among: Sequence[Run], by: Sequence[str] = (), width: int = 200
+) -> tuple[Table, list[str]]:
     """A row per configuration or group: the keys `by` which it was grouped, or else what differs between all
-    `among` which these are; then what came out."""
+    `among` which these are; then what came out. Also the columns that `width` characters had no room for."""
+    columns = _columns(runs, among, by)
+    left_out = []
+    for header in filter(columns.__contains__, SPARED):
+        if sum(3 + max(map(cell_len, (head, *cells))) for head, cells in columns.items()) <= width:
+            break
+        del columns[header]
+        left_out.append(header)
+    numbers = [h for h, cells in columns.items() if h not in ("metric", "not done") and all(map(_is_number, cells))]
+    return _table(columns, numbers), left_out
+
+
+def _columns(runs: Sequence[Run], among: Sequence[Run], by: Sequence[str]) -> dict[str, list[str]]:
     rows = [row(run) for run in runs]
-    differing = differing_keys(runs if among is None else among)
+    differing = differing_keys(among)
     keys = list(by) or [key for key in (*NAMED, "optimizer.lr") if key in differing]
     keys += [key for key in differing if key not in keys]
     columns: dict[str, list[str]] = {
@@ -33,9 +55,8 @@ def table(runs: Sequence[Run], among: Sequence[Run] | None = None, by: Sequence[
         ]
         for key in keys or ["model.name"]
     }
-    words = len(columns)
     if any(r["configurations"] > 1 for r in rows):
-        columns["configs"] = [f"{r['configurations']}" for r in rows]
+        columns["configurations"] = [f"{r['configurations']:,}" for r in rows]
     columns |= {
         "metric": [_metric(run, r) for run, r in zip(runs, rows, strict=True)],
         "solved (95 %)": [_solved(run) for run in runs],
@@ -50,35 +71,36 @@ def table(runs: Sequence[Run], among: Sequence[Run] | None = None, by: Sequence[
     states = [_states(r) for r in rows]
     if any(states):
         columns["not done"] = states
-    result = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for k, header in enumerate(columns):
-        result.add_column(header, justify="left" if k < words or header in ("metric", "not done") else "right")
-    for cells in zip(*columns.values(), strict=True):
-        result.add_row(*map(escape, cells))
-    return result
+    return columns
 
 
-def paired_table(found: Sequence[Contest]) -> Table:
-    """Each row's differences from its reference, pair by pair; + is more than the reference."""
-    names = {contest.metric_name for contest in found}
-    metric = next(iter(names)) if len(names) == 1 else None
-    result = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    columns = {
-        "configuration": [contest.name for contest in found],
-        "minus": [contest.reference for contest in found],
-        metric or "metric": [
-            ("" if metric else f"{contest.metric_name or ''} ") + _differences(contest.metric, ".3g")
-            for contest in found
-        ],
-        "better in": [_score(contest.better, contest.worse, contest.metric) for contest in found],
-        "steps to solve": [_differences(contest.steps, ",.0f") for contest in found],
-        "sooner in": [_score(contest.steps.below, contest.steps.above, contest.steps) for contest in found],
-    }
+def _table(columns: dict[str, list[str]], numbers: Sequence[str] = (), title: str | None = None) -> Table:
+    """The columns `numbers` stand to the right."""
+    result = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", title=title, title_justify="left")
     for header in columns:
-        result.add_column(header)
+        result.add_column(header, justify="right" if header in numbers else "left")
     for cells in zip(*columns.values(), strict=True):
         result.add_row(*map(escape, cells))
     return result
+
+
+def _is_number(cell: str) -> bool:
+    return cell[:1].isdigit() or cell.startswith((">", "—", "never", "null"))
+
+
+def paired_tables(found: Sequence[Contest]) -> Iterator[Table]:
+    """Each row's differences from its reference, pair by pair; + is more than the reference."""
+    for title in dict.fromkeys(contest.title for contest in found):
+        rows = [contest for contest in found if contest.title == title]
+        names = {contest.metric_name or "metric" for contest in rows}
+        columns = {
+            "configuration": [contest.name for contest in rows],
+            names.pop() if len(names) == 1 else "metric": [_differences(contest.metric, ".3g") for contest in rows],
+            "better in": [_score(contest.better, contest.worse, contest.metric) for contest in rows],
+            "steps to solve": [_differences(contest.steps, ",.0f") for contest in rows],
+            "sooner in": [_score(contest.steps.below, contest.steps.above, contest.steps) for contest in rows],
+        }
+        yield _table(columns, title=escape(title))
 
 
 def _differences(differences: Differences, form: str) -> str:
