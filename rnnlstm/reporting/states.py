@@ -54,12 +54,12 @@ def reasons(runs: Sequence[Run]) -> list[str]:
     for (status, _), cases in sorted(found.items(), key=lambda item: -len(item[1])):
         places = list(dict.fromkeys(name for name, _ in cases))
         texts = dict.fromkeys(text for _, text in cases)
-        more = f" and {len(places) - 1} more" if len(places) > 1 else ""
+        more = f" and {len(places) - 1:,} more" if len(places) > 1 else ""
         example = next(iter(texts)) + (", say" if len(texts) > 1 else "")
-        lines.append(f"{len(cases)} {status}: {_cut(example)} ({places[0]}{more})")
+        lines.append(f"{len(cases):,} {status}: {_cut(example)} ({places[0]}{more})")
     if len(lines) > MOST_REASONS:
         left = len(lines) - MOST_REASONS + 1
-        lines = [*lines[: MOST_REASONS - 1], f"and {left} further reasons"]
+        lines = [*lines[: MOST_REASONS - 1], f"and {left:,} further reasons"]
     return lines
 
 

@@ -126,6 +126,8 @@ def _differences(differences: Differences, form: str) -> str:
 
 def _score(wins: int, losses: int, differences: Differences) -> str:
     """`5 of 6, p = 0.22`: ties and pairs that don't say are named, and left out of the sign test."""
+    if not differences.bounds:
+        return "—"
     parts = [f"{wins} of {len(differences.bounds)}"]
     if differences.equal:
         parts.append(f"{differences.equal} equal")
