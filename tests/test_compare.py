@@ -295,3 +295,12 @@ def test_a_groups_curve_reads_no_more_than_some_of_very_many_seeds(sweep):
     many = pool(list(group.members) * 50)
     assert len(seed_folders(many)) == MOST_SEEDS
     assert set(seed_folders(many)) == set(folders)
+
+
+def test_a_configuration_of_other_kinds_of_values_is_a_row_all_the_same(tmp_path):
+    make_run(tmp_path / "a", seeds=1)
+    make_run(tmp_path / "b", seeds=1, task__length="long", model__name=[1, {"x": 10**400}], eval__every="often")
+    make_run(tmp_path / "c", seeds=1, task__name=None, task__length=-1.5)
+    make_run(tmp_path / "d", seeds=1, summaries=[{"loss": float("nan"), "steps": None}])
+    assert main([str(tmp_path), "--paired", "--by", "length", "hidden_size", "--csv", os.devnull]) == 0
+    assert main([str(tmp_path), "--figures", str(tmp_path / "pictures")]) == 0

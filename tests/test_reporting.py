@@ -42,9 +42,9 @@ def test_intervals():
     rng = np.random.default_rng(2)
     covered = [lo <= 0 <= hi for lo, hi in (bootstrap_median(rng.normal(size=25)) for _ in range(300))]
     assert 0.90 <= np.mean(covered) <= 0.99
-    for n in range(5, 60):
+    for n in range(5, 60, 2):
         lo, hi = (int(end) for end in bootstrap_median(range(1, n + 1)))
-        assert 0.86 <= sum(math.comb(n, k) for k in range(lo, hi)) / 2**n <= 0.98, n
+        assert 0.875 <= sum(math.comb(n, k) for k in range(lo, hi)) / 2**n <= 0.965, n
 
 
 def test_a_row_groups_the_seeds(tmp_path):

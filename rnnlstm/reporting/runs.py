@@ -65,9 +65,9 @@ def find_runs(places: Iterable[str]) -> list[Run]:
 
 
 def _order(run: Run) -> tuple[Any, ...]:
-    losses = run.values("loss")
-    loss = statistics.median(losses) if losses else math.inf
-    return run.config["task.name"], run.config.get("task.length") or 0, loss, str(run.folder)
+    losses = [loss for loss in run.values("loss") if not math.isnan(loss)]
+    loss, length = statistics.median(losses) if losses else math.inf, run.config.get("task.length")
+    return str(run.config.get("task.name")), length if isinstance(length, int) else 0, loss, str(run.folder)
 
 
 def read_run(folder: Path) -> Run | None:

@@ -107,8 +107,8 @@ def finite_or_none(value: float) -> float | None:
 
 def _common(run: Run, key: str) -> Any:
     """A summary's value, if all seeds have the same."""
-    values = {seed.get(key) for seed in run.seeds}
-    return next(iter(values)) if len(values) == 1 else None
+    first = run.seeds[0].get(key)
+    return first if all(seed.get(key) == first for seed in run.seeds) else None
 
 
 def _median(values: Iterable[float]) -> float | None:
