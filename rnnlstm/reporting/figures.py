@@ -25,6 +25,7 @@ from matplotlib.figure import Figure
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
 MOST_MAPS = 6
 MOST_PANELS = 8  # tasks and lengths in one picture
+LONGEST_LABEL = 60  # characters in a legend
 FLOW_COLOURS = ListedColormap(colours(np.linspace(LOW, HIGH, 256)) / 255.0)
 
 
@@ -54,8 +55,8 @@ def learning_curves(runs: Sequence[Run]) -> Figure:
     for (upper, lower), (title, members) in zip(axes.T, titled.items(), strict=True):
         metric = members[0].seeds[0]["metric_name"]
         upper.set_title(title)
-        draw_curves(upper, members, f"eval/{metric}", metric, labels(members))
-        draw_curves(lower, members, "eval/loss", "held-out loss", labels(members))
+        draw_curves(upper, members, f"eval/{metric}", metric, labels(members, LONGEST_LABEL))
+        draw_curves(lower, members, "eval/loss", "held-out loss", labels(members, LONGEST_LABEL))
         draw_baselines(lower, members[0])
         if upper.get_legend_handles_labels()[0]:
             upper.legend(fontsize=8)
@@ -72,7 +73,7 @@ def overview(runs: Sequence[Run]) -> Figure:
     left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(1, 1.25))[0]
     upper, lower = left.subplots(2, 1, sharex=True)
     shown = [run for run, _ in maps]
-    names = labels(shown)
+    names = labels(shown, LONGEST_LABEL)
     metric = shown[0].seeds[0]["metric_name"]
     draw_curves(upper, shown, f"eval/{metric}", metric, names)
     draw_curves(lower, shown, "eval/loss", "held-out loss", names)

@@ -107,11 +107,14 @@ def label(run: Run, runs: Iterable[Run]) -> str:
     return _label(run, differing_keys(runs))
 
 
-def labels(runs: Sequence[Run]) -> list[str]:
-    """The label of each, in which also task, length and the like stand if some would be the same without."""
+def labels(runs: Sequence[Run], longest: int = 1000) -> list[str]:
+    """The label of each, in which also task, length and the like stand if some would be the same without; cut to so
+    many characters."""
     differing = differing_keys(runs)
     names = [_label(run, differing) for run in runs]
-    return names if len(set(names)) == len(names) else [_label(run, differing, ()) for run in runs]
+    if len(set(names)) < len(names):
+        names = [_label(run, differing, ()) for run in runs]
+    return [name if len(name) <= longest else f"{name[: longest - 1]}…" for name in names]
 
 
 def _label(run: Run, differing: Iterable[str], left_out: Sequence[str] = UNLABELLED) -> str:

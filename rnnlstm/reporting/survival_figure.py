@@ -9,7 +9,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rnnlstm.reporting.figures import PALETTE, panels
+from rnnlstm.reporting.figures import LONGEST_LABEL, PALETTE, panels
 from rnnlstm.reporting.runs import Run, labels
 from rnnlstm.reporting.survival import SolveTimes, kaplan_meier, solve_times
 
@@ -25,7 +25,7 @@ def survival_curves(runs: Sequence[Run]) -> Figure:
     for panel, (title, members) in zip(axes[0], titled.items(), strict=True):
         times = [solve_times(run) for run in members]
         end = max((t.followed for t in times), default=0.0) or 1.0
-        for k, (found, name) in enumerate(zip(times, labels(members), strict=True)):
+        for k, (found, name) in enumerate(zip(times, labels(members, LONGEST_LABEL), strict=True)):
             width = 1.5 + (len(members) - 1 - k) * min(1.6, 6 / len(members))
             _draw(panel, found, name, PALETTE[k], width, end, len(members) <= MOST_BANDS)
         panel.set_title(title, fontsize=10)
