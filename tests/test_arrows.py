@@ -28,7 +28,7 @@ ROOMS = (
     {"jobs"},
     {"python_api"},
     {"measure"},
-    {"train", "compare", "benchmark", "gradflow"},
+    {"train", "compare", "benchmark", "gradflow", "events"},
 )
 LEVEL = {name: level for level, names in enumerate(ROOMS) for name in names}
 #: Of one level, but strangers to each other.

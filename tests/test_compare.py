@@ -19,9 +19,8 @@ from rnnlstm.compare import main
 from rnnlstm.options import ConfigError
 from rnnlstm.record.files import write_json
 from rnnlstm.reporting.comparison import compare, paragraphs, spread_out
-from rnnlstm.reporting.curves import MOST_SEEDS, seed_folders
 from rnnlstm.reporting.liveness import held
-from rnnlstm.reporting.runs import find_runs
+from rnnlstm.reporting.runs import MOST_RECORDS, find_runs
 from rnnlstm.reporting.selection import find_key, group_by, pool, pooled_over, select
 from rnnlstm.reporting.states import counts, missing_seeds, reasons
 from rnnlstm.reporting.terminal import SPARED
@@ -290,11 +289,11 @@ def test_a_narrow_terminal_goes_without_costs_and_says_so(sweep):
 
 def test_a_groups_curve_reads_no_more_than_some_of_very_many_seeds(sweep):
     (group,) = group_by(find_runs([sweep]), ["task"])
-    folders = seed_folders(group)
-    assert len(set(folders)) == 12
+    folders = {folder for folder, _ in group.records}
+    assert len(folders) == 12
     many = pool(list(group.members) * 50)
-    assert len(seed_folders(many)) == MOST_SEEDS
-    assert set(seed_folders(many)) == set(folders)
+    assert len(many.records) == MOST_RECORDS
+    assert {folder for folder, _ in many.records} == folders
 
 
 def test_a_configuration_of_other_kinds_of_values_is_a_row_all_the_same(tmp_path):

@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from rnnlstm.record.files import read_lines
-from rnnlstm.record.naming import seed_folder
-from rnnlstm.record.seed_record import FLOW, METRICS
 from rnnlstm.reporting.runs import Run
-
-#: Seeds whose records are read for a curve: the records of thousands would take minutes.
-MOST_SEEDS = 64
 
 
 @dataclass(frozen=True)
@@ -31,18 +23,9 @@ class Curve:
         return low, median, high
 
 
-def seed_folders(run: Run) -> list[Path]:
-    """The folder of each of a run's seeds, or of a group's; of very many, some drawn at random, always the same."""
-    folders = [seed_folder(member.folder, seed["seed"]) for member in run.members for seed in member.seeds]
-    return folders if len(folders) <= MOST_SEEDS else random.Random(0).sample(folders, MOST_SEEDS)
-
-
 def evaluation_curve(run: Run, tag: str) -> Curve | None:
     """`tag` at every evaluation. A seed that ended early (solved, say) keeps its last value: its weights stayed."""
-    by_seed: list[dict[int, float]] = []
-    for folder in seed_folders(run):
-        lines = read_lines(folder / METRICS)
-        by_seed.append({line["step"]: line[tag] for line in lines if tag in line})
+    by_seed = [{step: values[tag] for step, values in lines if tag in values} for lines in run.evaluations]
     steps = np.array(sorted({step for values in by_seed for step in values}))
     if not len(steps):
         return None
@@ -59,10 +42,11 @@ def flow_map(run: Run, state: str = "hidden") -> tuple[list[int], np.ndarray] | 
     The first layer of the network, where the way to the input is longest. None without a probe's record.
     """
     maps: dict[int, list[np.ndarray]] = {}
-    for folder in seed_folders(run):
-        for line in read_lines(folder / FLOW):
-            if state in line:
-                maps.setdefault(line["step"], []).append(np.asarray(line[state][0], dtype=float))
+    for lines in run.flow:
+        for step, norms in lines:
+            first = next(iter(maps.values()), [norms[state][0]] if state in norms else [])
+            if state in norms and norms[state][0].shape == first[0].shape:  # seeds that were damaged may differ
+                maps.setdefault(step, []).append(norms[state][0])
     if not maps:
         return None
     steps = sorted(maps)

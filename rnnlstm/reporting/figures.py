@@ -9,10 +9,8 @@ from collections.abc import Sequence
 import matplotlib as mpl
 import numpy as np
 
-from rnnlstm.record.files import read_lines
 from rnnlstm.record.heatmap import HIGH, LOW, colours
-from rnnlstm.record.seed_record import METRICS
-from rnnlstm.reporting.curves import evaluation_curve, flow_map, seed_folders
+from rnnlstm.reporting.curves import evaluation_curve, flow_map
 from rnnlstm.reporting.runs import Run, labels
 
 mpl.use("Agg")
@@ -24,6 +22,7 @@ from matplotlib.figure import Figure
 #: Okabe & Ito's colours, which most colour-blind readers tell apart; no more lines than these in one panel.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
 MOST_MAPS = 6
+LARGEST = 1e30  #: what is larger, or no number, leaves a gap in a curve: axes can't be divided to hold it
 MOST_PANELS = 8  # tasks and lengths in one picture
 LONGEST_LABEL = 60  # characters in a legend
 FLOW_COLOURS = ListedColormap(colours(np.linspace(LOW, HIGH, 256)) / 255.0)
@@ -53,13 +52,12 @@ def learning_curves(runs: Sequence[Run]) -> Figure:
     titled = panels(runs)
     figure, axes = plt.subplots(2, len(titled), figsize=(1 + 5.5 * len(titled), 7), squeeze=False, sharex="col")
     for (upper, lower), (title, members) in zip(axes.T, titled.items(), strict=True):
-        metric = members[0].seeds[0]["metric_name"]
+        metric = _metric(members)
         upper.set_title(title)
         draw_curves(upper, members, f"eval/{metric}", metric, labels(members, LONGEST_LABEL))
         draw_curves(lower, members, "eval/loss", "held-out loss", labels(members, LONGEST_LABEL))
         draw_baselines(lower, members[0])
-        if upper.get_legend_handles_labels()[0]:
-            upper.legend(fontsize=8)
+        _legend(upper)
         lower.set_xlabel("update")
     figure.tight_layout()
     return figure
@@ -74,12 +72,11 @@ def overview(runs: Sequence[Run]) -> Figure:
     upper, lower = left.subplots(2, 1, sharex=True)
     shown = [run for run, _ in maps]
     names = labels(shown, LONGEST_LABEL)
-    metric = shown[0].seeds[0]["metric_name"]
+    metric = _metric(shown)
     draw_curves(upper, shown, f"eval/{metric}", metric, names)
     draw_curves(lower, shown, "eval/loss", "held-out loss", names)
     draw_baselines(lower, shown[0])
-    if upper.get_legend_handles_labels()[0]:
-        upper.legend(fontsize=8)
+    _legend(upper)
     upper.set_title("learning (median, band over seeds)")
     lower.set_xlabel("update")
     rows = right.subplots(len(maps), 1, squeeze=False)[:, 0]
@@ -101,6 +98,7 @@ def draw_curves(axes: Axes, runs: Sequence[Run], tag: str, name: str, names: Seq
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # a step at which no seed has a value
             low, median, high = curve.band()
+        low, median, high = (np.where(abs(line) <= LARGEST, line, np.nan) for line in (low, median, high))
         axes.fill_between(curve.steps, low, high, color=colour, alpha=0.2, linewidth=0)
         axes.plot(curve.steps, median, color=colour, label=label)
     axes.set_ylabel(name)
@@ -113,8 +111,10 @@ def draw_baselines(axes: Axes, run: Run) -> None:
     for tag in ("baseline/loss", *_plateau_tags(run)):
         curve = evaluation_curve(run, tag)
         if curve is not None:
-            value = curve.values[0, 0]
-            if tag == "baseline/loss":
+            value = next((v for v in curve.values.flat if abs(v) <= LARGEST), None)
+            if value is None:
+                continue
+            if tag == "baseline/loss" and value > 0:
                 axes.set_ylim(0, min(axes.get_ylim()[1], 2 * value))
             axes.axhline(value, color="0.35", linestyle="--", linewidth=1)
             name = "baseline: no input seen" if tag == "baseline/loss" else tag.partition("/")[2].replace("_", " ")
@@ -140,6 +140,16 @@ def draw_flow(axes: Axes, steps: Sequence[int], ratios: np.ndarray) -> mpl.image
     return image
 
 
+def _legend(axes: Axes) -> None:
+    if axes.get_legend_handles_labels()[0]:  # there may be nothing to draw yet
+        axes.legend(fontsize=8)
+
+
+def _metric(runs: Sequence[Run]) -> str:
+    """The headline metric's name."""
+    return next((str(seed["metric_name"]) for run in runs for seed in run.seeds if seed["metric_name"]), "metric")
+
+
 def _plateau_tags(run: Run) -> list[str]:
-    first = next(iter(read_lines(seed_folders(run)[0] / METRICS)), {})
+    first = next((values for lines in run.evaluations for _, values in lines), {})
     return [tag for tag in first if tag.startswith("baseline/") and tag != "baseline/loss"]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import matplotlib as mpl
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from rnnlstm.exits import DiskError
+from rnnlstm.record.naming import as_name
 from rnnlstm.reporting.curves import flow_map
 from rnnlstm.reporting.figures import MOST_MAPS, MOST_PANELS, by_task, learning_curves, overview
 from rnnlstm.reporting.runs import Run
@@ -22,6 +25,12 @@ def save_figures(runs: Sequence[Run], folder: str) -> list[Path]:
     However many runs there are, at most eight tasks and lengths are drawn, and eight of their configurations, the
     first: the lowest loss. Raises: DiskError.
     """
+    with mpl.rc_context({"text.parse_math": False}), warnings.catch_warnings():  # names are no formulas
+        warnings.filterwarnings("ignore", "Glyph")  # and may be written in letters that the font lacks
+        return _save(runs, folder)
+
+
+def _save(runs: Sequence[Run], folder: str) -> list[Path]:
     paths = []
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
@@ -42,4 +51,4 @@ def _figures(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
     groups = by_task(runs)
     for (task, length), members in list(groups.items())[:MOST_PANELS]:
         if any(flow_map(run) is not None for run in members[: 4 * MOST_MAPS]):
-            yield "overview.png" if len(groups) == 1 else f"overview_{task}_T{length}.png", overview(members)
+            yield "overview.png" if len(groups) == 1 else f"overview_{as_name(task)}_T{length}.png", overview(members)

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import random
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from rnnlstm.options import ConfigError, show
-from rnnlstm.plain_yaml import read_yaml
-from rnnlstm.record.files import read_json
-from rnnlstm.record.naming import HOUSEKEEPING, flatten
-from rnnlstm.record.seed_record import SUMMARY
-from rnnlstm.reporting.folders import CONFIG, run_folders, seed_folders
+import numpy as np
+
+from rnnlstm.options import ConfigError, printable, show
+from rnnlstm.record.naming import FLOW, METRICS, seed_folder
+from rnnlstm.record.reader import read_flow, read_metrics
+from rnnlstm.record.run_folder import find_run_folders
+from rnnlstm.record.summary import read_summaries
 from rnnlstm.reporting.liveness import settled
+
+LOG = logging.getLogger("rnnlstm")
+
+#: Seeds whose records are read for a curve: the records of thousands would take minutes.
+MOST_RECORDS = 64
 
 
 @dataclass(frozen=True)
@@ -36,6 +45,30 @@ class Run:
         return [float(seed[key]) for seed in self.seeds if isinstance(seed.get(key), int | float)]
 
     @property
+    def records(self) -> list[tuple[Path, dict[str, Any]]]:
+        """The folder and the summary of each seed; of very many, some drawn at random, always the same."""
+        found = [(seed_folder(run.folder, seed["seed"]), seed) for run in self.members for seed in run.seeds]
+        return found if len(found) <= MOST_RECORDS else random.Random(0).sample(found, MOST_RECORDS)
+
+    @cached_property
+    def evaluations(self) -> list[list[tuple[int, dict[str, float]]]]:
+        """Steps and values of the evaluations of each seed, baselines among them."""
+        kept = ("eval", "baseline/")
+        return [
+            [
+                (step, {tag: value for tag, value in values.items() if tag.startswith(kept)})
+                for step, values in read_metrics(folder / METRICS, quiet=not seed["steps"])
+                if any(tag.startswith(kept) for tag in values)
+            ]
+            for folder, seed in self.records
+        ]
+
+    @cached_property
+    def flow(self) -> list[list[tuple[int, dict[str, np.ndarray]]]]:
+        """Steps and gradient norms by state, (L, K), of each seed's looks."""
+        return [list(read_flow(folder / FLOW)) for folder, _ in self.records]
+
+    @property
     def solved(self) -> int:
         return sum(bool(seed.get("solved")) for seed in self.seeds)
 
@@ -43,50 +76,30 @@ class Run:
 def find_runs(places: Iterable[str]) -> list[Run]:
     """Every run below `places`: by task and length, the lowest held-out loss first.
 
+    A file that is damaged is named in a warning, and what it is of is left out.
+
     Raises: ConfigError if a place isn't there, or no run is found in any.
     """
     places = list(places)
-    found: dict[Path, Run] = {}
-    for place in places:
+    found = []
+    for folder, config in find_run_folders(places).items():
         try:
-            root = Path(place).expanduser()
-            there = root.exists()
-        except (OSError, ValueError, RuntimeError) as error:  # too long, or ~ of nobody
-            raise ConfigError(f"{show(place)}: {error}") from None
-        if not there:
-            raise ConfigError(f"{place}: no such folder")
-        for folder in run_folders(root):
-            run = read_run(folder)
-            if run is not None:
-                found[folder.resolve()] = run
+            summaries, problems = read_summaries(folder)
+        except OSError as error:
+            summaries, problems = [], [f"{folder}: can't be read: {error.strerror}"]
+        for problem in problems:
+            LOG.warning("%s; the seed is left out", printable(problem))
+        if summaries:
+            found.append(Run(folder, config, settled(folder, summaries)))
     if not found:
-        raise ConfigError(f"no runs in {', '.join(places)}")
-    return sorted(found.values(), key=_order)
+        raise ConfigError(f"no runs in {', '.join(show(place) for place in places)}: none has a summary of a seed")
+    return sorted(found, key=_order)
 
 
 def _order(run: Run) -> tuple[Any, ...]:
     losses = [loss for loss in run.values("loss") if not math.isnan(loss)]
     loss, length = statistics.median(losses) if losses else math.inf, run.config.get("task.length")
     return str(run.config.get("task.name")), length if isinstance(length, int) else 0, loss, str(run.folder)
-
-
-def read_run(folder: Path) -> Run | None:
-    """The run in `folder`; None if it is no run folder, or none of its seeds has begun."""
-    try:
-        tree = read_yaml(folder / CONFIG)
-    except (OSError, ValueError):
-        return None
-    if (
-        not isinstance(tree, dict)
-        or not isinstance(tree.get("task"), dict)
-        or not isinstance(tree.get("model"), dict)
-    ):
-        return None
-    summaries = [s for place in seed_folders(folder).values() if (s := read_json(place / SUMMARY)) is not None]
-    if not summaries:
-        return None
-    config = {key: value for key, value in flatten(tree) if key not in HOUSEKEEPING or key == "name"}
-    return Run(folder, config, sorted(settled(folder, summaries), key=lambda s: s.get("seed", 0)))
 
 
 def differing_keys(runs: Iterable[Run]) -> list[str]:

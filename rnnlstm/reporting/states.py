@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
-from rnnlstm.record.files import read_json
-from rnnlstm.record.seed_record import SUMMARY
-from rnnlstm.reporting.folders import seed_folders
+from rnnlstm.record.naming import SUMMARY, seed_folders
+from rnnlstm.record.summary import read_summary
 from rnnlstm.reporting.liveness import held
 from rnnlstm.reporting.runs import Run, labels
 
@@ -32,14 +32,25 @@ def missing_seeds(run: Run) -> list[int]:
     readable summary, and a hole in the row of numbers, if it is a row: more seeds there than holes.
     """
     present = {seed["seed"] for seed in run.seeds if isinstance(seed.get("seed"), int)}
-    begun = {seed: place for seed, place in seed_folders(run.folder).items() if seed not in present}
-    silent = {seed for seed, place in begun.items() if read_json(place / SUMMARY) is None}
+    try:
+        begun = {seed: place for seed, place in seed_folders(run.folder) if seed not in present}
+    except OSError:
+        return []
+    silent = {seed for seed, place in begun.items() if not _readable(place / SUMMARY)}
     row = range(min(present, default=0), max(present, default=-1) + 1)
     if len(row) < 2 * len(present):
         silent |= set(row) - present - set(begun)
     if not silent or held(run.folder):  # about to begin
         return []
     return sorted(silent)
+
+
+def _readable(path: Path) -> bool:
+    try:
+        read_summary(path)
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def reasons(runs: Sequence[Run]) -> list[str]:

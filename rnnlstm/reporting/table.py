@@ -77,7 +77,7 @@ def write_csv(runs: Sequence[Run], path: str) -> None:
     """
     further = [key for key in differing_keys(runs) if key not in NAMED]
     try:
-        with Path(path).open("w", newline="", encoding="utf-8") as file:
+        with Path(path).open("w", newline="", encoding="utf-8", errors="replace") as file:
             writer = csv.writer(file)
             writer.writerow([*COLUMNS, *further, *COSTS, *STANDING])
             for run in runs:

@@ -8,8 +8,8 @@ from typing import Any
 
 from rich import box
 from rich.cells import cell_len
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from rnnlstm.options import show
 from rnnlstm.reporting.paired import Differences
@@ -76,11 +76,17 @@ def _columns(runs: Sequence[Run], among: Sequence[Run], by: Sequence[str]) -> di
 
 def _table(columns: dict[str, list[str]], numbers: Sequence[str] = (), title: str | None = None) -> Table:
     """The columns `numbers` stand to the right."""
-    result = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", title=title, title_justify="left")
+    result = Table(
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        header_style="bold",
+        title=Text(title) if title else None,
+        title_justify="left",
+    )
     for header in columns:
-        result.add_column(header, justify="right" if header in numbers else "left")
+        result.add_column(Text(header), justify="right" if header in numbers else "left")
     for cells in zip(*columns.values(), strict=True):
-        result.add_row(*map(escape, cells))
+        result.add_row(*map(Text, cells))  # as it is: nothing in it is markup
     return result
 
 
@@ -100,7 +106,7 @@ def paired_tables(found: Sequence[Contest]) -> Iterator[Table]:
             "steps to solve": [_differences(contest.steps, ",.0f") for contest in rows],
             "sooner in": [_score(contest.steps.below, contest.steps.above, contest.steps) for contest in rows],
         }
-        yield _table(columns, title=escape(title))
+        yield _table(columns, title=title)
 
 
 def _differences(differences: Differences, form: str) -> str:
