@@ -26,8 +26,11 @@ ROOMS = (
     {"reporting"},
     {"plugins", "help"},
     {"jobs"},
+    {"job_process"},
+    {"launch"},
     {"python_api"},
     {"measure"},
+    {"requeue"},
     {"train", "compare", "benchmark", "gradflow", "events"},
 )
 LEVEL = {name: level for level, names in enumerate(ROOMS) for name in names}
@@ -41,6 +44,8 @@ ONLY = {
     "PIL": {"record.heatmap"},
     "matplotlib": {
         "reporting.figures",
+        "reporting.survival_figure",
+        "reporting.pictures",
         "reporting.speed_figure",
         "reporting.flow_figures",
         "reporting.sentence_figures",
