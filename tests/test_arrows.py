@@ -45,6 +45,7 @@ ONLY = {
     "matplotlib": {
         "reporting.figures",
         "reporting.survival_figure",
+        "reporting.reach_figure",
         "reporting.pictures",
         "reporting.speed_figure",
         "reporting.flow_figures",
