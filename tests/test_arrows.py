@@ -31,7 +31,9 @@ ROOMS = (
     {"python_api"},
     {"measure"},
     {"requeue"},
-    {"train", "compare", "benchmark", "gradflow", "events"},
+    {"compare", "benchmark", "gradflow", "events"},
+    {"completion"},
+    {"train"},
 )
 LEVEL = {name: level for level, names in enumerate(ROOMS) for name in names}
 #: Of one level, but strangers to each other.
