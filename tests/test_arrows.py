@@ -16,6 +16,7 @@ ROOMS = (
     {"guard"},
     {"sections", "plain_yaml"},
     {"schema", "batch", "random_stream", "registry", "arguments"},
+    {"objections"},
     {"composition"},
     {"cells", "tasks", "record"},
     {"recurrence"},
@@ -40,8 +41,8 @@ LEVEL = {name: level for level, names in enumerate(ROOMS) for name in names}
 STRANGERS = [{"cells", "tasks", "record"}]
 #: Outside packages that only some modules may import.
 ONLY = {
-    "hydra": {"composition"},
-    "omegaconf": {"composition"},
+    "hydra": {"composition", "objections"},
+    "omegaconf": {"composition", "objections"},
     "tensorboard": {"record.tensorboard", "record.tensorboard_plugins"},
     "PIL": {"record.heatmap"},
     "matplotlib": {
