@@ -20,7 +20,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rnnlstm.arguments import Parser
+from rnnlstm.arguments import Parser, check_writable
 from rnnlstm.exits import DONE, INTERRUPTED, TERMINATED, guarded
 from rnnlstm.options import ConfigError, did_you_mean, show
 from rnnlstm.results.study import Study, studies
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return guarded(lambda: _main(arguments))
 
 
-def _main(arguments: Sequence[str] | None) -> int:
+def parser() -> Parser:
     parser = Parser("reproduce", __doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="studies, or all")
     parser.add_argument("--list", action="store_true", help="name the studies and stop")
@@ -43,7 +43,11 @@ def _main(arguments: Sequence[str] | None) -> int:
     )
     parser.add_argument("--out", metavar="FOLDER", default="results", help="tables and figures (default results)")
     parser.add_argument("--page", metavar="FILE", help="write one page from what lies in --out")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def _main(arguments: Sequence[str] | None) -> int:
+    options = parser().parse_args(arguments)
     size = options.size or "standard"
     if options.list:
         _list()
@@ -52,8 +56,11 @@ def _main(arguments: Sequence[str] | None) -> int:
     if not chosen and not options.page:
         raise ConfigError("which study? --list names them; all takes every one")
     out, runs = Path(options.out).expanduser(), Path(options.runs).expanduser()
-    code = DONE
+    if options.page:
+        check_writable(options.page)
     if chosen:
+        check_writable(options.out, folder=True)
+        check_writable(options.runs, folder=True)
         from rnnlstm.results.command import reproduce
 
         stopped = reproduce(chosen, size, runs, out)
@@ -64,7 +71,7 @@ def _main(arguments: Sequence[str] | None) -> int:
 
         write_page(Path(options.page).expanduser(), out)
         print(f"Written: {options.page}")
-    return code
+    return DONE
 
 
 def _chosen(names: Sequence[str], size: str) -> list[Study]:
@@ -89,7 +96,7 @@ def _list() -> None:
         for size in study.sizes:
             for check in study.checks(size):
                 print(f"{'':<12} {size}: {check.text}")
-        print(f"{'':<12} time on two cores, about: {times}\n")
+        print(f"{'':<12} time on one core, about: {times}\n")
 
 
 def _minutes(minutes: float) -> str:

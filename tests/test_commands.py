@@ -24,7 +24,9 @@ def command(module: str, *arguments: str, cwd: Path) -> subprocess.CompletedProc
     return subprocess.run(line, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
 
 
-@pytest.mark.parametrize("arguments", [["train", "--help"], ["train", "--cfg", "job"], ["compare", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["train", "--help"], ["train", "--cfg", "job"], ["compare", "--help"], ["events", "--help"]]
+)
 def test_help_and_configuration_need_no_torch(arguments):
     module, *rest = arguments
     code = (

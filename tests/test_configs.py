@@ -8,9 +8,11 @@ import pytest
 import yaml
 from conftest import SMALL
 
+from rnnlstm import guard
 from rnnlstm.cells import CELLS
-from rnnlstm.composition import config_folder
+from rnnlstm.composition import Composer, config_folder
 from rnnlstm.jobs import compose_jobs, compose_tree
+from rnnlstm.options import ConfigError
 from rnnlstm.schema import OPTIMIZERS, SECTIONS, Config, NetworkOptions
 from rnnlstm.tasks import TASKS
 from rnnlstm.training.plan import make_plan
@@ -81,3 +83,41 @@ def test_a_sweep_is_every_combination():
     assert len({job.folder for job in jobs}) == 4
     chosen = [job.config.task["name"] for job in compose_jobs(["task=glob(*)"], sweep=True)]
     assert chosen == list(TASKS)
+
+
+def test_no_experiment_is_a_choice_too():
+    plain, experiment = (compose_jobs(o)[0].folder for o in ([], ["experiment=demo_rnn"]))
+    assert plain != experiment
+    assert compose_jobs(["experiment=null"])[0].folder == plain
+    assert compose_jobs(["experiment=demo_rnn", "experiment=NULL"])[0].folder == plain
+    assert compose_jobs(["experiment=null", "experiment=demo_rnn"])[0].folder == experiment
+    sweep = compose_jobs(["experiment=null,demo_rnn"], sweep=True)
+    assert [job.folder for job in sweep] == [plain, experiment]
+    for wrong in ("none", "[null]", "~"):
+        with pytest.raises(ConfigError):
+            compose_jobs([f"experiment={wrong}"])
+
+
+@pytest.mark.parametrize("overrides", [
+    ["seed=3", "optimizer.lr=1e-3"],
+    ["optimizer.lr=.5", "task=copy", "task.length=7", "optimizer.lr=0.25"],
+    ["optimizer=sgd", "optimizer.momentum=0.5", "clip=none", "clip.threshold=null"],
+    ["eval.lengths=[5,6]", "eval.decoys=[]", "train.stop_when_solved=false", "name=abc", "threads=1"],
+    ["model.max_lag=${task.length}", "task.length=33", "eval.every=${log.every}", "log.every=4"],
+    ["experiment=demo_rnn", "train.steps=5", "model.hidden_size=9", "seeds=2"],
+    ["experiment=zoo/adding", "model=gru", "model.hidden_size=12", "task.length=20"],
+    ["surgery.open=[forget]", "surgery.truncate=4", "match=parameters", "model.num_layers=2", "device=cpu"],
+    ["experiment=demo_rnn", "experiment=null", "seeds=2"],
+])  # fmt: skip
+def test_values_that_are_put_in_without_hydra_are_those_that_it_puts_in(overrides):
+    with Composer().active() as composer:
+        assert composer.compose(overrides) == guard.resolve(composer._hydra(overrides))
+
+
+@pytest.mark.parametrize(
+    "overrides", [["task.nothing=1"], ["train=3"], ["task=copy", "task.decoys=0.1"], ["seed.x=1"]]
+)
+def test_what_does_not_fit_is_refused_with_and_without_hydra(overrides):
+    for each in (overrides, [*overrides, "seeds=2"]):
+        with pytest.raises(ConfigError):
+            compose_tree(each)

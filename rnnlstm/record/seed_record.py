@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +18,23 @@ __all__ = ["CLIP_EVENTS", "FLOW", "LINES", "METRICS", "SAMPLES", "SUMMARY", "WEI
 
 
 class SeedRecord:
-    """Writers into `folder`, which is made. Raises: OSError if it can't be written.
+    """Writers into `folder`, which is made. Raises: OSError if it can't be written. `opened` closes them, if `end`
+    has not, however the run ends.
 
     `lengths`, of an earlier `sync`, cuts the lines that are there back to what they were then; events are written
     anew from them by `replay`. Raises: CheckpointError if there are fewer: some have been lost since.
     """
 
-    def __init__(self, folder: Path, lengths: Mapping[str, int] | None = None) -> None:
+    def __init__(self, folder: Path, opened: ExitStack, lengths: Mapping[str, int] | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         kept = lengths or {}
         if lost := lost_lines(folder, kept):
             raise CheckpointError(f"the checkpoint does not fit this run: {lost}; overwrite=true begins anew")
-        self._lines = {name: LineWriter(folder / name, kept.get(name)) for name in LINES}
-        self._view = SeedView(folder)
+        self._lines = {
+            name: opened.enter_context(closing(LineWriter(folder / name, kept.get(name)))) for name in LINES
+        }
+        self._view = opened.enter_context(closing(SeedView(folder)))
         if lengths is None:
             self._view.publish()
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 
-from rnnlstm.exits import DiskError
 from rnnlstm.record.heatmap import HIGH, LOW, colours
-from rnnlstm.record.naming import as_name
 from rnnlstm.reporting.curves import evaluation_curve, flow_map
-from rnnlstm.reporting.runs import Run, label
+from rnnlstm.reporting.runs import Run, labels
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -25,58 +23,39 @@ from matplotlib.figure import Figure
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
 MOST_MAPS = 6
 LARGEST = 1e30  #: what is larger, or no number, leaves a gap in a curve: axes can't be divided to hold it
+MOST_PANELS = 8  # tasks and lengths in one picture
+LONGEST_LABEL = 60  # characters in a legend
 FLOW_COLOURS = ListedColormap(colours(np.linspace(LOW, HIGH, 256)) / 255.0)
-
-
-def save_figures(runs: Sequence[Run], folder: str) -> list[Path]:
-    """`learning_curves.png`, and an overview of each task and length that has records of the gradient through time:
-    `overview.png`, or `overview_<task>_T<length>.png` where there are several.
-
-    Raises: DiskError.
-    """
-    with mpl.rc_context({"text.parse_math": False}), warnings.catch_warnings():  # names are no formulas
-        warnings.filterwarnings("ignore", "Glyph")  # and may be written in letters that the font lacks
-        return _save_figures(runs, folder)
-
-
-def _save_figures(runs: Sequence[Run], folder: str) -> list[Path]:
-    figures = {"learning_curves.png": learning_curves(runs)}
-    groups = by_task(runs)
-    for (task, length), members in groups.items():
-        if any(flow_map(run) is not None for run in members):
-            name = "overview.png" if len(groups) == 1 else f"overview_{as_name(task)}_T{length}.png"
-            figures[name] = overview(members)
-    paths = []
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        for name, figure in figures.items():
-            paths.append(Path(folder) / name)
-            figure.savefig(paths[-1], dpi=110)
-    except OSError as error:
-        raise DiskError(f"can't write figures in {folder}: {error.strerror}") from None
-    finally:
-        for figure in figures.values():
-            plt.close(figure)
-    return paths
 
 
 def by_task(runs: Sequence[Run]) -> dict[tuple[object, object], list[Run]]:
     """The runs of each task and length."""
     groups: dict[tuple[object, object], list[Run]] = {}
     for run in runs:
-        groups.setdefault((run.config["task.name"], run.config.get("task.length")), []).append(run)
+        groups.setdefault((run.config.get("task.name"), run.config.get("task.length")), []).append(run)
     return groups
+
+
+def panels(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """The runs of each task and length by title, the first of each: no more than can be told apart."""
+    groups = by_task(runs)
+    titled = {}
+    for (task, length), members in list(groups.items())[:MOST_PANELS]:
+        words = [str(task or "several tasks"), *([] if length is None else [f"T = {length}"])]
+        count = f" (first {len(PALETTE)} of {len(members)})" if len(members) > len(PALETTE) else ""
+        titled[", ".join(words) + count] = members[: len(PALETTE)]
+    return titled
 
 
 def learning_curves(runs: Sequence[Run]) -> Figure:
     """A column for each task and length: the headline metric above, the loss with baseline and plateaus below."""
-    groups = by_task(runs)
-    figure, axes = plt.subplots(2, len(groups), figsize=(1 + 5.5 * len(groups), 7), squeeze=False, sharex="col")
-    for (upper, lower), ((task, length), members) in zip(axes.T, groups.items(), strict=True):
+    titled = panels(runs)
+    figure, axes = plt.subplots(2, len(titled), figsize=(1 + 5.5 * len(titled), 7), squeeze=False, sharex="col")
+    for (upper, lower), (title, members) in zip(axes.T, titled.items(), strict=True):
         metric = _metric(members)
-        upper.set_title(f"{task}, T = {length}")
-        draw_curves(upper, members, f"eval/{metric}", metric)
-        draw_curves(lower, members, "eval/loss", "held-out loss")
+        upper.set_title(title)
+        draw_curves(upper, members, f"eval/{metric}", metric, labels(members, LONGEST_LABEL))
+        draw_curves(lower, members, "eval/loss", "held-out loss", labels(members, LONGEST_LABEL))
         draw_baselines(lower, members[0])
         _legend(upper)
         lower.set_xlabel("update")
@@ -86,31 +65,33 @@ def learning_curves(runs: Sequence[Run]) -> Figure:
 
 def overview(runs: Sequence[Run]) -> Figure:
     """One task's learning curves, and beside them each configuration's gradient through time, all on one scale."""
-    maps = [(run, found) for run in runs if (found := flow_map(run)) is not None][:MOST_MAPS]
+    found = ((run, drawn) for run in runs[: 4 * MOST_MAPS] if (drawn := flow_map(run)) is not None)
+    maps = list(itertools.islice(found, MOST_MAPS))
     figure = plt.figure(figsize=(12, 1.2 + 1.9 * max(2, len(maps))), layout="constrained")
     left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(1, 1.25))[0]
     upper, lower = left.subplots(2, 1, sharex=True)
     shown = [run for run, _ in maps]
+    names = labels(shown, LONGEST_LABEL)
     metric = _metric(shown)
-    draw_curves(upper, shown, f"eval/{metric}", metric)
-    draw_curves(lower, shown, "eval/loss", "held-out loss")
+    draw_curves(upper, shown, f"eval/{metric}", metric, names)
+    draw_curves(lower, shown, "eval/loss", "held-out loss", names)
     draw_baselines(lower, shown[0])
     _legend(upper)
     upper.set_title("learning (median, band over seeds)")
     lower.set_xlabel("update")
-    panels = right.subplots(len(maps), 1, squeeze=False)[:, 0]
-    for panel, (run, (steps, ratios)) in zip(panels, maps, strict=True):
+    rows = right.subplots(len(maps), 1, squeeze=False)[:, 0]
+    for panel, name, (_, (steps, ratios)) in zip(rows, names, maps, strict=True):
         image = draw_flow(panel, steps, ratios)
-        panel.set_title(label(run, runs), fontsize=9, loc="left")
-    panels[-1].set_xlabel("time step in the sequence (the answer is given at the last)")
-    bar = right.colorbar(image, ax=list(panels), extend="both", ticks=range(int(LOW), int(HIGH) + 1, 2))
+        panel.set_title(name, fontsize=9, loc="left")
+    rows[-1].set_xlabel("time step in the sequence (the answer is given at the last)")
+    bar = right.colorbar(image, ax=list(rows), extend="both", ticks=range(int(LOW), int(HIGH) + 1, 2))
     bar.set_label("gradient reaching h, log10 of the ratio to the last step")
     return figure
 
 
-def draw_curves(axes: Axes, runs: Sequence[Run], tag: str, name: str) -> None:
-    """Median and band of a tag, a colour for each configuration."""
-    for run, colour in zip(runs, PALETTE, strict=False):
+def draw_curves(axes: Axes, runs: Sequence[Run], tag: str, name: str, names: Sequence[str]) -> None:
+    """Median and band of a tag, a colour for each configuration; `names` for the legend."""
+    for run, label, colour in zip(runs, names, itertools.cycle(PALETTE), strict=False):
         curve = evaluation_curve(run, tag)
         if curve is None:
             continue
@@ -119,11 +100,9 @@ def draw_curves(axes: Axes, runs: Sequence[Run], tag: str, name: str) -> None:
             low, median, high = curve.band()
         low, median, high = (np.where(abs(line) <= LARGEST, line, np.nan) for line in (low, median, high))
         axes.fill_between(curve.steps, low, high, color=colour, alpha=0.2, linewidth=0)
-        axes.plot(curve.steps, median, color=colour, label=label(run, runs))
+        axes.plot(curve.steps, median, color=colour, label=label)
     axes.set_ylabel(name)
     axes.grid(alpha=0.3)
-    if len(runs) > len(PALETTE):
-        axes.set_title(f"{axes.get_title()} (first {len(PALETTE)} of {len(runs)})")
 
 
 def draw_baselines(axes: Axes, run: Run) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
+import random
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,8 +19,12 @@ from rnnlstm.record.naming import FLOW, METRICS, seed_folder
 from rnnlstm.record.reader import read_flow, read_metrics
 from rnnlstm.record.run_folder import find_run_folders
 from rnnlstm.record.summary import read_summaries
+from rnnlstm.reporting.liveness import settled
 
 LOG = logging.getLogger("rnnlstm")
+
+#: Seeds whose records are read for a curve: the records of thousands would take minutes.
+MOST_RECORDS = 64
 
 
 @dataclass(frozen=True)
@@ -28,11 +33,22 @@ class Run:
 
     folder: Path
     config: dict[str, Any]  #: flat: `model.init` → `chrono`
-    seeds: list[dict[str, Any]]  #: the summaries, by seed
+    seeds: list[dict[str, Any]]  #: the summaries, by seed; `status` is `stopped` where nobody runs any more
+
+    @property
+    def members(self) -> tuple[Run, ...]:
+        """The runs whose seeds these are: this one, or those of a group, in the order of `seeds`."""
+        return (self,)
 
     def values(self, key: str) -> list[float]:
         """A summary's number over the seeds that have it."""
         return [float(seed[key]) for seed in self.seeds if isinstance(seed.get(key), int | float)]
+
+    @property
+    def records(self) -> list[tuple[Path, dict[str, Any]]]:
+        """The folder and the summary of each seed; of very many, some drawn at random, always the same."""
+        found = [(seed_folder(run.folder, seed["seed"]), seed) for run in self.members for seed in run.seeds]
+        return found if len(found) <= MOST_RECORDS else random.Random(0).sample(found, MOST_RECORDS)
 
     @cached_property
     def evaluations(self) -> list[list[tuple[int, dict[str, float]]]]:
@@ -41,18 +57,16 @@ class Run:
         return [
             [
                 (step, {tag: value for tag, value in values.items() if tag.startswith(kept)})
-                for step, values in read_metrics(
-                    seed_folder(self.folder, seed["seed"]) / METRICS, quiet=not seed["steps"]
-                )
+                for step, values in read_metrics(folder / METRICS, quiet=not seed["steps"])
                 if any(tag.startswith(kept) for tag in values)
             ]
-            for seed in self.seeds
+            for folder, seed in self.records
         ]
 
     @cached_property
     def flow(self) -> list[list[tuple[int, dict[str, np.ndarray]]]]:
         """Steps and gradient norms by state, (L, K), of each seed's looks."""
-        return [list(read_flow(seed_folder(self.folder, seed["seed"]) / FLOW)) for seed in self.seeds]
+        return [list(read_flow(folder / FLOW)) for folder, _ in self.records]
 
     @property
     def solved(self) -> int:
@@ -76,7 +90,7 @@ def find_runs(places: Iterable[str]) -> list[Run]:
         for problem in problems:
             LOG.warning("%s; the seed is left out", printable(problem))
         if summaries:
-            found.append(Run(folder, config, summaries))
+            found.append(Run(folder, config, settled(folder, summaries)))
     if not found:
         raise ConfigError(f"no runs in {', '.join(show(place) for place in places)}: none has a summary of a seed")
     return sorted(found, key=_order)
@@ -84,8 +98,8 @@ def find_runs(places: Iterable[str]) -> list[Run]:
 
 def _order(run: Run) -> tuple[Any, ...]:
     losses = [loss for loss in run.values("loss") if not math.isnan(loss)]
-    loss = statistics.median(losses) if losses else math.inf
-    return run.config["task.name"], run.config.get("task.length") or 0, loss, str(run.folder)
+    loss, length = statistics.median(losses) if losses else math.inf, run.config.get("task.length")
+    return str(run.config.get("task.name")), length if isinstance(length, int) else 0, loss, str(run.folder)
 
 
 def differing_keys(runs: Iterable[Run]) -> list[str]:
@@ -103,10 +117,25 @@ UNLABELLED = ("train.steps", "task.name", "task.length", "train.stop_when_solved
 
 def label(run: Run, runs: Iterable[Run]) -> str:
     """A configuration in few words: its model, then what tells it from the others."""
+    return _label(run, differing_keys(runs))
+
+
+def labels(runs: Sequence[Run], longest: int = 1000) -> list[str]:
+    """The label of each, in which also task, length and the like stand if some would be the same without; cut to so
+    many characters."""
     differing = differing_keys(runs)
-    words = [str(run.config["model.name"])]
-    for key in differing:
-        if key != "model.name" and key not in UNLABELLED and key in run.config:
-            name = key.rpartition(".")[2] if not key.endswith(".name") else key.removesuffix(".name")
+    names = [_label(run, differing) for run in runs]
+    if len(set(names)) < len(names):
+        names = [_label(run, differing, ()) for run in runs]
+    return [name if len(name) <= longest else f"{name[: longest - 1]}…" for name in names]
+
+
+def _label(run: Run, differing: Iterable[str], left_out: Sequence[str] = UNLABELLED) -> str:
+    words = [str(run.config["model.name"])] if "model.name" in run.config else []
+    differing = list(differing)
+    ends = [key.rpartition(".")[2] for key in differing]
+    for key, end in zip(differing, ends, strict=True):
+        if key != "model.name" and key not in left_out and key in run.config:
+            name = key.removesuffix(".name") if end == "name" else end if ends.count(end) == 1 else key
             words.append(f"{name}={show(run.config[key])}")
-    return ", ".join(words)
+    return ", ".join(words) or "all"

@@ -58,7 +58,10 @@ class Row:
         return statistics.median([math.inf if s is None else s for s in self.steps_to_solve] or [math.inf])
 
     def values(self, name: str) -> list[float]:
-        """`metric`, `loss`, `clip_rate`, `steps`, or one of `scores`: of the seeds that have it."""
+        """`metric`, `loss`, `clip_rate`, `steps`, or one of `scores`: of the seeds that have it. `hidden_size` and
+        `parameters` are the same for all."""
+        if name in ("hidden_size", "parameters"):
+            return [float(getattr(self, name))]
         if name == "steps":
             return [float(s) for s in self.steps_to_solve if s is not None]
         found = getattr(self, name) if name in ("metric", "loss", "clip_rate") else self.scores.get(name, [])

@@ -22,7 +22,7 @@ FIRST_FINAL, FIRST_TUNING = 0, 100
 
 
 class Minutes(NamedTuple):
-    """About how long each size takes on two cores; None: there is no such size."""
+    """About how long each size takes, one thread of a core of its own; None: there is no such size."""
 
     quick: float | None = None
     standard: float | None = None

@@ -33,7 +33,7 @@ class Activations(Study):
         "What to see: half-life of the gradient in the trained network, in steps, a panel for each of some "
         "settings; slope 1 without centring (σ(4x)) does not help."
     )
-    minutes = Minutes(quick=1, standard=25)
+    minutes = Minutes(quick=1.2, standard=20)
     columns = ("half_life", "dead", "saturated")
     figure = "half_life"
 

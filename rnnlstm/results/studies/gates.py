@@ -33,7 +33,7 @@ class Gates(Study):
         "What to see: the headline metric after training, with every gate and with one held at 1 throughout. "
         "Right of it in the table: trained networks with a gate held at 1 or 0."
     )
-    minutes = Minutes(quick=1, standard=40)
+    minutes = Minutes(quick=0.8, standard=40)
     columns = tuple(f"{gate}_{how}" for gate in GATES for how in ("open", "shut"))
 
     def sweep(self, size: str) -> Sweep:

@@ -29,7 +29,7 @@ class LongLag(Study):
     caption = (
         "What to see: updates until the paper's criterion is met; 32 sequences each. Where no dot is, no seed met it."
     )
-    minutes = Minutes(quick=1.2, standard=50)
+    minutes = Minutes(quick=1, standard=90)
     figure = "steps"
 
     def sweep(self, size: str) -> Sweep:
