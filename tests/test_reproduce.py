@@ -43,6 +43,7 @@ def test_every_study_composes_and_plans(study, size, tmp_path, monkeypatch):
         return
     # match=step_time would time networks; any size does for planning
     monkeypatch.setattr("rnnlstm.training.match._by_time", lambda plan, H: H)
+    monkeypatch.setattr("rnnlstm.results.studies.cost.TIMINGS", 1)
     sweep = each_once(sweep)
     cells = compose(study, size, sweep, tmp_path)
     assert len(cells) == len({cell.key for cell in cells}) == sum(len(setting.arms) for setting in sweep.settings)

@@ -56,6 +56,7 @@ class Runner:
         if sweep is None:
             return self.study.measured(self.size)
         self._make_folder()
+        _use_threads(sweep)
         cells = compose(self.study, self.size, sweep, self.folder)
         tuned = [cell for cell in cells if cell.setting.rate is None and cell.setting.rates_of is None]
         tuning = {(cell.key, rate): cell.job(rate, sweep.tuning) for cell in tuned for rate in sweep.grid}
@@ -153,6 +154,15 @@ def cost(job: Job) -> float:
     if not config.surgery.nothing:
         factor *= 3
     return config.train.steps * config.seeds * config.train.batch_size * (config.task["length"] + 10) * factor
+
+
+def _use_threads(sweep: Sweep) -> None:
+    """As the runs will: what is timed and measured beside them is so as well."""
+    for override in sweep.common:
+        if override.startswith("threads="):
+            import torch
+
+            torch.set_num_threads(int(override.removeprefix("threads=")))
 
 
 def _finished(job: Job) -> bool:

@@ -73,17 +73,12 @@ class Cost(Study):
         """`match=step_time` as the size that was found first: the median of several searches, as times are noisy."""
         if "match=step_time" not in overrides:
             return overrides
-        import torch
-
         from rnnlstm.jobs import compose_jobs
         from rnnlstm.record.files import read_json, write_json
 
         path, name = folder / SIZES_KEPT, " ".join(overrides)
         kept = read_json(path) or {}
         if name not in kept:
-            threads = next((int(o.removeprefix("threads=")) for o in overrides if o.startswith("threads=")), None)
-            if threads is not None:
-                torch.set_num_threads(threads)
             found = [compose_jobs(overrides, to_train=False)[0].config.network.hidden_size for _ in range(TIMINGS)]
             kept[name] = statistics.median_low(found)
             folder.mkdir(parents=True, exist_ok=True)
