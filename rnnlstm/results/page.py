@@ -25,8 +25,8 @@ Each study asks again what a paper has reported, with one command: `python -m rn
 are in the code (`rnnlstm/results/studies/`) and were committed before the final runs. A study passes if all of
 its sentences hold; a miss is reported as a miss. "Not run" means that nothing is claimed.
 
-*Fair to all.* The learning rate of each network in each setting is chosen from the same grid, {grid}, with the
-same budget, on tuning seeds (from {first} on) that no verdict uses: most seeds solved, then fewest updates,
+*Fair to all.* The learning rate of each network in each setting is chosen from the same grid,
+{grid}, with the same budget, on tuning seeds (from {first} on) that no verdict uses: most seeds solved, then fewest updates,
 then the lowest held-out loss. Verdicts come from all of the fresh seeds (0, 1, …), never the best. Numbers are
 medians over the seeds with the 95 % bootstrap interval of the median, shares have Wilson's interval. "Updates
 to solve" is the median over all seeds, with the first and last; a seed that does not solve the task counts as
@@ -100,11 +100,11 @@ def _size(study: Study, size: str, data: Mapping[str, Any], place: str) -> str:
     machine = data["machine"]
     checks = [["", "criterion", "measured"]]
     checks += [["pass" if c["passed"] else "**miss**", c["text"], c["measured"]] for c in data["checks"]]
+    threads = f"{machine['threads']} thread" + ("s" if machine["threads"] > 1 else "")
     made = (
         f"`python -m rnnlstm.reproduce {study.name}{flag}`: {duration(data['seconds'])} on {machine['processor']}, "
-        f"{machine['threads']} threads, torch {machine['torch']}, commit {machine['commit']}, {data['written']}. "
-        f"Data: [{study.name}.csv]({place}/{size}/{study.name}.csv), "
-        f"[{study.name}.json]({place}/{size}/{study.name}.json)."
+        f"{threads}, torch {machine['torch']}, commit {machine['commit']}, {data['written']}. Data: "
+        f"[{study.name}.csv]({place}/{size}/{study.name}.csv), [{study.name}.json]({place}/{size}/{study.name}.json)."
     )
     return "\n\n".join(
         [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rnnlstm.models import Network
@@ -42,13 +42,21 @@ def score(task: Task, network: Network, seed: int, samples: int, surgery: Surger
     return {name: value / done for name, value in sums.items()}
 
 
-def flow_and_units(task: Task, network: Network, seed: int) -> dict[str, float]:
-    """`half_life` of ∂L/∂h in steps and the shares of dead and saturated units, on 32 sequences, in float64."""
+def flow_and_units(plan: Plan, network: Network, seed: int) -> dict[str, float]:
+    """On 32 sequences, in float64: `half_life_at_start` of ∂L/∂h in steps, before training; of the trained network
+    `log10_gradient_kept`, at the first step against the last, and the shares of dead and saturated units."""
     from rnnlstm.analysis.flow import flow
     from rnnlstm.analysis.subject import Subject
     from rnnlstm.analysis.units import unit_shares
     from rnnlstm.probes import half_life
 
-    subject = Subject.of(task, network, task.sample(seed, 0, "probe", 32))
-    found: dict[str, Any] = {"half_life": half_life(flow(subject).total["hidden"][-1])}
-    return found | unit_shares(subject, subject.layers - 1)
+    task = plan.task
+    before, after = (
+        Subject.of(task, net, task.sample(seed, 0, "probe", 32)) for net in (plan.network(seed), network)
+    )
+    norms = flow(after).total["hidden"][-1]
+    return {
+        "half_life_at_start": half_life(flow(before).total["hidden"][-1]),
+        "log10_gradient_kept": (norms[-1] / norms[0]).log10().item(),
+        **unit_shares(after, after.layers - 1),
+    }
