@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +32,11 @@ def evaluation_curve(run: Run, tag: str) -> Curve | None:
     for seed in run.seeds:
         lines = read_lines(run.folder / f"seed_{seed['seed']}" / METRICS)
         by_seed.append({line["step"]: line[tag] for line in lines if tag in line})
+    return aligned(by_seed)
+
+
+def aligned(by_seed: Sequence[Mapping[int, float]]) -> Curve | None:
+    """The curve of values by step of several seeds, a seed's last value kept to the end. None without any."""
     steps = np.array(sorted({step for values in by_seed for step in values}))
     if not len(steps):
         return None

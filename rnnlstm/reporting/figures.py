@@ -14,7 +14,7 @@ from rnnlstm.record.files import read_lines
 from rnnlstm.record.heatmap import HIGH, LOW, colours
 from rnnlstm.record.seed_record import METRICS
 from rnnlstm.reporting.curves import evaluation_curve, flow_map
-from rnnlstm.reporting.runs import Run, label
+from rnnlstm.reporting.runs import Run, by_task, label
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -52,14 +52,6 @@ def save_figures(runs: Sequence[Run], folder: str) -> list[Path]:
         for figure in figures.values():
             plt.close(figure)
     return paths
-
-
-def by_task(runs: Sequence[Run]) -> dict[tuple[object, object], list[Run]]:
-    """The runs of each task and length."""
-    groups: dict[tuple[object, object], list[Run]] = {}
-    for run in runs:
-        groups.setdefault((run.config["task.name"], run.config.get("task.length")), []).append(run)
-    return groups
 
 
 def learning_curves(runs: Sequence[Run]) -> Figure:

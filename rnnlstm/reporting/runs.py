@@ -97,10 +97,22 @@ UNLABELLED = ("train.steps", "task.name", "task.length", "train.stop_when_solved
 
 def label(run: Run, runs: Iterable[Run]) -> str:
     """A configuration in few words: its model, then what tells it from the others."""
-    differing = differing_keys(runs)
+    return label_by(run, differing_keys(runs))
+
+
+def label_by(run: Run, differing: Iterable[str]) -> str:
+    """`label`, from the keys in which the configurations differ: for many of them, found once."""
     words = [str(run.config["model.name"])]
     for key in differing:
         if key != "model.name" and key not in UNLABELLED and key in run.config:
             name = key.rpartition(".")[2] if not key.endswith(".name") else key.removesuffix(".name")
             words.append(f"{name}={show(run.config[key])}")
     return ", ".join(words)
+
+
+def by_task(runs: Iterable[Run]) -> dict[tuple[object, object], list[Run]]:
+    """The runs of each task and length."""
+    groups: dict[tuple[object, object], list[Run]] = {}
+    for run in runs:
+        groups.setdefault((run.config["task.name"], run.config.get("task.length")), []).append(run)
+    return groups

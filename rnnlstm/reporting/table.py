@@ -107,8 +107,8 @@ def table(runs: Sequence[Run]) -> Table:
     }
     words = len(columns)
     columns |= {
-        "metric": [_metric(run, r) for run, r in zip(runs, rows, strict=True)],
-        "solved (95 %)": [_solved(run) for run in runs],
+        "metric": [metric_text(run, r) for run, r in zip(runs, rows, strict=True)],
+        "solved (95 %)": [solved_text(run) for run in runs],
         "steps to solve": [_number(r["median_steps_to_solve"], ",.0f") for r in rows],
         "clipped": [_number(r["clip_rate"], ".0%") for r in rows],
         "median norm": [_number(r["median_norm_before_clip"], ".2g") for r in rows],
@@ -117,7 +117,7 @@ def table(runs: Sequence[Run]) -> Table:
         "bytes kept": [_number(r["bytes_kept"], ",.0f") for r in rows],
         "ms/update": [_number(r["ms_per_update"], ".3g") for r in rows],
     }
-    states = [_states(run) for run in runs]
+    states = [states_text(run) for run in runs]
     if any(states):
         columns["not done"] = states
     result = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
@@ -128,7 +128,7 @@ def table(runs: Sequence[Run]) -> Table:
     return result
 
 
-def _metric(run: Run, r: dict[str, Any]) -> str:
+def metric_text(run: Run, r: dict[str, Any]) -> str:
     """The median, and under five seeds every value, from five on the interval of the median."""
     if r["metric"] is None:
         return "—"
@@ -140,12 +140,12 @@ def _metric(run: Run, r: dict[str, Any]) -> str:
     return f"{text} [{r['metric_low']:.3g} … {r['metric_high']:.3g}]"
 
 
-def _solved(run: Run) -> str:
+def solved_text(run: Run) -> str:
     low, high = wilson(run.solved, len(run.seeds))
     return f"{run.solved}/{len(run.seeds)} ({low * 100:.0f}–{high * 100:.0f} %)"
 
 
-def _states(run: Run) -> str:
+def states_text(run: Run) -> str:
     """`2 running, 1 diverged`, or nothing if all are done."""
     counts = Counter(seed.get("status", "unknown") for seed in run.seeds)
     return ", ".join(f"{count} {state}" for state, count in counts.items() if state != "done")
