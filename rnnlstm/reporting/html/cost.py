@@ -6,7 +6,7 @@ import math
 
 from markupsafe import Markup
 
-from rnnlstm.reporting.html.parts import Numbers, Panel, Report, Section, chapter, figure, legend
+from rnnlstm.reporting.html.parts import Numbers, Panel, Report, Section, chapter, figure, legend, unbroken
 from rnnlstm.reporting.html.plot import Axis, Dot, plot
 from rnnlstm.reporting.html.scale import number
 from rnnlstm.reporting.html.selection import Group, Shown
@@ -20,12 +20,12 @@ CAPTION = (
     "<strong>What to see.</strong> A dot is a seed. Further right: more time for an update (all seeds that train in "
     "lockstep together, on the machine named below; instruments and evaluation left out). The score is that of the "
     "last evaluation. <em>Time to solve</em>: updates to solve the task, times the time of an update; medians over "
-    "seeds, unsolved ones counting as later than all others. <em>Kept</em>: bytes for the backward pass, a time step "
-    "and sequence."
+    "seeds, unsolved ones counting as later than all others. <em>Kept</em>: bytes for the backward pass, a time "
+    "step and sequence."
 )
 HEADS = (
-    "configuration", "score", "solved (95 %)", "updates to solve", "time to solve, s", "ms an update", "parameters",
-    "multiply-adds", "state", "kept, bytes",
+    "configuration", "score", "solved (95\u00a0%)", "updates to solve", "time to solve, s", "ms an update",
+    "parameters", "multiply-adds", "state", "kept, bytes",
 )  # fmt: skip
 
 
@@ -45,14 +45,14 @@ def _part(group: Group) -> Markup | None:
         return None
     words = group.metric.replace("_", " ")
     xs, ys = [dot.x for dot in dots], [dot.y for dot in dots]
-    shares = min(ys) >= 0 and 0.25 < max(ys) <= 1
+    shares = min(ys) >= 0 and (0.25 < max(ys) <= 1 or max(ys) == 0)
     low, high = (
         (0.0, 1.05) if shares else (min(ys) - 0.05 * (max(ys) - min(ys)), max(ys) + 0.05 * (max(ys) - min(ys)))
     )
     picture = plot(
         f"{group.key}-cost", f"{words} against the time of an update, {group.title}",
         "; ".join(dot.name for dot in dots[:40]),
-        Axis("milliseconds an update", (math.floor(min(xs)), math.floor(max(xs)) + 1), log=True),
+        Axis("milliseconds an update", (min(xs) - 0.15, max(xs) + 0.15), log=True),
         Axis(words, (low, high) if high > low else None), dots=dots,
     )  # fmt: skip
     numbers = Numbers(f"Cost and score, {group.title}", HEADS, [_row(s) for s in group.shown])
@@ -66,7 +66,12 @@ def _row(s: Shown) -> list[str]:
     steps, ms = r["median_steps_to_solve"], finite(r["ms_per_update"])
     seconds = steps * ms / 1000 if steps is not None and ms is not None else None
     numbers = (steps, seconds, ms, r["parameters"], r["multiply_adds"], r["state_size"], r["bytes_kept"])
-    return [s.name, metric_text(s.run, r), solved_text(s.run), *(number(finite(value)) for value in numbers)]
+    return [
+        s.name,
+        unbroken(metric_text(s.run, r)),
+        unbroken(solved_text(s.run)),
+        *(number(finite(value)) for value in numbers),
+    ]
 
 
 def finite(value: object) -> float | None:

@@ -13,7 +13,8 @@ from rnnlstm.reporting.html.selection import Group, Shown
 
 INTRO = (
     "Sequences that no network trained on, as text, each with its right answer and what the networks said (their "
-    "first seed), before training and at the last look. Underlined: the right answer, where it stands in the sequence."
+    "first seed), before training and at the last look. Underlined: the right answer, where it stands in the "
+    "sequence."
 )
 MOST_EXAMPLES = 4
 LONGEST = 1500  #: characters of a sequence that are shown

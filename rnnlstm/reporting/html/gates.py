@@ -13,14 +13,15 @@ from rnnlstm.reporting.html.selection import Group, Shown
 
 INTRO = (
     "A plain RNN treats every input alike. A gate is a factor between 0 (shut) and 1 (open) that the network "
-    "computes anew at each step, so that it can tell inputs apart. The <em>forget gate</em> decides how much of the memory "
-    "stays, and is the gradient’s factor along the cell state: at 0.5 memory halves at each step, near 1 it is kept. "
-    "The <em>input gate</em> decides what is written into it, the <em>output gate</em> what of it is shown."
+    "computes anew at each step, so that it can tell inputs apart. The <em>forget gate</em> decides how much of the "
+    "memory stays, and is the gradient’s factor along the cell state: at 0.5 memory halves at each step, near 1 it "
+    "is kept. The <em>input gate</em> decides what is written into it, the <em>output gate</em> what of it is "
+    "shown."
 )
 CAPTION = (
     "<strong>What to see.</strong> Open ring: before training; filled dot: at the last look; each the mean over "
-    "units and the probe’s sequences, the median over seeds. A gate that moves apart for different kinds of token has "
-    "learned to tell them apart; one that moves alike for all has only found a better constant. {layers}"
+    "units and the probe’s sequences, the median over seeds. A gate that moves apart for different kinds of token "
+    "has learned to tell them apart; one that moves alike for all has only found a better constant. {layers}"
 )
 WIDTH, LEFT, RIGHT, ROW, TOP = 300, 92, 16, 26, 12
 Means = dict[str, tuple[float, float]]  # by kind of token: before training and at the last look
@@ -33,25 +34,20 @@ def section(report: Report) -> Section:
 
 
 def _part(report: Report, group: Group) -> Markup | None:
-    figures = []
+    panels, rows, any_layers = [], [], False
     for s in group.shown:
         gates, layered = _gates(report, s)
-        if not gates:
-            continue
-        panels = [
-            Panel(_dots(f"{group.key}-gate-{s.style}-{k}", s, gate, means), f"{gate} gate")
-            for k, (gate, means) in enumerate(gates.items())
-        ]
-        rows = [
-            (f"{gate}, {kind}", number(a), number(b))
-            for gate, means in gates.items()
-            for kind, (a, b) in means.items()
-        ]
-        numbers = Numbers(f"Gates by kind of token: {s.name}", ("gate, token", "before training", "last look"), rows)
-        caption = Markup(CAPTION.format(layers="The first layer is shown." if layered else ""))
-        head = element("p", s.name, class_=f"panel-title key s{s.style}")
-        figures.append(head + figure(f"{group.key}-gates-{s.style}", panels, caption, numbers))
-    return Markup("").join(figures) if figures else None
+        any_layers |= layered and bool(gates)
+        for k, (gate, means) in enumerate(gates.items()):
+            panels.append(
+                Panel(_dots(f"{group.key}-gate-{s.style}-{k}", s, gate, means), f"{s.name}: {gate} gate", s)
+            )
+            rows += [(f"{s.name}: {gate}, {kind}", number(a), number(b)) for kind, (a, b) in means.items()]
+    if not panels:
+        return None
+    numbers = Numbers(f"Gates by kind of token, {group.title}", ("gate, token", "before training", "last look"), rows)
+    caption = Markup(CAPTION.format(layers="The first layer is shown." if any_layers else ""))
+    return figure(f"{group.key}-gates", panels, caption, numbers)
 
 
 def _gates(report: Report, s: Shown) -> tuple[dict[str, Means], bool]:

@@ -10,33 +10,35 @@ from markupsafe import Markup
 from rnnlstm.record.heatmap import HIGH, LOW, plain_png
 from rnnlstm.reporting.html.markup import element
 from rnnlstm.reporting.html.parts import Numbers, Panel, Report, Section, chapter, figure, legend
-from rnnlstm.reporting.html.plot import LEFT, RIGHT, TOP, WIDTH, Axis, Line, plot
+from rnnlstm.reporting.html.plot import LEFT, RIGHT, TOP, Axis, Line, plot
 from rnnlstm.reporting.html.records import Flow
 from rnnlstm.reporting.html.scale import Scale, number, power
 from rnnlstm.reporting.html.selection import Group, Shown
 
 INTRO = (
     "A network learns to remember only if the error at the answer says something about the steps before it. What it "
-    "says is the gradient. Backpropagation carries it back through time, one step after another, and at each step it "
-    "is multiplied by the step’s own factor. Factors below one, taken many times, leave nothing: it "
-    "<em>vanishes</em>. Factors above one make it <em>explode</em>. Below is its norm in h, and in an LSTM also in its memory, the cell "
-    "state c, as a share of its norm at the answer itself."
+    "says is the gradient. Backpropagation carries it back through time, one step after another, and at each step "
+    "it is multiplied by the step’s own factor. Factors below one, taken many times, leave nothing: it "
+    "<em>vanishes</em>. Factors above one make it <em>explode</em>. Below is its norm in h, and in an LSTM also in "
+    "its memory, the cell state c, as a share of its norm at the answer itself."
 )
 BY_LAG = (
     "<strong>What to see.</strong> Straight down: each step back costs the same factor, which is how a plain RNN "
     "forgets. Flat: the gradient arrives, and the network can learn from what stood at the start. The wide pale "
-    "lines are cell states, c. Each division is a power of ten. Left: before the first update. Right: at each seed’s last "
+    "lines are cell states, c. The scale is logarithmic. Left: before the first update. Right: at each seed’s last "
     "look, where a trained network stands. Medians over seeds."
 )
 MAPS = (
     "<strong>What to see.</strong> The answer is at the right edge; going left is going back in time, going down is "
-    "training on. White: as strong as at the answer. Dark blue: less than a hundred-millionth is left. Red: stronger "
-    "than at the answer. All maps have the same colours, whatever their networks: scaled to itself, a vanished "
-    "gradient would look like one that arrives. A row is the median over the seeds that were still training."
+    "training on. White: as strong as at the answer. Dark blue: less than a hundred-millionth is left. Red: "
+    "stronger than at the answer. All maps have the same colours, whatever their networks: scaled to itself, a "
+    "vanished gradient would look like one that arrives. A row is the median over the seeds that were still "
+    "training."
 )
 LOWEST = -16.0  #: powers of ten that the lines are drawn down to
 MOST_ROWS, MOST_COLUMNS = 96, 200  #: pixels of a map; beyond, every few are left out
-MAP_HEIGHT = 200
+MAP_WIDTH, MAP_HEIGHT = 340, 180
+BAR_WIDTH = 460
 STATES = {"hidden": "h", "cell": "c"}
 
 
@@ -51,7 +53,7 @@ def _part(report: Report, group: Group) -> Markup | None:
     if not flows:
         return None
     lowest = min(float(_drawn(v).min()) for _, _, flow in flows for v in (flow.first, flow.last))
-    y_axis = Axis("gradient, share of that at the answer", (np.floor(min(-4.0, lowest)), _top(flows)), log=True)
+    y_axis = Axis("share of the gradient left", (np.floor(min(-4.0, lowest)), _top(flows)), log=True)
     panels = [
         Panel(_lines(f"{group.key}-lags-{when}", f"{words}, {group.title}", flows, when, y_axis), words)
         for when, words in (("first", "before training"), ("last", "at the last look"))
@@ -69,9 +71,10 @@ def _part(report: Report, group: Group) -> Markup | None:
         "at the first step",
     )
     by_lag = figure(f"{group.key}-lags", panels, Markup(BY_LAG), Numbers(f"Gradient, {group.title}", heads, rows))
+    plain_first = sorted(flows, key=lambda found: len(report.records.flow(found[0].run)))  # an RNN beside an LSTM
     panels = [
         Panel(_map(f"{group.key}-map-{s.style}-{k}", s, state, flow), f"{s.name}: {STATES.get(state, state)}", s)
-        for k, (s, state, flow) in enumerate(flows)
+        for k, (s, state, flow) in enumerate(plain_first)
     ]
     maps = figure(f"{group.key}-maps", panels, Markup(MAPS), None, foot=_colour_bar(group.key))
     return legend(group) + by_lag + maps
@@ -123,8 +126,8 @@ def _map(key: str, s: Shown, state: str, flow: Flow) -> Markup:
     columns = np.linspace(K - 1, 0, min(K, MOST_COLUMNS)).round().astype(int)
     png = base64.b64encode(plain_png(flow.by_step[np.ix_(rows, columns)])).decode()
     bottom = MAP_HEIGHT - 44
-    x = Scale(K - 0.5, -0.5, LEFT, WIDTH - RIGHT)
-    place = {"x": LEFT, "y": TOP, "width": WIDTH - LEFT - RIGHT, "height": bottom - TOP}
+    x = Scale(K - 0.5, -0.5, LEFT, MAP_WIDTH - RIGHT)
+    place = {"x": LEFT, "y": TOP, "width": MAP_WIDTH - LEFT - RIGHT, "height": bottom - TOP}
     name = STATES.get(state, state)
     described = f"From the answer back to the first step, {share(float(flow.last[-1]))} is left at the last look."
     ticks = [
@@ -158,7 +161,7 @@ def _map(key: str, s: Shown, state: str, flow: Flow) -> Markup:
             "text",
             "steps back from the answer",
             class_="label",
-            x=(LEFT + WIDTH - RIGHT) / 2,
+            x=(LEFT + MAP_WIDTH - RIGHT) / 2,
             y=bottom + 38,
             text_anchor="middle",
         ),
@@ -170,7 +173,7 @@ def _map(key: str, s: Shown, state: str, flow: Flow) -> Markup:
             text_anchor="middle",
         ),
         class_="plot",
-        viewBox=f"0 0 {WIDTH} {MAP_HEIGHT}",
+        viewBox=f"0 0 {MAP_WIDTH} {MAP_HEIGHT}",
         role="img",
         aria_labelledby=f"{key}-title {key}-desc",
     )
@@ -183,9 +186,9 @@ def _edges(rows: np.ndarray) -> list[tuple[int, int]]:
 
 def _colour_bar(key: str) -> Markup:
     png = base64.b64encode(plain_png(np.linspace(LOW, HIGH, 240)[None])).decode()
-    x = Scale(LOW, HIGH, 30, WIDTH - 30)
+    x = Scale(LOW, HIGH, 30, BAR_WIDTH - 30)
     ticks = [element("text", power(k), class_="tick", x=x.at(k), y=42, text_anchor="middle") for k in range(-8, 5, 2)]
-    place = {"x": 30, "y": 8, "width": WIDTH - 60, "height": 16}
+    place = {"x": 30, "y": 8, "width": BAR_WIDTH - 60, "height": 16}
     words = ((LOW, "vanished", "start"), (0.0, "as strong", "middle"), (HIGH, "exploded", "end"))
     return element(
         "svg",
@@ -199,7 +202,7 @@ def _colour_bar(key: str) -> Markup:
         *ticks,
         *(element("text", word, class_="label", x=x.at(at), y=60, text_anchor=anchor) for at, word, anchor in words),
         class_="plot bar",
-        viewBox=f"0 0 {WIDTH} 68",
+        viewBox=f"0 0 {BAR_WIDTH} 68",
         role="img",
         aria_labelledby=f"{key}-bar",
     )

@@ -22,7 +22,8 @@ INTRO = (
 CAPTION = (
     "<strong>What to see.</strong> A line that leaves the dashed <em>baseline</em> has begun to use its input: the "
     "baseline is the best loss without looking at it. A network that stays there has learned the task’s statistics "
-    "and remembers nothing. Further dashed lines are plateaus, reached by remembering a part. {band}"
+    "and remembers nothing. A line that ends early belongs to a network that solved the task and stopped. Further "
+    "dashed lines are plateaus, reached by remembering a part. {band}"
 )
 
 
@@ -76,7 +77,8 @@ def levels_of(report: Report, group: Group) -> list[Level]:
 
 
 def y_range(lines: list[Line], levels: list[Level]) -> tuple[float, float] | None:
-    """0 … 1 for shares; a loss from 0 to at most twice its baseline: an untrained network's may be far above it."""
+    """0 … 1 for shares; a loss from 0 to at most twice its baseline, unless it ends higher: an untrained
+    network's may be far above it."""
     values = np.concatenate([line.high if line.high is not None else line.y for line in lines])
     lows = np.concatenate([line.low if line.low is not None else line.y for line in lines])
     finite = values[np.isfinite(values)]
@@ -85,7 +87,8 @@ def y_range(lines: list[Line], levels: list[Level]) -> tuple[float, float] | Non
     top = float(finite.max())
     if levels:
         highest = max(level.value for level in levels)
-        return 0.0, max(min(top, 2 * highest), 1.15 * highest)
+        ends = [float(line.y[np.isfinite(line.y)][-1]) for line in lines if np.isfinite(line.y).any()]
+        return 0.0, max(min(top, 2 * highest), 1.15 * highest, *(1.1 * end for end in ends))
     return (0.0, 1.0) if 0.25 < top <= 1 else (0.0, 1.05 * top or 1.0)
 
 

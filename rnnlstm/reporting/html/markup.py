@@ -17,7 +17,7 @@ def text(value: object) -> Markup:
     are escaped, and what can't be seen, or would turn the direction of writing, is shown as its escape."""
     if isinstance(value, Markup):
         return value
-    return escape("".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in str(value)))
+    return escape("".join(c if c.isprintable() or c in "\n\u00a0" else ascii(c)[1:-1] for c in str(value)))
 
 
 def element(name: str, *children: object, **attributes: object) -> Markup:

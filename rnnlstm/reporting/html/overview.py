@@ -6,12 +6,13 @@ import re
 import statistics
 from dataclasses import dataclass
 
+import numpy as np
 from markupsafe import Markup
 
 from rnnlstm.composition import config_folder
-from rnnlstm.reporting.html.gradient import STATES, share
+from rnnlstm.reporting.html.gradient import share
 from rnnlstm.reporting.html.markup import element, render
-from rnnlstm.reporting.html.parts import Report, Section
+from rnnlstm.reporting.html.parts import Report, Section, unbroken
 from rnnlstm.reporting.html.scale import Scale, number
 from rnnlstm.reporting.html.selection import Shown
 from rnnlstm.reporting.table import median_steps_to_solve
@@ -24,6 +25,14 @@ FACTORS = (
 STEPS = 12
 #: Powers of ten by which gradients must differ to say that they tell networks apart.
 APART = 2.0
+#: What a start is, for those who meet the word first here.
+STARTS = {
+    "default": "weights as PyTorch draws them; an LSTM’s forget gate then starts half closed",
+    "chrono": "gates that start open for times as long as the sequences (Tallec & Ollivier 2018)",
+    "forget_bias": "a bias that opens the forget gate from the start (Gers et al. 2000)",
+    "orthogonal": "recurrent weights that keep lengths",
+    "identity": "recurrent weights that start by copying the state (Le et al. 2015)",
+}
 STUCK = 0.9  #: of the baseline's loss, and above: as good as not looking
 
 
@@ -54,15 +63,25 @@ def section(report: Report) -> Section:
     parts = []
     for group in report.drawn:
         findings = [_finding(report, s) for s in group.shown]
-        parts.append((group, _question(group.task), findings, _conclusion(findings)))
+        parts.append((group, _first_line("task", group.task), findings, _words(findings), _conclusion(findings)))
     body = render("overview.html", parts=parts, illustration=_illustration(), several=len(report.groups) > 1)
     return Section("in-short", "In short", body)
 
 
-def _question(task: str) -> str:
-    """What the task asks, from the first line of its YAML file; nothing for a user's own."""
-    path = config_folder() / "task" / f"{task}.yaml"
-    if not re.fullmatch(r"\w+", task, re.ASCII) or not path.is_file():
+def _words(findings: list[Finding]) -> list[tuple[str, str]]:
+    """The models and starts among the configurations, each in a line."""
+    configs = [finding.shown.run.config for finding in findings]
+    models = {str(config["model.name"]): None for config in configs}
+    starts = {str(config.get("model.init")): None for config in configs}
+    words = [(name, _first_line("model", name)) for name in models]
+    words += [(f"init={name}", STARTS.get(name, "")) for name in starts]
+    return [(word, meaning) for word, meaning in words if meaning]
+
+
+def _first_line(group: str, name: str) -> str:
+    """What a choice is, from the first line of its YAML file; nothing for a user's own."""
+    path = config_folder() / group / f"{name}.yaml"
+    if not re.fullmatch(r"\w+", name, re.ASCII) or not path.is_file():
         return ""
     return path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
 
@@ -72,14 +91,21 @@ def _finding(report: Report, s: Shown) -> Finding:
     metric, losses, baselines = run.values("metric"), run.values("loss"), run.values("baseline")
     reach, state, lag = None, "", 0
     for name, flow in report.records.flow(run).items():
-        last = float(flow.last[-1])
-        if last == last and (reach is None or last > reach):
-            reach, state, lag = last, STATES.get(name, name), len(flow.last) - 1
+        arrived = np.flatnonzero(np.isfinite(flow.last))  # float32 rounds the rest to nothing
+        if len(arrived) and (reach is None or flow.last[arrived[-1]] > reach):
+            reach, lag = float(flow.last[arrived[-1]]), int(arrived[-1])
+            state = {"hidden": "its state h", "cell": "its memory c"}.get(name, name)
     return Finding(
         s, run.solved, len(run.seeds), "" if steps is None else number(float(steps)),
         number(statistics.median(metric)) if metric else "", statistics.median(losses) if losses else None,
-        baselines[0] if baselines else None, reach, "" if reach is None else share(reach), state, lag,
+        baselines[0] if baselines else None, reach, "" if reach is None else _left(reach), state, lag,
     )  # fmt: skip
+
+
+def _left(log10: float) -> str:
+    if log10 > 0.3:
+        return f"{number(10.0 ** min(log10, 300), '.2g')} times as strong as"
+    return "as strong as" if log10 > -0.1 else unbroken(f"{share(log10)} of that")
 
 
 def _conclusion(findings: list[Finding]) -> str:
@@ -101,23 +127,21 @@ def _conclusion(findings: list[Finding]) -> str:
 
 def _illustration() -> Markup:
     """Two chains of steps, each as dark as the gradient that is left there."""
-    x = Scale(STEPS - 1, 0, 40, 640)
+    x = Scale(STEPS - 1, 0, 22, 398)
     marks = []
     for row, (factor, words) in enumerate(FACTORS):
-        y = 62 + 96 * row
-        marks.append(element("text", f"{words} ({factor:g} a step)", class_="label", x=24, y=y - 30))
+        y = 46 + 80 * row
+        marks.append(element("text", f"{words} ({factor:g} a step)", class_="label", x=11, y=y - 22))
         for k in reversed(range(STEPS)):
             left = factor**k
             if k < STEPS - 1:
-                at = {"x1": x.at(k) - 15, "x2": x.at(k + 1) + 15, "y1": y, "y2": y}
+                at = {"x1": x.at(k) - 11, "x2": x.at(k + 1) + 11, "y1": y, "y2": y}
                 marks.append(element("line", class_="link", stroke_opacity=max(0.15, left).__round__(2), **at))
-            marks.append(element("circle", class_="paper", cx=x.at(k), cy=y, r=14))
-            marks.append(
-                element("circle", class_=f"step s{1 - row}", cx=x.at(k), cy=y, r=14, fill_opacity=f"{left:.3f}")
-            )
+            marks.append(element("circle", class_="paper", cx=x.at(k), cy=y, r=11))
+            marks.append(element("circle", class_="step", cx=x.at(k), cy=y, r=11, fill_opacity=f"{left:.3f}"))
             if k in (0, STEPS - 1, STEPS // 2):
                 marks.append(
-                    element("text", f"{100 * left:.0f} %", class_="tick", x=x.at(k), y=y + 32, text_anchor="middle")
+                    element("text", f"{100 * left:.0f} %", class_="tick", x=x.at(k), y=y + 27, text_anchor="middle")
                 )
     told = "; ".join(
         f"{words}: {100 * factor ** (STEPS - 1):.0f} % left after {STEPS - 1} steps back" for factor, words in FACTORS
@@ -128,7 +152,7 @@ def _illustration() -> Markup:
         element("desc", told, id="way-desc"),
         *marks,
         class_="plot wide",
-        viewBox="0 0 680 196",
+        viewBox="0 0 420 160",
         role="img",
         aria_labelledby="way-title way-desc",
     )

@@ -63,6 +63,11 @@ def table(numbers: Numbers) -> Markup:
     return render("table.html", numbers=numbers)
 
 
+def unbroken(words: str) -> str:
+    """Words in a cell of a table, with numbers kept together with what belongs to them."""
+    return words.replace(" %", "\u00a0%").replace(" … ", "\u00a0…\u00a0")
+
+
 def figure(
     key: str, panels: Sequence[Panel], caption: Markup | str, numbers: Numbers | None, foot: object = ""
 ) -> Markup:

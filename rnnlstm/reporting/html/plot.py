@@ -15,8 +15,8 @@ from markupsafe import Markup
 from rnnlstm.reporting.html.markup import element
 from rnnlstm.reporting.html.scale import Scale, spread
 
-WIDTH, HEIGHT = 460, 300
-LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 44
+SIZE, SMALL = (460, 300), (340, 230)  #: of a drawing beside one other, and of one among many; letters are equal
+LEFT, RIGHT, TOP, BOTTOM = 62, 12, 12, 44
 MOST_POINTS = 200  #: of a line; beyond, every few are left out
 
 
@@ -65,14 +65,15 @@ def plot(
     lines: Sequence[Line] = (),
     levels: Sequence[Level] = (),
     dots: Sequence[Dot] = (),
+    size: tuple[int, int] = SIZE,
 ) -> Markup:
     """One pair of axes. `key` makes the ids of this drawing; `title` and `description` are for those who hear it."""
-    lines = [thinned(line) for line in lines]
+    lines, (width, height) = [thinned(line) for line in lines], size
     xs = [line.x for line in lines] + [np.array([dot.x for dot in dots])]
     ys = [part for line in lines for part in (line.y, line.low, line.high) if part is not None]
     ys += [np.array([dot.y for dot in dots]), np.array([level.value for level in levels])]
-    x = Scale(*(x_axis.range or _range(xs)), LEFT, WIDTH - RIGHT, x_axis.log)
-    y = Scale(*(y_axis.range or _range(ys)), HEIGHT - BOTTOM, TOP, y_axis.log)
+    x = Scale(*(x_axis.range or _range(xs)), LEFT, width - RIGHT, x_axis.log)
+    y = Scale(*(y_axis.range or _range(ys)), height - BOTTOM, TOP, y_axis.log)
     inside: list[Markup] = []
     inside += [element("path", class_=f"band s{s.style}", d=_band(s, x, y)) for s in lines if s.low is not None]
     for line in lines:
@@ -83,7 +84,7 @@ def plot(
     for dot in dots:
         where = {"cx": x.at(dot.x), "cy": y.at(dot.y), "r": 5}
         inside.append(element("circle", element("title", dot.name), class_=f"dot s{dot.style}", **where))
-    frame = {"x": LEFT, "y": TOP, "width": WIDTH - LEFT - RIGHT, "height": HEIGHT - TOP - BOTTOM}
+    frame = {"x": LEFT, "y": TOP, "width": width - LEFT - RIGHT, "height": height - TOP - BOTTOM}
     clip = element("clipPath", element("rect", **frame), id=f"{key}-clip")
     return element(
         "svg",
@@ -92,9 +93,9 @@ def plot(
         clip,
         *axes(x, y, x_axis.label, y_axis.label),
         element("g", *inside, clip_path=f"url(#{key}-clip)"),
-        *(mark for level in levels for mark in _level(level, x, y)),
-        class_="plot",
-        viewBox=f"0 0 {WIDTH} {HEIGHT}",
+        *_levels(levels, x, y),
+        class_="plot large" if size == SIZE else "plot",
+        viewBox=f"0 0 {width} {height}",
         role="img",
         aria_labelledby=f"{key}-title {key}-desc",
     )
@@ -111,7 +112,7 @@ def axes(x: Scale, y: Scale, x_label: str, y_label: str) -> Iterator[Markup]:
         yield element("text", text, class_="tick", x=x.at(value), y=bottom + 18, text_anchor="middle")
     yield element("line", class_="axis", x1=left, x2=right, y1=bottom, y2=bottom)
     yield element("text", x_label, class_="label", x=(left + right) / 2, y=bottom + 38, text_anchor="middle")
-    turned = f"translate(13 {(top + bottom) / 2:.0f}) rotate(-90)"
+    turned = f"translate(12 {(top + bottom) / 2:.0f}) rotate(-90)"
     yield element("text", y_label, class_="label", transform=turned, text_anchor="middle")
 
 
@@ -124,11 +125,16 @@ def thinned(line: Line) -> Line:
     return Line(line.name, line.style, line.x[kept], line.y[kept], low, high, line.kind)
 
 
-def _level(level: Level, x: Scale, y: Scale) -> Iterator[Markup]:
-    if y.low <= level.value <= y.high:
+def _levels(levels: Sequence[Level], x: Scale, y: Scale) -> Iterator[Markup]:
+    """Lines with their names above them; below, where the next line is near."""
+    inside = sorted((level for level in levels if y.low <= level.value <= y.high), key=lambda level: level.value)
+    for k, level in enumerate(inside):
         at = y.at(level.value)
+        near = k + 1 < len(inside) and at - y.at(inside[k + 1].value) < 20
         yield element("line", class_="level", x1=x.start, x2=x.end, y1=at, y2=at)
-        yield element("text", level.name, class_="level-name", x=x.end - 4, y=at - 5, text_anchor="end")
+        yield element(
+            "text", level.name, class_="level-name", x=x.end - 4, y=at + (14 if near else -5), text_anchor="end"
+        )
 
 
 def _range(parts: Sequence[np.ndarray]) -> tuple[float, float]:

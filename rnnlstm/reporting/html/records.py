@@ -22,6 +22,7 @@ from rnnlstm.reporting.runs import Run
 
 #: Beginnings of the tags that the page shows.
 WANTED = ("eval/", "baseline/", "clip/rate", "clip/norm_", "clip/largest/", "gate/", "gate_by_kind/")
+TINY = -20.0  # log10 of a share; what vanishes passes through it before it is rounded to nothing
 LONGEST = 4096  # lags of a gradient through time that are read
 
 Series = dict[str, dict[int, float]]
@@ -139,4 +140,14 @@ def _medians(seeds: list[list[tuple[int, np.ndarray]]]) -> Flow:
     with np.errstate(invalid="ignore"):
         rows = np.stack([np.median(by_step[step], axis=0) for step in steps])
         first, last = (np.median([log_ratio(seen[k][1][:K]) for seen in seeds], axis=0) for k in (0, -1))
-    return Flow(steps, rows, first, last)
+    K = _reached(np.vstack([rows, first, last]))
+    return Flow(steps, rows[:, :K], first[:K], last[:K])
+
+
+def _reached(rows: np.ndarray) -> int:
+    """Lags that the probe's sequences have. Beyond the longest nothing arrives, at once; a gradient that vanishes has
+    become tiny before."""
+    some = np.flatnonzero(~np.isneginf(rows).all(axis=0))
+    beyond = some[-1] + 1 if len(some) else 0
+    short = 1 < beyond < rows.shape[1] and np.nanmax(rows[:, beyond - 1]) > TINY
+    return int(beyond) if short else rows.shape[1]

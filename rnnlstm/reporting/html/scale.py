@@ -28,6 +28,13 @@ class Scale:
         """Round values within the range, with their texts."""
         if self.log:
             decades = range(math.ceil(self.low - 1e-9), math.floor(self.high + 1e-9) + 1)
+            if len(decades) < 3:  # between them, 2 and 5
+                every = [
+                    (k + math.log10(m), number(m * 10.0**k))
+                    for k in range(decades.start - 1, decades.stop)
+                    for m in (1, 2, 5)
+                ]
+                return [(value, text) for value, text in every if self.low <= value <= self.high]
             stride = max(1, math.ceil(len(decades) / count))
             return [(float(k), power(k)) for k in decades if k % stride == 0]
         step = _round_step((self.high - self.low) / count)
