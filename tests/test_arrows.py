@@ -39,6 +39,7 @@ ONLY = {
     "omegaconf": {"composition"},
     "tensorboard": {"record.tensorboard", "record.tensorboard_plugins"},
     "PIL": {"record.heatmap"},
+    "jinja2": {"reporting.html.markup"},
     "matplotlib": {
         "reporting.figures",
         "reporting.speed_figure",

@@ -34,7 +34,7 @@ def page(runs: Sequence[Run]) -> str:
     """The report on `runs` as HTML that needs nothing else: no script, no network."""
     report = Report.of(runs)
     tasks = list(dict.fromkeys(group.title for group in report.groups))
-    return render(
+    written = render(
         "page.html",
         title=f"{'; '.join(tasks[:3])}{' …' if len(tasks) > 3 else ''}",
         sections=[section(report) for section in SECTIONS],
@@ -45,6 +45,7 @@ def page(runs: Sequence[Run]) -> str:
         seeds=sum(len(run.seeds) for run in runs),
         running=sum(seed.get("status") == "running" for run in runs for seed in run.seeds),
     )
+    return str(written)
 
 
 def write_page(runs: Sequence[Run], path: str) -> Path:

@@ -8,7 +8,7 @@ from typing import Any
 from rnnlstm.record.environment import ENVIRONMENT
 from rnnlstm.record.files import read_json
 from rnnlstm.reporting.commands import train_commands
-from rnnlstm.reporting.html.markup import render
+from rnnlstm.reporting.html.markup import element, render
 from rnnlstm.reporting.html.parts import Numbers, Report, Section, table
 from rnnlstm.reporting.runs import Run
 
@@ -51,9 +51,15 @@ def _machines(runs: list[Run], names: list[str]) -> Any:
     rows = [row for row in rows if any(value != "—" for value in row[1:])]
     rows.append(("training began", *(_period(dates) for _, _, dates in environments)))
     if len(environments) > 1:
-        rows.append(("trained there", *("; ".join(users[:8]) for _, users, _ in environments)))
+        rows.append(
+            ("trained there", *(element("span", _names(users), class_="several") for _, users, _ in environments))
+        )
     heads = ("", *(f"environment {k}" for k in range(1, len(environments) + 1)))
     return table(Numbers("Versions and machine", heads, rows))
+
+
+def _names(users: list[str]) -> str:
+    return "; ".join(users[:8]) + (f" and {len(users) - 8} more" if len(users) > 8 else "")
 
 
 def _unknown(runs: list[Run]) -> int:
