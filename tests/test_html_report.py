@@ -6,6 +6,8 @@ import itertools
 import json
 import re
 import shutil
+import subprocess
+import sys
 import webbrowser
 
 import numpy as np
@@ -26,7 +28,7 @@ from rnnlstm.reporting.html.parts import Report
 from rnnlstm.reporting.html.plot import MOST_POINTS, Axis, Line, plot
 from rnnlstm.reporting.html.records import Records
 from rnnlstm.reporting.html.scale import Scale, number
-from rnnlstm.reporting.html.selection import MOST_SHOWN
+from rnnlstm.reporting.html.selection import MOST_GROUPS, MOST_SHOWN
 from rnnlstm.reporting.runs import find_runs
 from rnnlstm.training.plan import make_plan
 from rnnlstm.training.progress import Progress
@@ -331,3 +333,24 @@ def test_colours_stand_out_in_both_themes():
         assert all(contrast(f"c{k}") >= 3 for k in range(MOST_SHOWN)), {f"c{k}": contrast(f"c{k}") for k in range(8)}
         texts = [name for name in ("ink", "muted", "accent", "right", "wrong") if name in colours]
         assert all(contrast(name) >= 4.5 for name in texts), {name: contrast(name) for name in texts}
+
+
+def test_it_needs_neither_torch_nor_matplotlib(sweep, tmp_path):
+    code = (
+        "import sys, rnnlstm.compare as m\n"
+        f"code = m.main([{str(sweep)!r}, '--html', {str(tmp_path / 'r.html')!r}])\n"
+        "heavy = {'torch', 'matplotlib'} & set(sys.modules)\n"
+        "sys.exit(f'imports {heavy}' if heavy else code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+
+
+def test_many_tasks_are_bounded_too(tmp_path):
+    for length in range(MOST_GROUPS + 2):
+        make_run(tmp_path / f"run{length}", task__length=10 + length)
+    reader = read(tmp_path)
+    check_whole(reader)
+    assert len([e for e in reader.ids() if e.endswith("-learning")]) == MOST_GROUPS
+    assert "2 further tasks or lengths without figures" in reader.all("main")[0].text

@@ -17,7 +17,7 @@ INTRO = (
     "multiplications. Whether that is worth it is a question of the score that it buys."
 )
 CAPTION = (
-    "<strong>What to see.</strong> A dot is a seed. Further right: more time for an update (all seeds that train in "
+    "<strong>What to see.</strong> A mark is a seed. Further right: more time for an update (all seeds that train in "
     "lockstep together, on the machine named below; instruments and evaluation left out). The score is that of the "
     "last evaluation. <em>Time to solve</em>: updates to solve the task, times the time of an update; medians over "
     "seeds, unsolved ones counting as later than all others. <em>Kept</em>: bytes for the backward pass, a time "
@@ -56,7 +56,7 @@ def _part(group: Group) -> Markup | None:
         Axis(words, (low, high) if high > low else None), dots=dots,
     )  # fmt: skip
     numbers = Numbers(f"Cost and score, {group.title}", HEADS, [_row(s) for s in group.shown])
-    return legend(group) + figure(
+    return legend(group, dots=True) + figure(
         f"{group.key}-costs", [Panel(picture, f"{words} and time")], Markup(CAPTION), numbers
     )
 

@@ -23,6 +23,7 @@ CAPTION = (
     "units and the probe’s sequences, the median over seeds. A gate that moves apart for different kinds of token "
     "has learned to tell them apart; one that moves alike for all has only found a better constant. {layers}"
 )
+MOST_GATES, MOST_KINDS = 6, 12  # a record may hold any number
 WIDTH, LEFT, RIGHT, ROW, TOP = 300, 92, 16, 26, 12
 Means = dict[str, tuple[float, float]]  # by kind of token: before training and at the last look
 
@@ -56,14 +57,15 @@ def _gates(report: Report, s: Shown) -> tuple[dict[str, Means], bool]:
     layered = any("/layer_" in tag for tag in tags)
     suffix = "/layer_0" if layered else ""
     names = [tag[len("gate/") : -len(f"_mean{suffix}")] for tag in tags if tag.endswith(f"_mean{suffix}")]
-    return {name: dict(_means(report, s, name, suffix)) for name in names}, layered
+    means = {name: dict(_means(report, s, name, suffix)) for name in names[:MOST_GATES]}
+    return {name: by_kind for name, by_kind in means.items() if by_kind}, layered
 
 
 def _means(report: Report, s: Shown, gate: str, suffix: str) -> Iterator[tuple[str, tuple[float, float]]]:
     if (all_tokens := report.records.ends(s.run, f"gate/{gate}_mean{suffix}")) is not None:
         yield "every step", all_tokens
     beginning = f"gate_by_kind/{gate}_"
-    for tag in report.records.tags(s.run, beginning):
+    for tag in report.records.tags(s.run, beginning)[:MOST_KINDS]:
         found = report.records.ends(s.run, tag)
         if found is not None and tag.endswith(suffix):
             yield tag[len(beginning) : len(tag) - len(suffix)].replace("_", " "), found

@@ -22,9 +22,11 @@ INTRO = (
 CAPTION = (
     "<strong>What to see.</strong> A line that leaves the dashed <em>baseline</em> has begun to use its input: the "
     "baseline is the best loss without looking at it. A network that stays there has learned the task’s statistics "
-    "and remembers nothing. A line that ends early belongs to a network that solved the task and stopped. Further "
-    "dashed lines are plateaus, reached by remembering a part. {band}"
+    "and remembers nothing. Further dashed lines are plateaus, reached by remembering a part. A line that ends "
+    "early belongs to seeds that had solved the task, or that broke off. {band}"
 )
+
+MOST_LEVELS = 6
 
 
 def section(report: Report) -> Section:
@@ -68,7 +70,7 @@ def levels_of(report: Report, group: Group) -> list[Level]:
     if run is None:
         return []
     levels = []
-    for tag in report.records.tags(run, "baseline/"):
+    for tag in report.records.tags(run, "baseline/")[:MOST_LEVELS]:
         found = report.records.ends(run, tag)
         if found is not None:
             name = "baseline: no input seen" if tag == "baseline/loss" else tag.partition("/")[2].replace("_", " ")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from markupsafe import Markup
 
 from rnnlstm.reporting.html.markup import render
+from rnnlstm.reporting.html.plot import MARKS
 from rnnlstm.reporting.html.records import Records
 from rnnlstm.reporting.html.selection import MOST_GROUPS, Group, Shown, grouped
 from rnnlstm.reporting.runs import Run
@@ -72,13 +73,14 @@ def figure(
     key: str, panels: Sequence[Panel], caption: Markup | str, numbers: Numbers | None, foot: object = ""
 ) -> Markup:
     """Drawings, a caption that says what to see, and the numbers for those who would rather read them."""
-    shown = table(numbers) if numbers is not None and numbers.rows else None
-    return render("figure.html", key=key, panels=panels, caption=caption, numbers=shown, foot=foot)
+    shown = numbers if numbers is not None and numbers.rows else None
+    return render("figure.html", key=key, panels=panels, caption=caption, numbers=shown, foot=foot, table=table)
 
 
-def legend(group: Group) -> Markup:
-    """Names, colours and dashes of the configurations in a group's figures, and how many are in the table alone."""
-    return render("legend.html", group=group)
+def legend(group: Group, dots: bool = False) -> Markup:
+    """Names, colours, dashes or the shapes of dots of the configurations in a group's figures, and how many are in
+    the table alone."""
+    return render("legend.html", group=group, marks=MARKS if dots else None)
 
 
 def chapter(

@@ -17,6 +17,17 @@ from rnnlstm.reporting.html.scale import Scale, spread
 
 SIZE, SMALL = (460, 300), (340, 230)  #: of a drawing beside one other, and of one among many; letters are equal
 LEFT, RIGHT, TOP, BOTTOM = 62, 12, 12, 44
+#: Shapes of dots by style, around 0: configurations are told apart by more than colour.
+MARKS = (
+    "M-5 0a5 5 0 1 0 10 0a5 5 0 1 0-10 0Z",
+    "M-4.6-4.6h9.2v9.2h-9.2Z",
+    "M0-6.2L5.8 4.4H-5.8Z",
+    "M0-6.4L6.4 0L0 6.4L-6.4 0Z",
+    "M0 6.2L5.8-4.4H-5.8Z",
+    "M-1.8-5.5h3.6v3.7h3.7v3.6h-3.7v3.7h-3.6v-3.7h-3.7v-3.6h3.7Z",
+    "M0-6L5.2-3V3L0 6L-5.2 3V-3Z",
+    "M-6-2.5H6V2.5H-6Z",
+)
 MOST_POINTS = 200  #: of a line; beyond, every few are left out
 
 
@@ -82,8 +93,9 @@ def plot(
         )
         inside.append(path)
     for dot in dots:
-        where = {"cx": x.at(dot.x), "cy": y.at(dot.y), "r": 5}
-        inside.append(element("circle", element("title", dot.name), class_=f"dot s{dot.style}", **where))
+        place = f"translate({x.at(dot.x):.1f} {y.at(dot.y):.1f})"
+        named = element("title", dot.name)
+        inside.append(element("path", named, class_=f"dot s{dot.style}", d=MARKS[dot.style], transform=place))
     frame = {"x": LEFT, "y": TOP, "width": width - LEFT - RIGHT, "height": height - TOP - BOTTOM}
     clip = element("clipPath", element("rect", **frame), id=f"{key}-clip")
     return element(
