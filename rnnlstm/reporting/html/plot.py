@@ -92,10 +92,11 @@ def plot(
             "path", element("title", line.name), class_=f"line s{line.style} {line.kind}", d=_path(line, x, y)
         )
         inside.append(path)
+    marks = []
     for dot in dots:
         place = f"translate({x.at(dot.x):.1f} {y.at(dot.y):.1f})"
         named = element("title", dot.name)
-        inside.append(element("path", named, class_=f"dot s{dot.style}", d=MARKS[dot.style], transform=place))
+        marks.append(element("path", named, class_=f"dot s{dot.style}", d=MARKS[dot.style], transform=place))
     frame = {"x": LEFT, "y": TOP, "width": width - LEFT - RIGHT, "height": height - TOP - BOTTOM}
     clip = element("clipPath", element("rect", **frame), id=f"{key}-clip")
     return element(
@@ -105,6 +106,7 @@ def plot(
         clip,
         *axes(x, y, x_axis.label, y_axis.label),
         element("g", *inside, clip_path=f"url(#{key}-clip)"),
+        *marks,
         *_levels(levels, x, y),
         class_="plot large" if size == SIZE else "plot",
         viewBox=f"0 0 {width} {height}",
