@@ -7,22 +7,15 @@ import statistics
 from dataclasses import dataclass
 
 import numpy as np
-from markupsafe import Markup
 
 from rnnlstm.composition import config_folder
-from rnnlstm.reporting.html.gradient import share
-from rnnlstm.reporting.html.markup import element, render
+from rnnlstm.reporting.html.illustration import illustration
+from rnnlstm.reporting.html.markup import render
 from rnnlstm.reporting.html.parts import Report, Section, unbroken
-from rnnlstm.reporting.html.scale import Scale, number
+from rnnlstm.reporting.html.scale import number, share
 from rnnlstm.reporting.html.selection import Shown
 from rnnlstm.reporting.table import median_steps_to_solve
 
-#: Factors of the illustration, and its steps. They are made up, and said to be.
-FACTORS = (
-    (0.7, "a plain RNN: each step back costs the same factor"),
-    (0.98, "an LSTM’s memory, its forget gate open"),
-)
-STEPS = 12
 #: Powers of ten by which gradients must differ to say that they tell networks apart.
 APART = 2.0
 #: What a start is, for those who meet the word first here.
@@ -64,7 +57,7 @@ def section(report: Report) -> Section:
     for group in report.drawn:
         findings = [_finding(report, s) for s in group.shown]
         parts.append((group, _first_line("task", group.task), findings, _words(findings), _conclusion(findings)))
-    body = render("overview.html", parts=parts, illustration=_illustration(), several=len(report.groups) > 1)
+    body = render("overview.html", parts=parts, illustration=illustration(), several=len(report.groups) > 1)
     return Section("in-short", "In short", body)
 
 
@@ -122,37 +115,4 @@ def _conclusion(findings: list[Finding]) -> str:
     return (
         "Here the gradient’s reach alone does not tell the networks that learned from those that did not: look at "
         "its course over training, and at the gates."
-    )
-
-
-def _illustration() -> Markup:
-    """Two chains of steps, each as dark as the gradient that is left there."""
-    x = Scale(STEPS - 1, 0, 22, 398)
-    marks = []
-    for row, (factor, words) in enumerate(FACTORS):
-        y = 46 + 80 * row
-        marks.append(element("text", f"{words} ({factor:g} a step)", class_="label", x=11, y=y - 22))
-        for k in reversed(range(STEPS)):
-            left = factor**k
-            if k < STEPS - 1:
-                at = {"x1": x.at(k) - 11, "x2": x.at(k + 1) + 11, "y1": y, "y2": y}
-                marks.append(element("line", class_="link", stroke_opacity=max(0.15, left).__round__(2), **at))
-            marks.append(element("circle", class_="paper", cx=x.at(k), cy=y, r=11))
-            marks.append(element("circle", class_="step", cx=x.at(k), cy=y, r=11, fill_opacity=f"{left:.3f}"))
-            if k in (0, STEPS - 1, STEPS // 2):
-                marks.append(
-                    element("text", f"{100 * left:.0f} %", class_="tick", x=x.at(k), y=y + 27, text_anchor="middle")
-                )
-    told = "; ".join(
-        f"{words}: {100 * factor ** (STEPS - 1):.0f} % left after {STEPS - 1} steps back" for factor, words in FACTORS
-    )
-    return element(
-        "svg",
-        element("title", "Illustration: a gradient on its way back through time", id="way-title"),
-        element("desc", told, id="way-desc"),
-        *marks,
-        class_="plot wide",
-        viewBox="0 0 420 160",
-        role="img",
-        aria_labelledby="way-title way-desc",
     )

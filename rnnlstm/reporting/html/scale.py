@@ -72,3 +72,16 @@ def power(exponent: float) -> str:
     if -2 <= exponent <= 3 and exponent == int(exponent):
         return number(10.0**exponent)
     return "10" + f"{exponent:g}".translate(SUPERSCRIPT)
+
+
+def share(log10: float) -> str:
+    """A share in words: 34 %, 1/2,400, 10⁻¹¹; above one, how many times."""
+    if np.isnan(log10):
+        return "unknown"
+    if log10 > 0.3:
+        return f"{number(10.0 ** min(log10, 300))} times as much"
+    if log10 >= -2:
+        return f"{10**log10:.0%}".replace("%", " %")
+    if log10 >= -6:
+        return f"1/{float(f'{10**-log10:.2g}'):,.0f}"
+    return "nothing" if np.isinf(log10) else power(round(log10))
