@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import os
+from pathlib import Path
 
-from rnnlstm.options import ConfigError
+from rnnlstm.exits import DiskError
+from rnnlstm.options import ConfigError, show
 
 
 class Parser(argparse.ArgumentParser):
@@ -19,3 +23,27 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> None:  # type: ignore[override]
         raise ConfigError(f"{message}; see --help")
+
+
+def check_writable(path: str, folder: bool = False) -> None:
+    """That a file, or a `folder` that may have to be made, can be written: before there is work that would be lost.
+
+    Raises: DiskError.
+    """
+    place = Path(path)
+    try:
+        if "\0" in path:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        if place.exists() and place.is_dir() != folder:
+            number = errno.ENOTDIR if folder else errno.EISDIR
+            raise OSError(number, os.strerror(number))
+        there = place
+        while not there.exists() and (there == place or folder):
+            there = there.absolute().parent
+        if there != place and not there.is_dir():
+            number = errno.ENOTDIR if there.exists() else errno.ENOENT
+            raise OSError(number, os.strerror(number))
+        if not os.access(there, os.W_OK):
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise DiskError(f"can't write {show(path)}: {error.strerror}") from None

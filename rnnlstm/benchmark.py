@@ -21,7 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rnnlstm.arguments import Parser
+from rnnlstm.arguments import Parser, check_writable
 from rnnlstm.exits import DONE, DiskError, guarded
 from rnnlstm.options import ConfigError
 
@@ -50,8 +50,8 @@ def _main(arguments: Sequence[str] | None) -> int:
             raise ConfigError(f"--{name} {getattr(options, name)}: must be at least 1")
     for name in ("json", "figure"):  # now, and not after minutes of measuring
         path = getattr(options, name)
-        if path is not None and not Path(path).absolute().parent.is_dir():
-            raise ConfigError(f"--{name} {path}: there is no folder {Path(path).parent}")
+        if path is not None:
+            check_writable(path)
 
     import torch
 

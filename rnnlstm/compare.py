@@ -1,16 +1,21 @@
 """Compare runs: a table with a row per configuration, its seeds grouped.
 
-    python -m rnnlstm.compare RUNS… [--csv FILE] [--figures FOLDER] [--html FILE [--open]]
+    python -m rnnlstm.compare RUNS… [--where KEY=VALUE] [--by KEY…] [--paired] [--csv FILE] [--figures FOLDER]
+                                    [--html FILE [--open]]
 
 Examples
   python -m rnnlstm.compare runs                     all runs below a folder, also while they are going
   python -m rnnlstm.compare runs/keyword_T100 --csv table.csv
-  python -m rnnlstm.compare runs --figures pictures  learning curves, and the gradient through time
-  python -m rnnlstm.compare runs --html report.html --open    the whole story as one page, to show to others
+  python -m rnnlstm.compare runs --where task=adding --where model=rnn,lstm
+  python -m rnnlstm.compare runs --by model optimizer.lr       a row for each, everything else pooled
+  python -m rnnlstm.compare runs --paired --against model=rnn  differences from the RNN, seed by seed
+  python -m rnnlstm.compare runs --html report.html --open     the whole story as one page, to show to others
+  python -m rnnlstm.compare runs --figures pictures  learning curves, who solves when, the gradient through time
 
 A metric is the median over the seeds: under five seeds with every value, from five on with the 95 % bootstrap
-interval of the median. Solved comes with Wilson's interval. What differs between the configurations stands first,
-what is equal in all stands below the table.
+interval of the median. Solved comes with Wilson's interval. Steps to solve is the Kaplan-Meier median, so that seeds
+which are still running, or have not solved the task, count for what is known of them. What differs between the
+configurations stands first, what is equal in all stands below the table.
 """
 
 from __future__ import annotations
@@ -18,9 +23,13 @@ from __future__ import annotations
 import sys
 import webbrowser
 from collections.abc import Sequence
+from pathlib import Path
 
-from rnnlstm.arguments import Parser
+from rnnlstm.arguments import Parser, check_writable
 from rnnlstm.exits import DONE, guarded
+from rnnlstm.options import ConfigError, show
+
+ROWS = 40  # of the table, unless asked for more
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,43 +37,72 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return guarded(lambda: _main(arguments))
 
 
+def parser() -> Parser:
+    """The command's arguments."""
+    result = Parser("compare", __doc__)
+    add = result.add_argument
+    add("runs", nargs="+", metavar="RUNS", help="folders with runs below them")
+    add(
+        "--where",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="only runs that have this value, or one of several: model=rnn,lstm; may be given again",
+    )
+    add("--by", nargs="+", action="extend", default=[], metavar="KEY", help="a row for each value, the rest pooled")
+    add("--paired", action="store_true", help="differences over shared seeds, also with more than 8 rows")
+    add(
+        "--against",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="the row that others are compared with, instead of the one with the lowest loss; implies --paired",
+    )
+    add("--top", type=int, default=ROWS, metavar="N", help=f"rows of the tables at most ({ROWS})")
+    add("--csv", metavar="FILE", help="write the table here as CSV, whole")
+    add("--figures", metavar="FOLDER", help="write pictures there")
+    add("--html", metavar="FILE", help="write a report on the same rows here: one page that needs nothing else")
+    add("--open", action="store_true", help="show that report in the browser")
+    return result
+
+
 def _main(arguments: Sequence[str] | None) -> int:
-    parser = Parser("compare", __doc__)
-    parser.add_argument("runs", nargs="+", metavar="RUNS", help="folders with runs below them")
-    parser.add_argument("--csv", metavar="FILE", help="write the table here as CSV")
-    parser.add_argument("--figures", metavar="FOLDER", help="write pictures of the learning curves there")
-    parser.add_argument("--html", metavar="FILE", help="write a report here: one page that needs nothing else")
-    parser.add_argument("--open", action="store_true", help="show that report in the browser")
-    options = parser.parse_args(arguments)
+    options = parser().parse_args(arguments)
+    if options.top < 1:
+        raise ConfigError(f"--top {show(options.top)}: must be at least 1")
     if options.open and not options.html:
-        parser.error("--open shows the report that --html FILE writes")
+        raise ConfigError("--open shows the report that --html FILE writes")
+    for file in filter(None, (options.csv, options.html)):
+        check_writable(file)
+    if options.figures:
+        check_writable(options.figures, folder=True)
 
     from rich.console import Console
 
-    from rnnlstm.reporting.runs import find_runs
-    from rnnlstm.reporting.table import equal_keys, table, write_csv
+    from rnnlstm.reporting.comparison import compare, paragraphs
+    from rnnlstm.reporting.table import write_csv
 
-    runs = find_runs(options.runs)
+    found = compare(options.runs, options.where, options.by)
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 200
-    console.print(table(runs))
-    if equal := equal_keys(runs):
-        console.print(f"Equal in all: {equal}", markup=False, soft_wrap=True)
+    for part in paragraphs(found, options.top, options.paired, options.against, console.width):
+        console.print(part, markup=False, soft_wrap=isinstance(part, str))
     if options.csv:
-        write_csv(runs, options.csv)
+        write_csv(found.rows, options.csv)
         console.print(f"Written: {options.csv}", markup=False, soft_wrap=True)
     if options.figures:
-        from rnnlstm.reporting.figures import save_figures
+        from rnnlstm.reporting.pictures import save_figures
 
-        for path in save_figures(runs, options.figures):
+        for path in save_figures(found.rows, options.figures):
             console.print(f"Written: {path}", markup=False, soft_wrap=True)
     if options.html:
         from rnnlstm.reporting.html.page import write_page
 
-        written = write_page(runs, options.html)
+        write_page(found, options.html, options.against)
         console.print(f"Written: {options.html}", markup=False, soft_wrap=True)
-        if options.open and not webbrowser.open(written.resolve().as_uri()):
+        if options.open and not webbrowser.open(Path(options.html).resolve().as_uri()):
             console.print("No browser was found to open it.", markup=False)
     return DONE
 

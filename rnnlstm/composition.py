@@ -31,8 +31,10 @@ from rnnlstm.schema import SECTIONS, TOP, unknown_key
 MOST_JOBS = 10_000
 #: Groups that every configuration has a choice of.
 GROUPS = ("task", "model", "optimizer", "clip", "probe", "curriculum")
+#: The group that may be left out: `experiment=null`, as in train.yaml.
+OPTIONAL = "experiment"
 #: What an override may begin with.
-OPEN = ("task", "model", *SECTIONS, *TOP, "experiment")
+OPEN = ("task", "model", *SECTIONS, *TOP, OPTIONAL)
 
 Tree = dict[str, Any]
 
@@ -145,6 +147,8 @@ class Composer:
             with _one_line():
                 values = list(itertools.islice(override.sweep_iterator(), MOST_JOBS))
         for value in values:
+            if value is None and key == OPTIONAL:
+                continue
             if isinstance(value, list | dict) or str(value) not in names:
                 shown = f"must be one of {', '.join(names)}{did_you_mean(str(value), names)}"
                 raise OptionError(key, value, shown)
@@ -163,13 +167,25 @@ class Composer:
 
     def _compose(self, overrides: Sequence[str]) -> Tree:
         with _one_line(overrides):
-            config = compose("train", overrides=[*self.search, *overrides])
+            config = compose("train", overrides=[*self.search, *_without_null(overrides)])
             tree = OmegaConf.to_container(config, resolve=False, throw_on_missing=True)
         assert isinstance(tree, dict)
         return guard.resolve(tree)
 
     def _compose_bare(self, choices: tuple[str, ...]) -> Tree:
         return self._compose(choices)
+
+
+def _without_null(overrides: Sequence[str]) -> list[str]:
+    """`experiment=null`, the default, which Hydra takes from a file only: it undoes any choice before it."""
+    given: list[str] = []
+    for text in overrides:
+        key, _, value = text.partition("=")
+        if key == OPTIONAL and value.strip().lower() == "null":
+            given = [earlier for earlier in given if not earlier.startswith(f"{OPTIONAL}=")]
+        else:
+            given.append(text)
+    return given
 
 
 def value_text(override: Override) -> str:

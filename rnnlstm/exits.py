@@ -29,6 +29,15 @@ class CheckpointError(Exception):
     """A checkpoint is no good. `str()` is one line; the command line exits with 3."""
 
 
+class JobError(Exception):
+    """A job came to no result: its process exited, was killed, or hung. `str()` is the reason in a line, `log` its
+    traceback, where there is one; the command line exits with 1."""
+
+    def __init__(self, reason: str, log: str = "") -> None:
+        super().__init__(reason)
+        self.log = log
+
+
 def guarded(command: Callable[[], int]) -> int:
     """Run a command; its expected failures become one line on standard error and an exit code.
 
@@ -44,6 +53,9 @@ def guarded(command: Callable[[], int]) -> int:
         return fail(str(error), BUSY)
     except DiskError as error:
         return fail(str(error), DISK_FAILED)
+    except JobError as error:
+        sys.stderr.write(error.log)
+        return fail(str(error), JOB_FAILED)
     except KeyboardInterrupt:
         return fail("interrupted", INTERRUPTED)
     except BrokenPipeError:  # the reader of our output has gone, as in `… | head`

@@ -1,23 +1,17 @@
-"""From overrides to finished runs: compose and check every job, then train them one after another."""
+"""From overrides to jobs: every configuration of a command, composed and checked, and where its results go."""
 
 from __future__ import annotations
 
-import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rnnlstm.composition import MOST_JOBS, Composer, Tree, value_text
 from rnnlstm.options import ConfigError, OptionError
 from rnnlstm.plugins import import_plugins
 from rnnlstm.record.naming import run_folder, seed_folder
 from rnnlstm.schema import Config, read_config
-
-if TYPE_CHECKING:  # importing torch takes seconds: only once there is something to train
-    from rnnlstm.training.plan import Plan
-    from rnnlstm.training.progress import Progress
-    from rnnlstm.training.run import Outcome
 
 
 @dataclass(frozen=True)
@@ -83,40 +77,6 @@ def _import_plugins(composer: Composer, overrides: Sequence[str]) -> list[str]:
             raise OptionError("plugins", name, "is no module's name")
     import_plugins(modules)
     return modules
-
-
-def train_jobs(
-    jobs: Sequence[Job],
-    progress_for: Callable[[int, Job], Progress],
-    started: Callable[[int, Job], None],
-    ended: Callable[[int, Job, Outcome | Exception], None],
-) -> None:
-    """Check all jobs whole, then train each; one that fails does not stop the others. Ends early on a signal.
-
-    Raises: ConfigError before anything is trained or written; DiskError.
-    """
-    from rnnlstm.exits import DiskError
-    from rnnlstm.training.plan import make_plan
-    from rnnlstm.training.run import train_run
-
-    for job in jobs:
-        make_plan(job.config)
-    for number, job in enumerate(jobs):
-        started(number, job)
-        try:
-            plan: Plan = make_plan(job.config)
-            outcome = train_run(plan, job.folder, progress_for(number, job))
-        except DiskError:
-            raise
-        except Exception as error:
-            if len(jobs) == 1:
-                raise
-            traceback.print_exc()
-            ended(number, job, error)
-            continue
-        ended(number, job, outcome)
-        if outcome.stopped_by is not None:
-            return
 
 
 def _refuse_clashes(jobs: Sequence[Job]) -> None:

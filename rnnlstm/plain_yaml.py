@@ -77,8 +77,8 @@ def check_run(place: str) -> None:
     try:
         folder = Path(place).expanduser()
         for path in (folder / "config.yaml", folder.parent / "config.yaml"):
-            if path.exists():
-                read_yaml(path)
+            if path.exists() and not isinstance(read_yaml(path), dict):
+                raise ValueError(f"{path.name} holds no keys")
         for path in (*folder.glob("weights.pt"), *folder.glob("seed_*/weights.pt")):
             check_weights(path)
     except (ValueError, OSError, RuntimeError) as error:
@@ -109,7 +109,7 @@ def _yaml_files(folder: Path) -> Iterator[Path]:
 
 
 def _bytes(path: Path) -> bytes:
-    if not path.is_file():  # a pipe or a device would keep us waiting
+    if not path.is_file() and path.exists():  # a pipe or a device would keep us waiting
         raise ValueError("is no file")
     with path.open("rb") as file:
         data = file.read(LARGEST_FILE + 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from rnnlstm.jobs import Job, compose_jobs, train_jobs
+from rnnlstm.jobs import Job, compose_jobs
 
 if TYPE_CHECKING:
     from rnnlstm.training.run import Outcome
@@ -14,17 +14,19 @@ if TYPE_CHECKING:
 def run(overrides: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Train as `python -m rnnlstm.train` does with these arguments, `-m` for a sweep among them.
 
-    Returns the summaries of all replicas, as in `summary.json`, each with its `folder`.
+    The jobs of a sweep share this process, in which classes of your own are registered; one with a `job_timeout` has
+    its own. Returns the summaries of all replicas, as in `summary.json`, each with its `folder`.
     Raises: ConfigError for a bad configuration, before anything is written; the first job's own error if
     one failed, after the others have run; KeyboardInterrupt if it was stopped.
     """
     from rich.console import Console
 
+    from rnnlstm.launch import train_jobs
     from rnnlstm.training.progress import Progress, progress_on
 
     console = Console()
 
-    def progress(number: int, job: Job) -> Progress:
+    def progress(job: Job) -> Progress:
         return progress_on(console, job.config.task["name"], job.config.train.steps)
 
     sweep = [o for o in overrides if o not in ("-m", "--multirun")]
@@ -40,7 +42,8 @@ def run(overrides: Sequence[str] = ()) -> list[dict[str, Any]]:
         stopped = stopped or outcome.stopped_by is not None
         summaries.extend({**s, "folder": str(outcome.folder / f"seed_{s['seed']}")} for s in outcome.summaries)
 
-    train_jobs(compose_jobs(sweep, len(sweep) != len(overrides)), progress, lambda *_: None, ended)
+    jobs = compose_jobs(sweep, len(sweep) != len(overrides))
+    train_jobs(jobs, lambda *_: None, ended, progress, apart=False)
     if failures:
         raise failures[0]
     if stopped:

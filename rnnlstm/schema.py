@@ -57,6 +57,7 @@ class Config:
     name: str | None = option(None, "a label in front of the run folder's name")
     overwrite: bool = option(False, "replace results that are there already")
     resume: str = option("auto", "auto goes on with an interrupted run", choices=("auto", "never"))
+    job_timeout: float | None = option(None, "seconds that a job may take; null: no limit", above=0)
     plugins: list[str] = option([], "modules of your own to import")
     match: str = option(
         "none",
@@ -93,7 +94,20 @@ SECTIONS: dict[str, type] = {
 }
 OPTIMIZERS: dict[str, type] = {"rmsprop": RMSpropOptions, "sgd": SGDOptions}
 #: Keys of `Config` itself.
-TOP = ("seed", "seeds", "device", "threads", "dtype", "runs_root", "name", "overwrite", "resume", "plugins", "match")
+TOP = (
+    "seed",
+    "seeds",
+    "device",
+    "threads",
+    "dtype",
+    "runs_root",
+    "name",
+    "overwrite",
+    "resume",
+    "job_timeout",
+    "plugins",
+    "match",
+)
 
 
 def read_config(tree: Mapping[str, Any]) -> Config:

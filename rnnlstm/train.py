@@ -89,11 +89,12 @@ def _main(arguments: Sequence[str]) -> int:
         print(yaml.safe_dump(compose_tree(request.overrides, request.config_dir), sort_keys=False), end="")
         return DONE
 
-    from rnnlstm.jobs import compose_jobs, train_jobs
+    from rnnlstm.jobs import compose_jobs
+    from rnnlstm.launch import train_jobs
 
     jobs = compose_jobs(request.overrides, request.sweep, request.config_dir)
     report = _Report(len(jobs))
-    train_jobs(jobs, report.progress, report.started, report.ended)
+    train_jobs(jobs, report.started, report.ended, report.progress, apart=True)
     return report.code
 
 
@@ -110,22 +111,27 @@ class _Report:
         count = f"[{number + 1}/{self.jobs}] " if self.jobs > 1 else ""
         self.console.print(f"{count}{os.fspath(job.folder)}", markup=False)
 
-    def progress(self, number: int, job: Job) -> Progress:
+    def progress(self, job: Job) -> Progress:
         from rnnlstm.training.progress import progress_on
 
         return progress_on(self.console, job.config.task["name"], job.config.train.steps)
 
     def ended(self, number: int, job: Job, outcome: Outcome | Exception) -> None:
+        from rnnlstm.launch import failure_log, failure_reason
+        from rnnlstm.requeue import requeue
+
         if isinstance(outcome, Exception):
-            self.code = fail(f"{job.folder}: {type(outcome).__name__}: {outcome}", JOB_FAILED)
+            sys.stderr.write(failure_log(outcome))
+            self.code = fail(f"{job.folder}: {failure_reason(outcome)}", JOB_FAILED)
             return
         if not outcome.trained:
             self.console.print("  finished already; overwrite=true trains it anew", markup=False)
         for summary in outcome.summaries:
             self.console.print(f"  {_line(summary)}", markup=False)
         if outcome.stopped_by is not None:
-            self.code = TERMINATED if outcome.stopped_by.name == "SIGTERM" else INTERRUPTED
+            self.code = INTERRUPTED if outcome.stopped_by.name == "SIGINT" else TERMINATED
             print(f"stopped by {outcome.stopped_by.name}; what was reached is saved", file=sys.stderr)
+            requeue(outcome.stopped_by)
 
 
 def _line(s: dict[str, Any]) -> str:

@@ -26,9 +26,12 @@ ROOMS = (
     {"reporting"},
     {"plugins", "help"},
     {"jobs"},
+    {"job_process"},
+    {"launch"},
     {"python_api"},
     {"measure"},
-    {"train", "compare", "benchmark", "gradflow"},
+    {"requeue"},
+    {"train", "compare", "benchmark", "gradflow", "events"},
 )
 LEVEL = {name: level for level, names in enumerate(ROOMS) for name in names}
 #: Of one level, but strangers to each other.
@@ -42,6 +45,8 @@ ONLY = {
     "jinja2": {"reporting.html.markup"},
     "matplotlib": {
         "reporting.figures",
+        "reporting.survival_figure",
+        "reporting.pictures",
         "reporting.speed_figure",
         "reporting.flow_figures",
         "reporting.sentence_figures",

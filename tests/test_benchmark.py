@@ -7,6 +7,7 @@ import torch
 
 import rnnlstm
 from rnnlstm.benchmark import main
+from rnnlstm.compare import main as compare
 from rnnlstm.measure.growth import growth, under_load
 from rnnlstm.measure.instruments import instruments_share
 from rnnlstm.measure.plain import against_plain_scripts, two_at_a_time
@@ -84,6 +85,33 @@ def test_training_against_plain_scripts_writes_nothing(tmp_path, monkeypatch):
 def test_a_mistake_is_one_line(capsys):
     assert main(["--rounds", "0"]) == 2
     assert main(["--fast"]) == 2
-    assert main(["--json", "nowhere/speed.json"]) == 2
-    assert main(["--figure", "nowhere/speed.png"]) == 2
-    assert len(capsys.readouterr().err.splitlines()) == 4
+    assert len(capsys.readouterr().err.splitlines()) == 2
+
+
+@pytest.mark.parametrize(("command", "options"), [(main, ["--json", "--figure"]), (compare, ["--csv"])])
+@pytest.mark.parametrize(("place", "words"), [
+    ("nowhere/speed", "No such file or directory"),
+    ("x" * 300, "File name too long"),
+    (".", "Is a directory"),
+    ("file/speed", "Not a directory"),
+    ("a\0b", "Invalid argument"),
+])  # fmt: skip
+def test_where_nothing_can_be_written_is_found_out_before_the_work(
+    command, options, place, words, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    for option in options:
+        assert command(["absent"] * (command is compare) + [option, place]) == 74
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: can't write ")
+        assert words in line
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("place", ["file", "file/deeper", "x" * 300])
+def test_pictures_that_can_not_be_written_are_found_out_before_the_work(place, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    assert compare(["absent", "--figures", place]) == 74
+    assert "can't write" in capsys.readouterr().err

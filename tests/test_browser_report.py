@@ -12,8 +12,8 @@ import pytest
 from conftest import SMALL
 
 from rnnlstm.jobs import compose_jobs
+from rnnlstm.reporting.comparison import compare
 from rnnlstm.reporting.html.page import write_page
-from rnnlstm.reporting.runs import find_runs
 from rnnlstm.training.plan import make_plan
 from rnnlstm.training.progress import Progress
 from rnnlstm.training.run import train_run
@@ -43,7 +43,8 @@ def report(tmp_path_factory):
         for model in ("rnn", "lstm"):
             (job,) = compose_jobs([*SMALL, *options, f"task={task}", f"model={model}", f"runs_root={root}"])
             train_run(make_plan(job.config), job.folder, Progress())
-    return write_page(find_runs([str(root)]), str(root / "report.html"))
+    write_page(compare([str(root)]), str(root / "report.html"))
+    return root / "report.html"
 
 
 @pytest.fixture

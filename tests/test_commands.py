@@ -15,7 +15,6 @@ import pytest
 from conftest import SMALL
 
 from rnnlstm.reporting.table import COLUMNS
-from rnnlstm.train import main
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
 
@@ -25,7 +24,9 @@ def command(module: str, *arguments: str, cwd: Path) -> subprocess.CompletedProc
     return subprocess.run(line, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
 
 
-@pytest.mark.parametrize("arguments", [["train", "--help"], ["train", "--cfg", "job"], ["compare", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["train", "--help"], ["train", "--cfg", "job"], ["compare", "--help"], ["events", "--help"]]
+)
 def test_help_and_configuration_need_no_torch(arguments):
     module, *rest = arguments
     code = (
@@ -109,21 +110,3 @@ def test_compare_without_runs(tmp_path, arguments):
     done = command("compare", *arguments, cwd=tmp_path)
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
-
-
-def test_a_failing_job_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
-    import rnnlstm.training.loop as loop
-
-    real = loop.Trainer
-
-    def failing(plan, seeds):
-        if plan.task.name == "adding":
-            raise ArithmeticError("made to fail")
-        return real(plan, seeds)
-
-    monkeypatch.setattr(loop, "Trainer", failing)
-    small = [option for option in SMALL if "embedding" not in option]
-    code = main(["-m", "task=adding,copy", *small, "train.steps=2", f"runs_root={tmp_path}"])
-    assert code == 1
-    assert "made to fail" in capsys.readouterr().err
-    assert len(list(tmp_path.glob("copy_T12/*/seed_0/summary.json"))) == 1

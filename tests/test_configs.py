@@ -11,6 +11,7 @@ from conftest import SMALL
 from rnnlstm.cells import CELLS
 from rnnlstm.composition import config_folder
 from rnnlstm.jobs import compose_jobs, compose_tree
+from rnnlstm.options import ConfigError
 from rnnlstm.schema import OPTIMIZERS, SECTIONS, Config, NetworkOptions
 from rnnlstm.tasks import TASKS
 from rnnlstm.training.plan import make_plan
@@ -81,3 +82,16 @@ def test_a_sweep_is_every_combination():
     assert len({job.folder for job in jobs}) == 4
     chosen = [job.config.task["name"] for job in compose_jobs(["task=glob(*)"], sweep=True)]
     assert chosen == list(TASKS)
+
+
+def test_no_experiment_is_a_choice_too():
+    plain, experiment = (compose_jobs(o)[0].folder for o in ([], ["experiment=demo_rnn"]))
+    assert plain != experiment
+    assert compose_jobs(["experiment=null"])[0].folder == plain
+    assert compose_jobs(["experiment=demo_rnn", "experiment=NULL"])[0].folder == plain
+    assert compose_jobs(["experiment=null", "experiment=demo_rnn"])[0].folder == experiment
+    sweep = compose_jobs(["experiment=null,demo_rnn"], sweep=True)
+    assert [job.folder for job in sweep] == [plain, experiment]
+    for wrong in ("none", "[null]", "~"):
+        with pytest.raises(ConfigError):
+            compose_jobs([f"experiment={wrong}"])

@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import rnnlstm.jobs
+import rnnlstm.launch
 from rnnlstm import guard
 from rnnlstm.options import ConfigError
 from rnnlstm.plain_yaml import read_text
@@ -99,7 +100,7 @@ def place(tmp_path_factory) -> Iterator[Path]:
     """An empty folder to be in, with planning in the place of training."""
     folder, before = tmp_path_factory.mktemp("fuzz"), Path.cwd()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rnnlstm.jobs, "train_jobs", lambda jobs, *_: [make_plan(job.config) for job in jobs])
+        patch.setattr(rnnlstm.launch, "train_jobs", lambda jobs, *_, **__: [make_plan(job.config) for job in jobs])
         patch.setattr("rnnlstm.composition.MOST_JOBS", 4)
         patch.setattr(rnnlstm.jobs.compose_jobs, "__defaults__", (False, None, True, 4))
         os.chdir(folder)

@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 from conftest import SMALL
 from html_reader import Reader
+from run_folders import make_run
 from test_plugins import train as train_in_process
-from test_reporting import make_run
 
 from rnnlstm.compare import main
 from rnnlstm.jobs import compose_jobs
 from rnnlstm.record.environment import ENVIRONMENT
 from rnnlstm.record.files import read_json, read_lines, write_json
+from rnnlstm.reporting.comparison import Comparison, compare
 from rnnlstm.reporting.html import page as page_module
 from rnnlstm.reporting.html.markup import HERE, element, text
 from rnnlstm.reporting.html.page import page
@@ -28,13 +29,16 @@ from rnnlstm.reporting.html.parts import Report
 from rnnlstm.reporting.html.plot import MOST_POINTS, Axis, Line, plot
 from rnnlstm.reporting.html.records import Records
 from rnnlstm.reporting.html.scale import Scale, number
-from rnnlstm.reporting.html.selection import MOST_GROUPS, MOST_SHOWN
+from rnnlstm.reporting.html.shown import MOST_GROUPS, MOST_SHOWN
 from rnnlstm.reporting.runs import find_runs
 from rnnlstm.training.plan import make_plan
 from rnnlstm.training.progress import Progress
 from rnnlstm.training.run import train_run
 
-KEYS = ["in-short", "results", "learning", "gradient", "gates", "clipping", "answers", "cost", "reproduce"]
+KEYS = [
+    "in-short", "results", "learning", "solving", "seed-by-seed", "gradient", "gates", "clipping", "answers", "cost",
+    "reproduce",
+]  # fmt: skip
 EVIL = "<script>alert(1)</script>\"'&\u202e\x07"
 
 
@@ -56,8 +60,8 @@ def runs(sweep, tmp_path):
     return tmp_path / "runs"
 
 
-def read(root) -> Reader:
-    reader = Reader(page(find_runs([str(root)])))
+def read(root, where=(), by=(), against=()) -> Reader:
+    reader = Reader(page(compare([str(root)], where, by), against))
     assert reader.errors == []
     return reader
 
@@ -163,7 +167,7 @@ def test_hostile_texts_stay_texts(runs):
         evil_run / ENVIRONMENT, {"trained": [{"seeds": [0, 1], "processor": EVIL, "began": EVIL, EVIL: EVIL}, 3]}
     )
     write_json(other / ENVIRONMENT, {"trained": "here"})
-    written = page(find_runs([str(runs)]))
+    written = page(compare([str(runs)]))
     assert "<script" not in written
     assert "\u202e" not in written
     assert "\x07" not in written
@@ -246,10 +250,10 @@ def test_twenty_configurations_are_bounded_and_small(sweep, tmp_path):
         config = (place / "config.yaml").read_text()
         (place / "config.yaml").write_text(config.replace("lr: 0.003", f"lr: {0.001 * (k + 1)}"))
     runs = find_runs([str(tmp_path / "many")])
-    (group,) = Report.of(runs).groups
+    (group,) = Report.of(Comparison(runs)).groups
     assert len(group.shown) == MOST_SHOWN
     assert {shown.run.config["model.name"] for shown in group.shown} == {"rnn", "lstm"}
-    written = page(runs)
+    written = page(Comparison(runs))
     assert len(written.encode()) < 2_000_000
     reader = Reader(written)
     assert f"{20 - MOST_SHOWN} more in the table alone" in reader.all("main")[0].text

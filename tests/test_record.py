@@ -16,7 +16,6 @@ from rnnlstm.jobs import compose_jobs
 from rnnlstm.record.files import LineWriter, read_lines
 from rnnlstm.record.glossary import GLOSSARY, explain
 from rnnlstm.record.quantiles import Subsample
-from rnnlstm.record.tensorboard import TensorBoardView
 
 SUMMARY_FIELDS = {
     "status", "seed", "steps", "solved", "steps_to_solve", "metric_name", "metric", "loss", "baseline", "parameters",
@@ -125,13 +124,6 @@ def test_a_torn_last_line_is_left_out(tmp_path):
         path.write_bytes(whole[:cut])
         assert next(iter(read_lines(path))) == {"step": 1, "x": math.inf}
     assert list(read_lines(tmp_path / "absent")) == []
-
-
-def test_a_broken_view_warns_once_and_goes_on(tmp_path):
-    with pytest.warns(UserWarning, match="no TensorBoard events"):
-        view = TensorBoardView(tmp_path / "absent")
-    view.scalars(1, {"train/loss": 1.0})  # a second warning would fail the test
-    view.close()
 
 
 def test_quantiles_are_exact_while_there_is_room_and_close_beyond():

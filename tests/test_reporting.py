@@ -2,50 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import math
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-import yaml
 from PIL import Image
+from run_folders import make_run
 
 from rnnlstm.compare import main
 from rnnlstm.options import ConfigError
 from rnnlstm.record.files import read_json
-from rnnlstm.reporting.curves import evaluation_curve, flow_map
-from rnnlstm.reporting.figures import learning_curves, save_figures
+from rnnlstm.reporting.curves import evaluation_curve
+from rnnlstm.reporting.flow import flows
+from rnnlstm.reporting.figures import learning_curves
+from rnnlstm.reporting.pictures import save_figures
 from rnnlstm.reporting.runs import differing_keys, find_runs, label
 from rnnlstm.reporting.statistics import bootstrap_median, interval, wilson
-from rnnlstm.reporting.table import COSTS, equal_keys, row, write_csv
-
-
-def make_run(folder, *, seeds=3, status="done", solved=(), metrics=None, **config):
-    """A run folder written by hand: a config, summaries, and a short record for each seed."""
-    tree = {"task": {"name": "keyword", "length": 50}, "model": {"name": "lstm", "init": "chrono", "hidden_size": 8}}
-    for key, value in config.items():
-        section, _, name = key.partition("__")
-        tree.setdefault(section, {})[name] = value
-    folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump(tree))
-    for seed in range(seeds):
-        place = folder / f"seed_{seed}"
-        place.mkdir()
-        metric = metrics[seed] if metrics else 0.5 + seed / 10
-        summary = {
-            "status": status, "seed": seed, "steps": 100, "solved": seed in solved, "metric_name": "accuracy",
-            "steps_to_solve": 50 + seed if seed in solved else None, "metric": metric, "loss": 1.0, "baseline": 2.0,
-            "parameters": 10, "clip_rate": 0.1 * seed, "median_norm_before_clip": 1.0, "steps_per_second": 9.0,
-            "backend": "reference",
-        }  # fmt: skip
-        (place / "summary.json").write_text(json.dumps(summary))
-        lines = [
-            {"step": k, "eval/accuracy": k * (seed + 1) / 10, "eval/loss": 2.0, "baseline/loss": 2.0}
-            for k in range(3)
-        ]
-        (place / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return folder
+from rnnlstm.reporting.table import COSTS, STANDING, equal_keys, row, write_csv
 
 
 def test_wilson_against_published_values():
@@ -65,10 +39,13 @@ def test_intervals():
     low, high = interval(values)
     assert low == bootstrap_median(values)[0]
     assert min(values) < low < np.median(values) < high < max(values)
-    # About 95 % of intervals cover the true median.
+    # About 95 % of intervals cover the true median, and exactly as many as the ranks of their ends say.
     rng = np.random.default_rng(2)
-    covered = [lo <= 0 <= hi for lo, hi in (bootstrap_median(rng.normal(size=25), 500) for _ in range(300))]
+    covered = [lo <= 0 <= hi for lo, hi in (bootstrap_median(rng.normal(size=25)) for _ in range(300))]
     assert 0.90 <= np.mean(covered) <= 0.99
+    for n in range(5, 60, 2):
+        lo, hi = (int(end) for end in bootstrap_median(range(1, n + 1)))
+        assert 0.875 <= sum(math.comb(n, k) for k in range(lo, hi)) / 2**n <= 0.965, n
 
 
 def test_a_row_groups_the_seeds(tmp_path):
@@ -93,7 +70,10 @@ def test_only_what_differs_is_named(tmp_path):
     assert "model.init" not in equal_keys(runs)
     write_csv(runs, str(tmp_path / "t.csv"))
     assert (
-        (tmp_path / "t.csv").read_text().splitlines()[0].endswith(",".join(["steps_per_second,optimizer.lr", *COSTS]))
+        (tmp_path / "t.csv")
+        .read_text()
+        .splitlines()[0]
+        .endswith(",".join(["steps_per_second,optimizer.lr", *COSTS, *STANDING]))
     )
 
 
@@ -132,7 +112,8 @@ def test_curves_carry_on_what_a_finished_seed_reached(tmp_path):
 def test_the_picture_shows_bands_baselines_and_maps(train, tmp_path):
     outcome = train("task=adding", "train.steps=6", "eval.every=2", "probe.every=2", "seeds=2")
     (run,) = find_runs([str(outcome.folder)])
-    steps, ratios = flow_map(run)
+    flow = flows(run)["hidden"]
+    steps, ratios = flow.steps, flow.by_step
     assert steps == [0, 2, 4, 6]
     assert ratios.shape == (4, 12)
     assert (ratios[:, 0] == 0).all()
@@ -141,7 +122,7 @@ def test_the_picture_shows_bands_baselines_and_maps(train, tmp_path):
     assert sorted(line.get_ydata()[0] for line in lines[1:]) == pytest.approx([1 / 12, 1 / 6])
     plt.close(figure)
     paths = save_figures([run], str(tmp_path / "pictures"))
-    assert [path.name for path in paths] == ["learning_curves.png", "overview.png"]
+    assert [path.name for path in paths] == ["learning_curves.png", "survival.png", "overview.png"]
 
 
 def test_the_aggregate_is_the_median_and_band_and_counts_earlier_seeds(train):

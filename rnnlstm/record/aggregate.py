@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rnnlstm.record import tensorboard_plugins as plugins
-from rnnlstm.record.files import read_lines
-from rnnlstm.record.seed_record import METRICS
+from rnnlstm.record.naming import METRICS, seed_folders
+from rnnlstm.record.reader import read_metrics
 from rnnlstm.record.tensorboard import TensorBoardView
 
 #: Beginnings of the tags that are aggregated.
@@ -20,15 +19,41 @@ class Aggregate:
     """Writes `<run folder>/aggregate`. The band is the range under five seeds, the quartiles from five on.
 
     A seed that has ended early (solved, say) keeps counting with its last evaluation: its weights stay as they are.
+    That the folder can't be written is a warning; with `strict`, an OSError.
     """
 
-    def __init__(self, folder: Path, task: str, metric: str, plateaus: Sequence[str]) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, task: str, metric: str, plateaus: Sequence[str], strict: bool = False) -> None:
+        self._folder, self._strict = folder, strict
         self._chart = (task, metric, list(plateaus))
         self._start()
 
     def add(self, step: int, lines: Mapping[int, Mapping[str, float]]) -> None:
         """Take in the lines that the seeds, by number, have written at an evaluation."""
+        self._add(step, lines)
+        self._view.publish()
+
+    def rebuild(self, run_folder: Path) -> None:
+        """Write it anew from the records of all the seeds in the folder."""
+        self._view.close()
+        self._start()
+        try:
+            steps: dict[int, dict[int, Mapping[str, float]]] = {}
+            for seed, folder in seed_folders(run_folder):
+                for step, line in read_metrics(folder / METRICS, quiet=True):
+                    if any(tag.startswith("eval/") for tag in line):
+                        steps.setdefault(step, {})[seed] = line
+            for step in sorted(steps):
+                self._add(step, steps[step])
+        except BaseException:
+            self._view.close()  # half of it takes nothing's place
+            raise
+        self._view.publish()
+
+    def close(self) -> None:
+        self._view.publish()
+        self._view.close()
+
+    def _add(self, step: int, lines: Mapping[int, Mapping[str, float]]) -> None:
         for seed, line in lines.items():
             self._latest.setdefault(seed, {}).update(line)
         values: dict[str, float] = {}
@@ -41,26 +66,9 @@ class Aggregate:
                 values |= dict(zip((f"{tag}/low", f"{tag}/median", f"{tag}/high"), band(numbers), strict=True))
         self._view.scalars(step, values)
 
-    def rebuild(self, run_folder: Path) -> None:
-        """Write it anew from the records of all the seeds in the folder."""
-        self.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
-        self._start()
-        steps: dict[int, dict[int, Mapping[str, float]]] = {}
-        for path in sorted(run_folder.glob(f"seed_*/{METRICS}")):
-            for line in read_lines(path):
-                if any(tag.startswith("eval/") for tag in line):
-                    steps.setdefault(line.pop("step"), {})[int(path.parent.name.removeprefix("seed_"))] = line
-        for step in sorted(steps):
-            self.add(step, steps[step])
-
-    def close(self) -> None:
-        self._view.close()
-
     def _start(self) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
         self._latest: dict[int, dict[str, float]] = {}
-        self._view = TensorBoardView(self._folder)
+        self._view = TensorBoardView(self._folder, self._strict)
         task, metric, plateaus = self._chart
 
         def banded(tag: str) -> tuple[str, str, str]:

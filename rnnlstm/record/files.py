@@ -6,7 +6,10 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+LARGEST_OBJECT = 1_048_576  # bytes of a JSON file that is read back
+LONGEST_LINE = 16_777_216  # bytes of a line: the gradient through time over half a million steps
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -36,29 +39,76 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     write_whole(path, (json.dumps(value, indent=1) + "\n").encode())
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises: OSError; ValueError, which says what is wrong with it."""
+    with _open(path) as file:
+        data = file.read(LARGEST_OBJECT + 1)
+    if len(data) > LARGEST_OBJECT:
+        raise ValueError(f"larger than {LARGEST_OBJECT:,} bytes")
+    if not data.strip():
+        raise ValueError("is empty")
+    value = _parsed(data)
+    if not isinstance(value, dict):
+        raise ValueError("holds no object")
+    return value
+
+
 def read_json(path: Path) -> dict[str, Any] | None:
     """The object in `path`; None if it isn't there or isn't whole."""
     try:
-        value = json.loads(path.read_bytes())
+        return read_object(path)
     except (OSError, ValueError):
         return None
-    return value if isinstance(value, dict) else None
+
+
+def numbered_lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
+    """Number, from 1, and object of each line of a JSON-lines file; None for a line that holds none.
+
+    A last line without its end (the run is writing, or was killed) is left out where it isn't whole.
+    Raises: OSError, ValueError if there is no file to read.
+    """
+    with _open(path) as file:
+        number = 0
+        while line := file.readline(LONGEST_LINE):
+            number, whole, end = number + 1, True, line
+            while not end.endswith(b"\n") and (end := file.readline(LONGEST_LINE)):
+                whole = False  # too long: the rest is passed over
+            try:
+                value = _parsed(line) if whole else None
+            except ValueError:
+                if end or not line.startswith(b"{"):
+                    yield number, None
+                continue
+            yield number, value if isinstance(value, dict) else None
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a JSON-lines file. A line that isn't whole (the run is writing, or was killed) is left out."""
+    """The objects of a JSON-lines file; what isn't one is left out, and nothing is there if there is no file."""
     try:
-        file = path.open("rb")
-    except OSError:
-        return
-    with file:
-        for line in file:
-            try:
-                value = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(value, dict):
+        for _, value in numbered_lines(path):
+            if value is not None:
                 yield value
+    except (OSError, ValueError):
+        return
+
+
+def _open(path: Path) -> BinaryIO:
+    """Raises: OSError; ValueError for a pipe or a device, which would keep us waiting."""
+    if not path.is_file() and path.exists():
+        raise ValueError("is no file")
+    return path.open("rb")
+
+
+def _parsed(data: bytes) -> Any:
+    """Raises: ValueError."""
+    try:
+        return json.loads(data.decode())
+    except UnicodeDecodeError:
+        raise ValueError("is no UTF-8 text") from None
+    except RecursionError:
+        raise ValueError("more brackets within each other than can be read") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"is no whole JSON ({error.msg}, line {error.lineno})") from None
 
 
 class LineWriter:

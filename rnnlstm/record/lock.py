@@ -39,5 +39,5 @@ def _holder(descriptor: int) -> str:
     try:
         held = json.loads(os.pread(descriptor, 4096, 0))
         return f" by process {held['pid']} on {held['host']} since {held['since']}"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return ""

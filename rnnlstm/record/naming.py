@@ -17,7 +17,25 @@ from typing import Any
 from rnnlstm.options import OptionError, show
 
 #: Keys that say where results go or how they are kept, not what is computed: no part of a run's identity.
-HOUSEKEEPING = ("seed", "seeds", "threads", "runs_root", "name", "overwrite", "resume", "plugins", "checkpoint")
+HOUSEKEEPING = (
+    "seed",
+    "seeds",
+    "threads",
+    "runs_root",
+    "name",
+    "overwrite",
+    "resume",
+    "job_timeout",
+    "plugins",
+    "checkpoint",
+)
+SEED_FOLDER = re.compile(r"seed_(0|[1-9][0-9]{0,18})", re.ASCII)
+#: Files in a seed's folder.
+METRICS, CLIP_EVENTS, FLOW, SAMPLES = "metrics.jsonl", "clip_events.jsonl", "flow.jsonl", "samples.jsonl"
+LINES = (METRICS, CLIP_EVENTS, FLOW, SAMPLES)
+SUMMARY, WEIGHTS = "summary.json", "weights.pt"
+#: Files in a run folder.
+CONFIG, AGGREGATE = "config.yaml", "aggregate"
 LONGEST_NAME = 120  # characters; file systems take 255 bytes
 
 
@@ -30,29 +48,35 @@ def run_folder(tree: Mapping[str, Any], defaults: Mapping[str, Any]) -> Path:
         root = Path(tree["runs_root"]).expanduser()
     except RuntimeError as error:
         raise OptionError("runs_root", tree["runs_root"], str(error)) from None
-    return root / f"{_text(task['name'])}_T{_text(task['length'])}" / f"{readable}-{identity(tree)}"
+    return root / f"{as_name(task['name'])}_T{as_name(task['length'])}" / f"{readable}-{identity(tree)}"
 
 
 def seed_folder(folder: Path, seed: int) -> Path:
     return folder / f"seed_{seed}"
 
 
+def seed_folders(folder: Path) -> list[tuple[int, Path]]:
+    """Seeds that have a folder in a run folder, by number. Raises: OSError."""
+    found = ((SEED_FOLDER.fullmatch(path.name), path) for path in folder.iterdir())
+    return sorted((int(match[1]), path) for match, path in found if match and path.is_dir())
+
+
 def readable_name(tree: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
     """The model's name, then every key that differs from its default: `lstm_init-default_lr-0.01`."""
     mine, theirs = dict(flatten(_essence(tree))), dict(flatten(_essence(defaults)))
     leaves = [key.rpartition(".")[2] for key in mine]
-    words = [_text(tree["model"]["name"])]
+    words = [as_name(tree["model"]["name"])]
     for section, usual in (("optimizer", "adam"), ("clip", "norm"), ("probe", "standard"), ("curriculum", "fixed")):
         if tree[section]["name"] != usual:
             words.append(
-                _text(tree[section]["name"]) if section == "optimizer" else f"{section}-{tree[section]['name']}"
+                as_name(tree[section]["name"]) if section == "optimizer" else f"{section}-{tree[section]['name']}"
             )
     for key, value in mine.items():
         if key == "task.length" or (key in theirs and theirs[key] == value):
             continue
         leaf = key.rpartition(".")[2]
         name = leaf if leaves.count(leaf) == 1 else key.replace(".", "_")
-        words.append(f"{_text(name)}-{_text(value)}")
+        words.append(f"{as_name(name)}-{as_name(value)}")
     return "_".join(words)
 
 
@@ -85,9 +109,9 @@ def _numbers(value: Any) -> Any:
     return value
 
 
-def _text(value: Any) -> str:
-    """A value as part of a folder's name."""
+def as_name(value: Any) -> str:
+    """A value as part of a file's or a folder's name."""
     if isinstance(value, list):
-        return ",".join(_text(entry) for entry in value) or "none"
+        return ",".join(as_name(entry) for entry in value) or "none"
     text = f"{value:g}" if isinstance(value, float) else show(value)
     return re.sub(r"[^A-Za-z0-9.,+_-]+", "~", text.rpartition("/")[2])[:40]

@@ -3,44 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rnnlstm.record import tensorboard_plugins as plugins
-from rnnlstm.record.files import LineWriter, read_lines, write_json
-from rnnlstm.record.heatmap import flow_png
-from rnnlstm.record.tensorboard import TensorBoardView
+from rnnlstm.exits import CheckpointError
+from rnnlstm.record.files import LineWriter, write_json
+from rnnlstm.record.naming import CLIP_EVENTS, FLOW, LINES, METRICS, SAMPLES, SUMMARY, WEIGHTS
+from rnnlstm.record.reader import Sample
+from rnnlstm.record.seed_view import SeedView
 
-METRICS, CLIP_EVENTS, FLOW, SAMPLES = "metrics.jsonl", "clip_events.jsonl", "flow.jsonl", "samples.jsonl"
-LINES = (METRICS, CLIP_EVENTS, FLOW, SAMPLES)
-SUMMARY, WEIGHTS = "summary.json", "weights.pt"
-MOST_ROWS = 240  #: rows of the picture of the gradient through time; beyond, every second is dropped
+__all__ = ["CLIP_EVENTS", "FLOW", "LINES", "METRICS", "SAMPLES", "SUMMARY", "WEIGHTS", "SeedRecord"]
 
 
 class SeedRecord:
-    """Writers into `folder`, which is made. Raises: OSError if it can't be written.
+    """Writers into `folder`, which is made. Raises: OSError if it can't be written. `opened` closes them, if `end`
+    has not, however the run ends.
 
     `lengths`, of an earlier `sync`, cuts the lines that are there back to what they were then; events are written
-    anew from them by `replay`.
+    anew from them by `replay`. Raises: CheckpointError if there are fewer: some have been lost since.
     """
 
-    def __init__(self, folder: Path, lengths: Mapping[str, int] | None = None) -> None:
+    def __init__(self, folder: Path, opened: ExitStack, lengths: Mapping[str, int] | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         kept = lengths or {}
-        self._lines = {name: LineWriter(folder / name, kept.get(name)) for name in LINES}
-        for events in folder.glob("events.out.tfevents.*"):
-            events.unlink()
-        self._view = TensorBoardView(folder)
-        self._flow: dict[str, list[tuple[int, np.ndarray]]] = {}  # by tag: (training step, norms by lag)
-        self._flow_stride = 1
-        self._looks = 0
+        if lost := lost_lines(folder, kept):
+            raise CheckpointError(f"the checkpoint does not fit this run: {lost}; overwrite=true begins anew")
+        self._lines = {
+            name: opened.enter_context(closing(LineWriter(folder / name, kept.get(name)))) for name in LINES
+        }
+        self._view = opened.enter_context(closing(SeedView(folder)))
+        if lengths is None:
+            self._view.publish()
 
     def begin(self, configuration: Mapping[str, Any], group: str, metrics: Sequence[str]) -> None:
         """Enter the seed into TensorBoard's table of hyperparameters, in the row of its `group`."""
-        self._view.add(0, plugins.session_start(configuration, group, metrics))
+        self._view.begin(configuration, group, metrics)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """One line of metrics; `values` by tag, as in the glossary."""
@@ -52,14 +53,9 @@ class SeedRecord:
         return {name: writer.sync() for name, writer in self._lines.items()}
 
     def replay(self) -> None:
-        """Show everything in the lines in TensorBoard."""
-        for line in read_lines(self.folder / METRICS):
-            step = line.pop("step")
-            self._view.scalars(step, line)
-        for line in read_lines(self.folder / FLOW):
-            self._show_flow(line.pop("step"), {name: np.asarray(norms) for name, norms in line.items()})
-        for line in read_lines(self.folder / SAMPLES):
-            self._show_samples(line["step"], line["samples"])
+        """Show everything in the lines in TensorBoard, in place of what it has shown before."""
+        self._view.replay()
+        self._view.publish()
 
     def clip_event(self, fields: Mapping[str, Any]) -> None:
         """One line for an update on which clipping fired."""
@@ -69,58 +65,30 @@ class SeedRecord:
         """Gradient norms by lag, (L, K) for each state: a line, and now and then a picture of all so far."""
         lines = {name: [[float(f"{v:.6g}") for v in layer] for layer in layers] for name, layers in norms.items()}
         self._lines[FLOW].write({"step": step, **lines})
-        self._show_flow(step, norms)
+        self._view.flow(step, {name: np.array(layers) for name, layers in lines.items()})
 
-    def _show_flow(self, step: int, norms: Mapping[str, np.ndarray]) -> None:
-        if self._looks % self._flow_stride == 0:
-            for name, layers in norms.items():
-                for layer, values in enumerate(layers):
-                    tag = f"flow/{name}" + (f"/layer_{layer}" if len(layers) > 1 else "")
-                    self._flow.setdefault(tag, []).append((step, values))
-        self._looks += 1
-        rows = len(next(iter(self._flow.values())))
-        if rows == MOST_ROWS:
-            self._flow = {tag: kept[::2] for tag, kept in self._flow.items()}
-            self._flow_stride *= 2
-        if self._looks & (self._looks - 1) == 0:  # 1, 2, 4, 8, … looks: pictures add up to twice the last one
-            self._draw_flow(step)
-
-    def samples(self, step: int, samples: Sequence[Mapping[str, str]]) -> None:
+    def samples(self, step: int, samples: Sequence[Sample]) -> None:
         """Decoded sequences, each `text` with the right answer and the model's `answer`."""
         self._lines[SAMPLES].write({"step": step, "samples": list(samples)})
-        self._show_samples(step, samples)
-
-    def _show_samples(self, step: int, samples: Sequence[Mapping[str, str]]) -> None:
-        rows = [f"| {_cell(s['text'])} | {_cell(s['answer'])} |" for s in samples]
-        self._view.text(step, "samples", "\n".join(["| text → right answer | model's answer |", "|---|---|", *rows]))
+        self._view.samples(step, samples)
 
     def summary(self, fields: Mapping[str, Any]) -> None:
         write_json(self.folder / SUMMARY, fields)
 
     def end(self, step: int, status: str) -> None:
         """The last picture, the session's end, and everything closed."""
-        if self._flow:
-            self._draw_flow(step)
-        self._view.add(step, [plugins.session_end(status)])
+        self._view.end(step, status)
         for writer in self._lines.values():
             writer.close()
         self._view.close()
 
-    def _draw_flow(self, step: int) -> None:
-        for tag, kept in self._flow.items():
-            steps, norms = zip(*kept, strict=True)
-            self._view.image(step, tag, *flow_png(steps, np.stack(norms)))
 
-
-def _cell(text: str) -> str:
-    """Text inside a Markdown table; nothing in it is markup."""
-    for mark, escaped in (
-        ("&", "&amp;"),
-        ("<", "&lt;"),
-        ("|", "&#124;"),
-        ("*", "&#42;"),
-        ("[", "&#91;"),
-        ("_", "&#95;"),
-    ):
-        text = text.replace(mark, escaped)
-    return text.replace("\n", " ")
+def lost_lines(folder: Path, lengths: Mapping[str, int]) -> str | None:
+    """The first file of lines that is shorter than it was, in words; None if none is."""
+    for name, length in lengths.items():
+        path = folder / name
+        size = path.stat().st_size if path.is_file() else None
+        if size is None or size < length:
+            found = "no file" if size is None else f"{size:,} bytes long"
+            return f"{path} is {found}, and was {length:,} bytes long when it was saved"
+    return None

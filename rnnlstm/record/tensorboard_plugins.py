@@ -18,6 +18,7 @@ from tensorboard.plugins.image import metadata as image_metadata
 from tensorboard.plugins.scalar import metadata as scalar_metadata
 from tensorboard.plugins.text import metadata as text_metadata
 
+from rnnlstm.options import printable
 from rnnlstm.record.glossary import explain
 
 #: Configuration keys that make a column of the HParams table.
@@ -70,7 +71,7 @@ def session_start(configuration: Mapping[str, Any], group: str, metrics: Sequenc
         elif isinstance(value, int | float):
             field.number_value = value
         else:
-            field.string_value = str(value)
+            field.string_value = printable(str(value))
     return [
         _hparams(hparams_metadata.EXPERIMENT_TAG, plugin_data_pb2.HParamsPluginData(experiment=experiment)),
         _hparams(

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 
-from rnnlstm.exits import DiskError
-from rnnlstm.record.files import read_lines
 from rnnlstm.record.heatmap import HIGH, LOW, colours
-from rnnlstm.record.seed_record import METRICS
-from rnnlstm.reporting.curves import evaluation_curve, flow_map
-from rnnlstm.reporting.runs import Run, by_task, label
+from rnnlstm.reporting.curves import evaluation_curve
+from rnnlstm.reporting.flow import Flow, flows
+from rnnlstm.reporting.runs import Run, by_task, labels, task_title
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -25,46 +23,33 @@ from matplotlib.figure import Figure
 #: Okabe & Ito's colours, which most colour-blind readers tell apart; no more lines than these in one panel.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
 MOST_MAPS = 6
+LARGEST = 1e30  #: what is larger, or no number, leaves a gap in a curve: axes can't be divided to hold it
+MOST_PANELS = 8  # tasks and lengths in one picture
+LONGEST_LABEL = 60  # characters in a legend
 FLOW_COLOURS = ListedColormap(colours(np.linspace(LOW, HIGH, 256)) / 255.0)
 
 
-def save_figures(runs: Sequence[Run], folder: str) -> list[Path]:
-    """`learning_curves.png`, and an overview of each task and length that has records of the gradient through time:
-    `overview.png`, or `overview_<task>_T<length>.png` where there are several.
-
-    Raises: DiskError.
-    """
-    figures = {"learning_curves.png": learning_curves(runs)}
+def panels(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """The runs of each task and length by title, the first of each: no more than can be told apart."""
     groups = by_task(runs)
-    for (task, length), members in groups.items():
-        if any(flow_map(run) is not None for run in members):
-            name = "overview.png" if len(groups) == 1 else f"overview_{task}_T{length}.png"
-            figures[name] = overview(members)
-    paths = []
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        for name, figure in figures.items():
-            paths.append(Path(folder) / name)
-            figure.savefig(paths[-1], dpi=110)
-    except OSError as error:
-        raise DiskError(f"can't write figures in {folder}: {error.strerror}") from None
-    finally:
-        for figure in figures.values():
-            plt.close(figure)
-    return paths
+    titled = {}
+    for (task, length), members in list(groups.items())[:MOST_PANELS]:
+        count = f" (first {len(PALETTE)} of {len(members)})" if len(members) > len(PALETTE) else ""
+        titled[task_title(task, length) + count] = members[: len(PALETTE)]
+    return titled
 
 
 def learning_curves(runs: Sequence[Run]) -> Figure:
     """A column for each task and length: the headline metric above, the loss with baseline and plateaus below."""
-    groups = by_task(runs)
-    figure, axes = plt.subplots(2, len(groups), figsize=(1 + 5.5 * len(groups), 7), squeeze=False, sharex="col")
-    for (upper, lower), ((task, length), members) in zip(axes.T, groups.items(), strict=True):
-        metric = members[0].seeds[0]["metric_name"]
-        upper.set_title(f"{task}, T = {length}")
-        draw_curves(upper, members, f"eval/{metric}", metric)
-        draw_curves(lower, members, "eval/loss", "held-out loss")
+    titled = panels(runs)
+    figure, axes = plt.subplots(2, len(titled), figsize=(1 + 5.5 * len(titled), 7), squeeze=False, sharex="col")
+    for (upper, lower), (title, members) in zip(axes.T, titled.items(), strict=True):
+        metric = _metric(members)
+        upper.set_title(title)
+        draw_curves(upper, members, f"eval/{metric}", metric, labels(members, LONGEST_LABEL))
+        draw_curves(lower, members, "eval/loss", "held-out loss", labels(members, LONGEST_LABEL))
         draw_baselines(lower, members[0])
-        upper.legend(fontsize=8)
+        _legend(upper)
         lower.set_xlabel("update")
     figure.tight_layout()
     return figure
@@ -72,43 +57,44 @@ def learning_curves(runs: Sequence[Run]) -> Figure:
 
 def overview(runs: Sequence[Run]) -> Figure:
     """One task's learning curves, and beside them each configuration's gradient through time, all on one scale."""
-    maps = [(run, found) for run in runs if (found := flow_map(run)) is not None][:MOST_MAPS]
+    found = ((run, drawn) for run in runs[: 4 * MOST_MAPS] if (drawn := flows(run).get("hidden")) is not None)
+    maps = list(itertools.islice(found, MOST_MAPS))
     figure = plt.figure(figsize=(12, 1.2 + 1.9 * max(2, len(maps))), layout="constrained")
     left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(1, 1.25))[0]
     upper, lower = left.subplots(2, 1, sharex=True)
     shown = [run for run, _ in maps]
-    metric = shown[0].seeds[0]["metric_name"]
-    draw_curves(upper, shown, f"eval/{metric}", metric)
-    draw_curves(lower, shown, "eval/loss", "held-out loss")
+    names = labels(shown, LONGEST_LABEL)
+    metric = _metric(shown)
+    draw_curves(upper, shown, f"eval/{metric}", metric, names)
+    draw_curves(lower, shown, "eval/loss", "held-out loss", names)
     draw_baselines(lower, shown[0])
-    upper.legend(fontsize=8)
+    _legend(upper)
     upper.set_title("learning (median, band over seeds)")
     lower.set_xlabel("update")
-    panels = right.subplots(len(maps), 1, squeeze=False)[:, 0]
-    for panel, (run, (steps, ratios)) in zip(panels, maps, strict=True):
-        image = draw_flow(panel, steps, ratios)
-        panel.set_title(label(run, runs), fontsize=9, loc="left")
-    panels[-1].set_xlabel("time step in the sequence (the answer is given at the last)")
-    bar = right.colorbar(image, ax=list(panels), extend="both", ticks=range(int(LOW), int(HIGH) + 1, 2))
+    rows = right.subplots(len(maps), 1, squeeze=False)[:, 0]
+    for panel, name, (_, flow) in zip(rows, names, maps, strict=True):
+        image = draw_flow(panel, flow)
+        panel.set_title(name, fontsize=9, loc="left")
+    rows[-1].set_xlabel("time step in the sequence (the answer is given at the last)")
+    bar = right.colorbar(image, ax=list(rows), extend="both", ticks=range(int(LOW), int(HIGH) + 1, 2))
     bar.set_label("gradient reaching h, log10 of the ratio to the last step")
     return figure
 
 
-def draw_curves(axes: Axes, runs: Sequence[Run], tag: str, name: str) -> None:
-    """Median and band of a tag, a colour for each configuration."""
-    for run, colour in zip(runs, PALETTE, strict=False):
+def draw_curves(axes: Axes, runs: Sequence[Run], tag: str, name: str, names: Sequence[str]) -> None:
+    """Median and band of a tag, a colour for each configuration; `names` for the legend."""
+    for run, label, colour in zip(runs, names, itertools.cycle(PALETTE), strict=False):
         curve = evaluation_curve(run, tag)
         if curve is None:
             continue
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # a step at which no seed has a value
             low, median, high = curve.band()
+        low, median, high = (np.where(abs(line) <= LARGEST, line, np.nan) for line in (low, median, high))
         axes.fill_between(curve.steps, low, high, color=colour, alpha=0.2, linewidth=0)
-        axes.plot(curve.steps, median, color=colour, label=label(run, runs))
+        axes.plot(curve.steps, median, color=colour, label=label)
     axes.set_ylabel(name)
     axes.grid(alpha=0.3)
-    if len(runs) > len(PALETTE):
-        axes.set_title(f"{axes.get_title()} (first {len(PALETTE)} of {len(runs)})")
 
 
 def draw_baselines(axes: Axes, run: Run) -> None:
@@ -117,8 +103,10 @@ def draw_baselines(axes: Axes, run: Run) -> None:
     for tag in ("baseline/loss", *_plateau_tags(run)):
         curve = evaluation_curve(run, tag)
         if curve is not None:
-            value = curve.values[0, 0]
-            if tag == "baseline/loss":
+            value = next((v for v in curve.values.flat if abs(v) <= LARGEST), None)
+            if value is None:
+                continue
+            if tag == "baseline/loss" and value > 0:
                 axes.set_ylim(0, min(axes.get_ylim()[1], 2 * value))
             axes.axhline(value, color="0.35", linestyle="--", linewidth=1)
             name = "baseline: no input seen" if tag == "baseline/loss" else tag.partition("/")[2].replace("_", " ")
@@ -127,9 +115,9 @@ def draw_baselines(axes: Axes, run: Run) -> None:
             )
 
 
-def draw_flow(axes: Axes, steps: Sequence[int], ratios: np.ndarray) -> mpl.image.AxesImage:
+def draw_flow(axes: Axes, flow: Flow) -> mpl.image.AxesImage:
     """Time step across, training step down, colours on the fixed scale."""
-    K = ratios.shape[1]
+    steps, ratios, K = flow.steps, flow.by_step, flow.by_step.shape[1]
     image = axes.imshow(
         np.clip(np.nan_to_num(ratios[:, ::-1], neginf=2 * LOW), 2 * LOW, 2 * HIGH),
         cmap=FLOW_COLOURS,
@@ -144,6 +132,16 @@ def draw_flow(axes: Axes, steps: Sequence[int], ratios: np.ndarray) -> mpl.image
     return image
 
 
+def _legend(axes: Axes) -> None:
+    if axes.get_legend_handles_labels()[0]:  # there may be nothing to draw yet
+        axes.legend(fontsize=8)
+
+
+def _metric(runs: Sequence[Run]) -> str:
+    """The headline metric's name."""
+    return next((str(seed["metric_name"]) for run in runs for seed in run.seeds if seed["metric_name"]), "metric")
+
+
 def _plateau_tags(run: Run) -> list[str]:
-    first = next(iter(read_lines(run.folder / f"seed_{run.seeds[0]['seed']}" / METRICS)), {})
+    first = next((seed for seed in run.series if seed), {})
     return [tag for tag in first if tag.startswith("baseline/") and tag != "baseline/loss"]

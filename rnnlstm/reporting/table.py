@@ -1,22 +1,20 @@
-"""The comparison table: a row per configuration, its seeds grouped."""
+"""The comparison's numbers, a row per configuration or group with its seeds taken together; and as CSV."""
 
 from __future__ import annotations
 
 import csv
 import math
 import statistics
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich import box
-from rich.table import Table
-
 from rnnlstm.exits import DiskError
 from rnnlstm.options import show
 from rnnlstm.reporting.runs import Run, differing_keys
-from rnnlstm.reporting.statistics import ENOUGH_SEEDS, interval, wilson
+from rnnlstm.reporting.states import STATES, counts
+from rnnlstm.reporting.statistics import interval
+from rnnlstm.reporting.survival import solve_times
 
 COLUMNS = (
     "task", "length", "model", "init", "backend", "hidden_size", "parameters", "seeds", "solved",
@@ -25,62 +23,67 @@ COLUMNS = (
 )  # fmt: skip
 #: What it costs, the last columns of the CSV.
 COSTS = ("ms_per_update", "multiply_adds", "state_size", "bytes_kept")
+#: How the seeds stand, and intervals; after all others.
+STANDING = (*STATES, "configurations", "steps_to_solve_low", "steps_to_solve_high", "followed_to")
 #: Configuration keys that have a column of their own.
 NAMED = ("task.name", "task.length", "model.name", "model.init", "model.backend", "model.hidden_size")
 
 
 def row(run: Run) -> dict[str, Any]:
-    """The columns of one configuration; medians over its seeds, None where nothing is known."""
-    first = run.seeds[0]
-    metric = run.values("metric")
+    """The columns of one configuration; medians over its seeds, None where nothing is known, or where the runs of a
+    group have nothing in common."""
+    names = _common(run, "metric_name")
+    metric = finite(run.values("metric")) if names is not None else []
     low, high = interval(metric) or (None, None)
+    times = solve_times(run)
+    earliest, latest = times.interval()
     return {
-        "task": run.config["task.name"],
+        "task": run.config.get("task.name"),
         "length": run.config.get("task.length"),
-        "model": run.config["model.name"],
+        "model": run.config.get("model.name"),
         "init": run.config.get("model.init"),
-        "backend": first.get("backend") or run.config.get("model.backend"),
+        "backend": _common(run, "backend") or run.config.get("model.backend"),
         "hidden_size": run.config.get("model.hidden_size"),
-        "parameters": first.get("parameters"),
+        "parameters": _common(run, "parameters"),
         "seeds": len(run.seeds),
         "solved": run.solved,
-        "median_steps_to_solve": median_steps_to_solve(run),
-        "metric_name": first.get("metric_name"),
+        "median_steps_to_solve": finite_or_none(times.median()),
+        "metric_name": names,
         "metric": _median(metric),
         "metric_low": low,
         "metric_high": high,
-        "baseline": first.get("baseline"),
+        "baseline": _common(run, "baseline"),
         "clip_rate": _median(run.values("clip_rate")),
         "median_norm_before_clip": _median(run.values("median_norm_before_clip")),
         "steps_per_second": _median(run.values("steps_per_second")),
         "ms_per_update": _median(run.values("ms_per_update")),
-        "multiply_adds": first.get("multiply_adds"),
-        "state_size": first.get("state_size"),
-        "bytes_kept": first.get("bytes_kept"),
+        "multiply_adds": _common(run, "multiply_adds"),
+        "state_size": _common(run, "state_size"),
+        "bytes_kept": _common(run, "bytes_kept"),
+        **counts(run),
+        "configurations": len(run.members),
+        "steps_to_solve_low": finite_or_none(earliest),
+        "steps_to_solve_high": finite_or_none(latest),
+        "followed_to": times.followed,
     }
 
 
-def median_steps_to_solve(run: Run) -> float | None:
-    """The median over all seeds, one that has not solved the task counting as later than all that have."""
-    steps = [seed["steps_to_solve"] if seed.get("solved") else math.inf for seed in run.seeds]
-    median = statistics.median(steps)
-    return None if math.isinf(median) else median
-
-
 def write_csv(runs: Sequence[Run], path: str) -> None:
-    """The table as CSV: `COLUMNS`, then every other key in which the configurations differ, then `COSTS`.
+    """The table as CSV: `COLUMNS`, then every other key in which the rows differ, then `COSTS` and `STANDING`.
+
+    An empty `median_steps_to_solve` or `steps_to_solve_high`: not by the update `followed_to`.
 
     Raises: DiskError.
     """
     further = [key for key in differing_keys(runs) if key not in NAMED]
     try:
-        with Path(path).open("w", newline="", encoding="utf-8") as file:
+        with Path(path).open("w", newline="", encoding="utf-8", errors="replace") as file:
             writer = csv.writer(file)
-            writer.writerow([*COLUMNS, *further, *COSTS])
+            writer.writerow([*COLUMNS, *further, *COSTS, *STANDING])
             for run in runs:
                 values = row(run)
                 cells = [*(values[name] for name in COLUMNS), *(run.config.get(key) for key in further)]
-                cells += [values[name] for name in COSTS]
+                cells += [values[name] for name in (*COSTS, *STANDING)]
                 writer.writerow(["" if cell is None else cell for cell in cells])
     except OSError as error:
         raise DiskError(f"can't write {path}: {error.strerror}") from None
@@ -89,70 +92,23 @@ def write_csv(runs: Sequence[Run], path: str) -> None:
 def equal_keys(runs: Sequence[Run]) -> str:
     """What the table leaves out because it is the same in every row: `task=keyword, task.length=100`."""
     differing = differing_keys(runs)
-    keys = [key for key in (*NAMED, "optimizer.lr") if key not in differing and key in runs[0].config]
+    in_all = set.intersection(*(set(run.config) for run in runs))
+    keys = [key for key in (*NAMED, "optimizer.lr") if key not in differing and key in in_all]
     return ", ".join(f"{key.removesuffix('.name')}={show(runs[0].config[key])}" for key in keys)
 
 
-def table(runs: Sequence[Run]) -> Table:
-    """The table for a terminal: what differs between the configurations first, then what came out."""
-    rows = [row(run) for run in runs]
-    differing = differing_keys(runs)
-    keys = [key for key in (*NAMED, "optimizer.lr") if key in differing]
-    keys += [key for key in differing if key not in keys]
-    columns: dict[str, list[str]] = {
-        key.removesuffix(".name").removeprefix("model."): [
-            show(run.config[key]) if key in run.config else "—" for run in runs
-        ]
-        for key in keys or ["model.name"]
-    }
-    words = len(columns)
-    columns |= {
-        "metric": [metric_text(run, r) for run, r in zip(runs, rows, strict=True)],
-        "solved (95 %)": [solved_text(run) for run in runs],
-        "steps to solve": [_number(r["median_steps_to_solve"], ",.0f") for r in rows],
-        "clipped": [_number(r["clip_rate"], ".0%") for r in rows],
-        "median norm": [_number(r["median_norm_before_clip"], ".2g") for r in rows],
-        "parameters": [_number(r["parameters"], ",.0f") for r in rows],
-        "multiply-adds": [_number(r["multiply_adds"], ",.0f") for r in rows],
-        "bytes kept": [_number(r["bytes_kept"], ",.0f") for r in rows],
-        "ms/update": [_number(r["ms_per_update"], ".3g") for r in rows],
-    }
-    states = [states_text(run) for run in runs]
-    if any(states):
-        columns["not done"] = states
-    result = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for k, header in enumerate(columns):
-        result.add_column(header, justify="left" if k <= words or header == "not done" else "right")
-    for cells in zip(*columns.values(), strict=True):
-        result.add_row(*cells)
-    return result
+def finite(values: Iterable[float]) -> list[float]:
+    return [value for value in values if math.isfinite(value)]
 
 
-def metric_text(run: Run, r: dict[str, Any]) -> str:
-    """The median, and under five seeds every value, from five on the interval of the median."""
-    if r["metric"] is None:
-        return "—"
-    text = f"{r['metric_name']} {r['metric']:.3g}"
-    if r["seeds"] == 1:
-        return text
-    if r["seeds"] < ENOUGH_SEEDS:
-        return f"{text} ({'  '.join(f'{value:.3g}' for value in sorted(run.values('metric')))})"
-    return f"{text} [{r['metric_low']:.3g} … {r['metric_high']:.3g}]"
+def finite_or_none(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
-def solved_text(run: Run) -> str:
-    low, high = wilson(run.solved, len(run.seeds))
-    return f"{run.solved}/{len(run.seeds)} ({low * 100:.0f}–{high * 100:.0f} %)"
-
-
-def states_text(run: Run) -> str:
-    """`2 running, 1 diverged`, or nothing if all are done."""
-    counts = Counter(seed.get("status", "unknown") for seed in run.seeds)
-    return ", ".join(f"{count} {state}" for state, count in counts.items() if state != "done")
-
-
-def _number(value: float | None, form: str) -> str:
-    return "—" if value is None else format(value, form)
+def _common(run: Run, key: str) -> Any:
+    """A summary's value, if all seeds have the same."""
+    first = run.seeds[0].get(key)
+    return first if all(seed.get(key) == first for seed in run.seeds) else None
 
 
 def _median(values: Iterable[float]) -> float | None:

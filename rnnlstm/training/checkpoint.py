@@ -6,20 +6,24 @@ and plain values are all that is in them: they are read with `weights_only=True`
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
 import logging
-import pickle
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from rnnlstm.exits import CheckpointError
+from rnnlstm.options import show
 from rnnlstm.record.files import write_whole
+from rnnlstm.record.naming import seed_folder
+from rnnlstm.record.seed_record import lost_lines
 
 LOG = logging.getLogger("rnnlstm")
 
@@ -27,6 +31,7 @@ FOLDER = "checkpoints"
 FORMAT, VERSION = "rnnlstm checkpoint", 1
 KEPT = 2  #: newest files of a group that stay: the newest may turn out to be damaged
 LONGEST_HEADER = 1024
+MOST_SEEDS = 10_000  #: of a group, as of a configuration
 
 
 def group_name(seeds: Sequence[int]) -> str:
@@ -54,9 +59,11 @@ def save_checkpoint(run_folder: Path, seeds: Sequence[int], step: int, state: di
     folder = run_folder / FOLDER
     folder.mkdir(exist_ok=True)
     path = folder / f"{group_name(seeds)}.step_{step:09d}.pt"
+    if path.is_dir():
+        _remove(path)
     write_whole(path, json.dumps(header).encode() + b"\n" + payload)
     for old in checkpoints(run_folder, group_name(seeds))[KEPT:]:
-        old.unlink(missing_ok=True)
+        _remove(old)
     return path
 
 
@@ -69,12 +76,13 @@ def checkpoints(run_folder: Path, group: str) -> list[Path]:
 def groups(run_folder: Path) -> list[str]:
     """Groups that have a file."""
     names = sorted(path.name for path in (run_folder / FOLDER).glob("seeds_*.step_*.pt"))
-    found = (re.fullmatch(r"(seeds_(?:\d+-\d+|\d+(?:,\d+)*))\.step_\d+\.pt", name) for name in names)
-    return list(dict.fromkeys(match[1] for match in found if match))
+    found = (re.fullmatch(r"(seeds_(?:(\d+)-(\d+)|\d+(?:,\d+)*))\.step_\d+\.pt", name) for name in names)
+    kept = (m for m in found if m and (not m[2] or 0 <= int(m[3]) - int(m[2]) < MOST_SEEDS))
+    return list(dict.fromkeys(match[1] for match in kept))
 
 
 def load_newest(run_folder: Path, group: str) -> dict[str, Any]:
-    """The newest state of a group that is whole; damaged ones are named in a warning.
+    """The newest state of a group that can be gone on from; damaged ones are named in a warning.
 
     Raises: CheckpointError if none is.
     """
@@ -83,6 +91,8 @@ def load_newest(run_folder: Path, group: str) -> dict[str, Any]:
     for path in found:
         try:
             state = read_checkpoint(path)
+            if reason := _unsound(state) or _lost(run_folder, group_seeds(group), state):
+                raise CheckpointError(f"{path} can't be used: {reason}")
         except CheckpointError as error:
             reasons.append(str(error))
             continue
@@ -94,6 +104,8 @@ def load_newest(run_folder: Path, group: str) -> dict[str, Any]:
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Raises: CheckpointError, which names the file and what is wrong with it."""
+    if path.exists() and not path.is_file() and not path.is_dir():  # a pipe would keep us waiting
+        raise CheckpointError(f"{path} is no file")
     try:
         with path.open("rb") as file:
             header = json.loads(file.readline(LONGEST_HEADER))
@@ -104,23 +116,71 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             if header.get("bytes") != path.stat().st_size - file.tell():
                 raise CheckpointError(f"{path} is cut short or has been added to")
             payload = file.read()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else "its first line is damaged"
         raise CheckpointError(f"{path} can't be read: {reason}") from None
     if hashlib.sha256(payload).hexdigest() != header.get("sha256"):
         raise CheckpointError(f"{path} is damaged: its hash is wrong")
     try:
         state = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path} can't be read: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # whatever the unpickler stumbles over
+        raise CheckpointError(f"{path} can't be read: {show(str(error) or type(error).__name__)}") from None
     if not isinstance(state, dict):
         raise CheckpointError(f"{path} holds no state")
     return state
 
 
+def _unsound(state: Mapping[str, Any]) -> str | None:
+    """What is not finite in the weights of replicas that train on, or not a number in their optimiser, in words.
+
+    Frozen ones keep whatever they have come to. That it is a state at all is not looked at here.
+    """
+    trainer = state.get("trainer")
+    if not isinstance(trainer, Mapping) or not isinstance(trainer.get("weights"), Mapping):
+        return None
+    frozen, optimizer = trainer.get("frozen") or [], trainer.get("optimizer") or {}
+
+    def live(tensor: Any) -> Tensor | None:
+        if not isinstance(tensor, Tensor) or not tensor.ndim:
+            return None
+        return tensor[[replica for replica in range(len(tensor)) if replica not in frozen]]
+
+    for name, stacked in trainer["weights"].items():
+        if (weights := live(stacked)) is not None and not weights.isfinite().all():
+            return f"{show(name)} is not finite"
+    averages = optimizer.get("state", {}) if isinstance(optimizer, Mapping) else {}
+    for entry in averages.values() if isinstance(averages, Mapping) else ():
+        for name, stacked in entry.items() if isinstance(entry, Mapping) else ():
+            if (tensor := live(stacked)) is not None and tensor.isnan().any():
+                return f"the optimiser's {show(name)} is not a number"
+    return None
+
+
+def _lost(run_folder: Path, seeds: Sequence[int], state: Mapping[str, Any]) -> str | None:
+    """A file of the record that has become shorter since, in words: the run could not go on with a whole record."""
+    replicas = state.get("replicas")
+    if state.get("seeds") != seeds or not isinstance(replicas, list):
+        return None
+    for seed, replica in zip(seeds, replicas, strict=False):
+        lengths = replica.get("lengths") if isinstance(replica, Mapping) else None
+        if isinstance(lengths, Mapping) and (lost := lost_lines(seed_folder(run_folder, seed), lengths)):
+            return lost
+    return None
+
+
 def drop_checkpoints(run_folder: Path, group: str) -> None:
     """A group has come to its end: its weights and summaries are what is kept."""
     for path in checkpoints(run_folder, group):
-        path.unlink(missing_ok=True)
+        _remove(path)
     if (run_folder / FOLDER).exists() and not any((run_folder / FOLDER).iterdir()):
         (run_folder / FOLDER).rmdir()
+
+
+def _remove(path: Path) -> None:
+    """A folder in a file's place goes only if it is empty."""
+    with contextlib.suppress(FileNotFoundError):
+        if path.is_dir() and not path.is_symlink():
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        else:
+            path.unlink()

@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import logging
 import signal
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,8 @@ LOG = logging.getLogger("rnnlstm")
 class Loop:
     """The seeds of `work`, from its state on or from the start, in `folder`."""
 
-    def __init__(self, plan: Plan, work: Work, folder: Path, progress: Progress) -> None:
+    def __init__(self, plan: Plan, work: Work, folder: Path, opened: ExitStack, progress: Progress) -> None:
+        """`opened` closes every file of the record, however the loop ends."""
         self.plan, self.folder, self.progress, self.seeds = plan, folder, progress, work.seeds
         self.trainer = Trainer(plan, work.seeds)
         if work.state is None:
@@ -46,12 +48,13 @@ class Loop:
             restore_trainer(self.trainer, work.state)
         model, states = self.trainer.model, work.state["replicas"] if work.state else [None] * len(work.seeds)
         self.replicas = [
-            Replica(plan, seed, seed_folder(folder, seed), model.parameters_each, state)
+            Replica(plan, seed, seed_folder(folder, seed), opened, model.parameters_each, state)
             for seed, state in zip(work.seeds, states, strict=True)
         ]
         self.instruments = [Instruments(plan, model, r, rep.seed, rep.record) for r, rep in enumerate(self.replicas)]
         self.plateaus = {f"baseline/{name.replace(' ', '_')}": loss for name, loss in plan.task.plateaus.items()}
         self.aggregate = Aggregate(folder / "aggregate", plan.task.name, plan.task.metric_name, list(self.plateaus))
+        opened.callback(self.aggregate.close)
         self.clock = Clock()
         self.saved = Cadence(plan.config.checkpoint)
         self._logged = (0, 0.0)  # step and seconds of training at the last line

@@ -9,19 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from rnnlstm.options import ConfigError, show
 from rnnlstm.plain_yaml import read_yaml
-from rnnlstm.record.files import read_json, write_whole
+from rnnlstm.record.endings import FAILURE_LOG, finished, write_configuration
 from rnnlstm.record.naming import HOUSEKEEPING, flatten, seed_folder
-from rnnlstm.record.seed_record import SUMMARY, WEIGHTS
 from rnnlstm.schema import Config
 from rnnlstm.training.checkpoint import drop_checkpoints, group_seeds, groups, load_newest
 
 LOG = logging.getLogger("rnnlstm")
-
-FINISHED = ("done", "diverged")
 
 
 @dataclass(frozen=True)
@@ -59,21 +54,14 @@ def pending(folder: Path, config: Config) -> list[Work]:
     return [*work, Work(left)] if left else work
 
 
-def finished(folder: Path, seed: int) -> bool:
-    summary = read_json(seed_folder(folder, seed) / SUMMARY)
-    return (
-        summary is not None and summary.get("status") in FINISHED and (seed_folder(folder, seed) / WEIGHTS).exists()
-    )
-
-
 def prepare(folder: Path, config: Config, seeds: Sequence[int]) -> None:
     """Clear what earlier, unfinished attempts of these seeds left, and write the configuration without its seeds."""
     for seed in seeds:
         if seed_folder(folder, seed).exists():
             shutil.rmtree(seed_folder(folder, seed))
     shutil.rmtree(folder / "aggregate", ignore_errors=True)
-    kept = {key: value for key, value in config.tree.items() if key not in ("seed", "seeds")}
-    write_whole(folder / "config.yaml", yaml.safe_dump(kept, sort_keys=False, allow_unicode=True).encode())
+    (folder / FAILURE_LOG).unlink(missing_ok=True)
+    write_configuration(folder, config.tree)
 
 
 def _require_same(folder: Path, config: Config) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,18 @@ class Replica:
     """Counts, scores and status of the replica with this seed; `record` is where they are written."""
 
     def __init__(
-        self, plan: Plan, seed: int, folder: Path, parameters: int, state: Mapping[str, Any] | None = None
+        self,
+        plan: Plan,
+        seed: int,
+        folder: Path,
+        opened: ExitStack,
+        parameters: int,
+        state: Mapping[str, Any] | None = None,
     ) -> None:
-        """`state`, of an earlier `state()`: go on from there, with the record cut back to what it was then."""
+        """`opened` closes the record. `state`, of an earlier `state()`: go on from there, with the record cut back to
+        what it was then."""
         self.plan, self.seed, self.parameters = plan, seed, parameters
-        self.record = SeedRecord(folder, state and state["lengths"])
+        self.record = SeedRecord(folder, opened, state and state["lengths"])
         self.status = "running"  # running, done, diverged, failed or interrupted
         self.reason: str | None = None  # why it diverged or failed
         self.updates = self.fired = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,8 @@ def train_run(plan: Plan, folder: Path, progress: Progress) -> Outcome:
             todo = pending(folder, plan.config)
             stopped = None
             for work in todo:
-                stopped = Loop(plan, work, folder, progress).complete()
+                with ExitStack() as opened:
+                    stopped = Loop(plan, work, folder, opened, progress).complete()
                 if stopped is not None:
                     break
             paths = [seed_folder(folder, seed) / SUMMARY for seed in plan.config.seed_numbers]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -41,7 +40,9 @@ def load_run(folder: str, overrides: Sequence[str] = ()) -> tuple[Plan, int, dic
         seed = int(seed_folder.name.removeprefix("seed_"))
         tree = read_yaml(place / "config.yaml")
         weights = torch.load(seed_folder / WEIGHTS, weights_only=True, map_location="cpu")
-    except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        if not isinstance(weights, dict) or not all(isinstance(name, str) for name in weights):
+            raise ValueError(f"{WEIGHTS} holds no weights by their names")
+    except Exception as error:  # whatever the unpickler stumbles over
         raise OptionError("weights", folder, f"can't be read: {show(str(error))}") from None
     return make_plan(changed({**tree, "seed": seed, "seeds": 1}, overrides)), seed, weights
 

@@ -47,10 +47,29 @@ def restore_trainer(trainer: Trainer, state: Mapping[str, Any]) -> None:
     try:
         if list(state["seeds"]) != trainer.seeds:
             raise ValueError(f"it is of seeds {state['seeds']}")
+        _require_whole(state)
         trainer.restore(state["trainer"])
         changed = {key: (then, machine()[key]) for key, then in state["machine"].items() if machine()[key] != then}
-    except (KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"the checkpoint does not fit this run: {error}") from None
+    except (KeyError, ValueError, RuntimeError, TypeError, AttributeError, IndexError) as error:
+        reason = f"it has no {error}" if isinstance(error, KeyError) else error
+        raise CheckpointError(f"the checkpoint does not fit this run: {reason}") from None
     if changed:
         what = ", ".join(f"{key} {then} → {now}" for key, (then, now) in changed.items())
         LOG.warning("going on under other conditions (%s): the last bits of results may differ", what)
+
+
+#: What a state holds beside the trainer's, and what it holds of each replica.
+PARTS = {"step": int, "replicas": list, "instruments": list, "clock": dict, "logged": list, "machine": dict}
+REPLICA = ("status", "reason", "updates", "fired", "steps_to_solve", "speed", "scores", "norms", "window", "largest")
+
+
+def _require_whole(state: Mapping[str, Any]) -> None:
+    """Raises: KeyError, ValueError."""
+    for name, kind in PARTS.items():
+        if not isinstance(state[name], kind):
+            raise ValueError(f"its {name} is a {type(state[name]).__name__}")
+    if not len(state["replicas"]) == len(state["instruments"]) == len(state["seeds"]):
+        raise ValueError("it has fewer replicas than seeds")
+    for replica in state["replicas"]:
+        for name in (*REPLICA, "lengths"):
+            replica[name]

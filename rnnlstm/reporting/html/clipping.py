@@ -9,7 +9,7 @@ from rnnlstm.reporting.html.markup import element
 from rnnlstm.reporting.html.parts import Numbers, Panel, Report, Section, chapter, figure, legend, table
 from rnnlstm.reporting.html.plot import SMALL, Axis, Level, Line, plot
 from rnnlstm.reporting.html.scale import number
-from rnnlstm.reporting.html.selection import Group, Shown
+from rnnlstm.reporting.html.shown import Shown, TaskGroup
 
 INTRO = (
     "An exploding gradient would throw the weights far off in one update. Clipping limits the <em>gradient</em>, "
@@ -37,7 +37,7 @@ def section(report: Report) -> Section:
     return chapter("clipping", "Clipping", report, INTRO, parts, missing)
 
 
-def _part(report: Report, group: Group) -> Markup | None:
+def _part(report: Report, group: TaskGroup) -> Markup | None:
     curves = [(s, c) for s in group.shown if (c := report.records.curve(s.run, "clip/rate")) is not None]
     if not curves:
         return None
@@ -111,7 +111,7 @@ def _norms(report: Report, s: Shown) -> list[Line]:
     return lines
 
 
-def _norm_plot(group: Group, s: Shown, lines: list[Line], y_axis: Axis) -> Markup:
+def _norm_plot(group: TaskGroup, s: Shown, lines: list[Line], y_axis: Axis) -> Markup:
     threshold = s.run.config.get("clip.threshold")
     by_norm = s.run.config.get("clip.name") == "norm" and isinstance(threshold, int | float) and threshold > 0
     levels = [Level("threshold", float(np.log10(float(threshold))))] if by_norm and threshold is not None else []
@@ -133,7 +133,7 @@ def _largest(report: Report, s: Shown) -> list[tuple[object, ...]]:
     """The parameters that were largest most often, with a bar each."""
     shares: dict[str, float] = {}
     beginning = "clip/largest/"
-    clipped = [seed for seed in report.records.series(s.run) if any(tag.startswith(beginning) for tag in seed)]
+    clipped = [seed for seed in s.run.series if any(tag.startswith(beginning) for tag in seed)]
     for seed in clipped:
         for tag, values in seed.items():
             if tag.startswith(beginning):

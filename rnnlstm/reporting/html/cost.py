@@ -9,8 +9,9 @@ from markupsafe import Markup
 from rnnlstm.reporting.html.parts import Numbers, Panel, Report, Section, chapter, figure, legend, unbroken
 from rnnlstm.reporting.html.plot import Axis, Dot, plot
 from rnnlstm.reporting.html.scale import number
-from rnnlstm.reporting.html.selection import Group, Shown
-from rnnlstm.reporting.table import metric_text, row, solved_text
+from rnnlstm.reporting.html.shown import Shown, TaskGroup
+from rnnlstm.reporting.table import row
+from rnnlstm.reporting.texts import metric_text, solved_text
 
 INTRO = (
     "A gated network does more at each step: an LSTM of as many units has four times an RNN’s parameters and "
@@ -19,10 +20,10 @@ INTRO = (
 CAPTION = (
     "<strong>What to see.</strong> A mark is a seed. Further right: more time for an update (all seeds that train in "
     "lockstep together, on the machine named below; instruments and evaluation left out). The score is that of the "
-    "last evaluation. <em>Time to solve</em>: updates to solve the task, times the time of an update; medians over "
-    "seeds, unsolved ones counting as later than all others. <em>Kept</em>: bytes for the backward pass, a time "
-    "step and sequence."
+    "last evaluation. <em>Time to solve</em>: the median of the updates to solve it (Kaplan–Meier’s, as above), "
+    "times the time of an update. <em>Kept</em>: bytes for the backward pass, a time step and sequence."
 )
+LARGEST = 1e300
 HEADS = (
     "configuration", "score", "solved (95\u00a0%)", "updates to solve", "time to solve, s", "ms an update",
     "parameters", "multiply-adds", "state", "kept, bytes",
@@ -34,12 +35,12 @@ def section(report: Report) -> Section:
     return chapter("cost", "Cost and score", report, INTRO, parts, "No speed has been recorded yet.")
 
 
-def _part(group: Group) -> Markup | None:
+def _part(group: TaskGroup) -> Markup | None:
     dots = [
-        Dot(f"{s.name}, seed {seed.get('seed')}: {number(y)} at {number(ms)} ms", s.style, math.log10(ms), y)
+        Dot(f"{s.name}, seed {seed['seed']}: {number(y)} at {number(ms)} ms", s.style, math.log10(ms), y)
         for s in group.shown
         for seed in s.run.seeds
-        if (ms := finite(seed.get("ms_per_update"))) and ms > 0 and (y := finite(seed.get("metric"))) is not None
+        if (ms := _drawable(seed["ms_per_update"])) and ms > 0 and (y := _drawable(seed["metric"])) is not None
     ]
     if not dots:
         return None
@@ -63,18 +64,17 @@ def _part(group: Group) -> Markup | None:
 
 def _row(s: Shown) -> list[str]:
     r = row(s.run)
-    steps, ms = r["median_steps_to_solve"], finite(r["ms_per_update"])
+    steps, ms = r["median_steps_to_solve"], r["ms_per_update"]
     seconds = steps * ms / 1000 if steps is not None and ms is not None else None
     numbers = (steps, seconds, ms, r["parameters"], r["multiply_adds"], r["state_size"], r["bytes_kept"])
     return [
         s.name,
         unbroken(metric_text(s.run, r)),
         unbroken(solved_text(s.run)),
-        *(number(finite(value)) for value in numbers),
+        *(number(value) for value in numbers),
     ]
 
 
-def finite(value: object) -> float | None:
-    """A number from a file that may hold anything; None if it is none, or not finite."""
-    fits = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
-    return float(value) if fits else None  # type: ignore[arg-type]
+def _drawable(value: float | None) -> float | None:
+    """A number that axes can be divided for."""
+    return float(value) if value is not None and abs(value) < LARGEST else None

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from rnnlstm.reporting.answers import NEAR, Verdict, judge, split_sample
+from rnnlstm.record.reader import Sample
 from rnnlstm.reporting.html.markup import element, render, text
 from rnnlstm.reporting.html.parts import Report, Section, chapter
-from rnnlstm.reporting.html.selection import Group, Shown
+from rnnlstm.reporting.html.shown import Shown, TaskGroup
 
 INTRO = (
     "Sequences that no network trained on, as text, each with its right answer and what the networks said (their "
@@ -23,8 +23,8 @@ LONGEST = 1500  #: characters of a sequence that are shown
 @dataclass(frozen=True)
 class Said:
     shown: Shown
-    before: Verdict | None  #: None if it has been asked once only
-    after: Verdict
+    before: Sample | None  #: None if it has been asked once only
+    after: Sample
 
 
 @dataclass
@@ -40,23 +40,21 @@ def section(report: Report) -> Section:
     return chapter("answers", "Answers", report, INTRO, parts, missing)
 
 
-def _part(report: Report, group: Group) -> Markup | None:
+def _part(report: Report, group: TaskGroup) -> Markup | None:
     examples: dict[str, Example] = {}
     for s in group.shown:
         looks = sorted(report.records.samples(s.run), key=lambda look: look[0])
         if not looks:
             continue
-        before = {str(sample.get("text")): str(sample.get("answer")) for sample in looks[0][1]}
+        before = {sample["text"]: sample for sample in looks[0][1]} if len(looks) > 1 else {}
         for sample in looks[-1][1]:
-            key, answer = str(sample.get("text")), str(sample.get("answer"))
-            question, right = split_sample(key)
-            first = judge(right, before[key]) if len(looks) > 1 and key in before else None
-            example = examples.setdefault(key, Example(_question(question, right), _short(right), []))
-            example.said.append(Said(s, first, judge(right, answer)))
+            question, _, right = sample["text"].rpartition(" → ")
+            example = examples.setdefault(sample["text"], Example(_question(question, right), _short(right), []))
+            example.said.append(Said(s, before.get(sample["text"]), sample))
     if not examples:
         return None
     shown = sorted(examples.values(), key=lambda example: -len(example.said))[:MOST_EXAMPLES]
-    return render("examples.html", examples=shown, group=group, verdict=_verdict, near=NEAR)
+    return render("examples.html", examples=shown, group=group, verdict=_verdict)
 
 
 def _question(question: str, right: str) -> Markup:
@@ -73,11 +71,12 @@ def _short(words: str) -> str:
     return f"{words[:half]} … {len(words) - 2 * half:,} characters … {words[-half:]}"
 
 
-def _verdict(verdict: Verdict) -> Markup:
-    """The answer with a sign, a word and a colour for right and wrong."""
-    parts = [element("span", _short(part), class_="right" if right else "wrong") for part, right in verdict.parts]
-    sign = element(
-        "span", "✓" if verdict.right else "✗", class_="right" if verdict.right else "wrong", aria_hidden="true"
-    )
-    remark = f"{'right' if verdict.right else 'wrong'}{', ' if verdict.remark else ''}{verdict.remark}"
-    return Markup(" ").join([sign, Markup("").join(parts), element("span", f"({remark})", class_="remark")])
+def _verdict(sample: Sample) -> Markup:
+    """The answer with a sign, a word and a colour for right and wrong, where that was recorded."""
+    answer, right = _short(sample["answer"]), sample["right"]
+    if right is None:
+        return text(answer)
+    word = "right" if right else "wrong"
+    sign = element("span", "✓" if right else "✗", class_=word, aria_hidden="true")
+    parts = [sign, element("span", answer, class_=word), element("span", f"({word})", class_="remark")]
+    return Markup(" ").join(parts)

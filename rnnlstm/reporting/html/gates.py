@@ -9,7 +9,7 @@ from markupsafe import Markup
 from rnnlstm.reporting.html.markup import element
 from rnnlstm.reporting.html.parts import Numbers, Panel, Report, Section, chapter, figure
 from rnnlstm.reporting.html.scale import Scale, number
-from rnnlstm.reporting.html.selection import Group, Shown
+from rnnlstm.reporting.html.shown import Shown, TaskGroup
 
 INTRO = (
     "A plain RNN treats every input alike. A gate is a factor between 0 (shut) and 1 (open) that the network "
@@ -34,7 +34,7 @@ def section(report: Report) -> Section:
     return chapter("gates", "What the gates do", report, INTRO, parts, missing)
 
 
-def _part(report: Report, group: Group) -> Markup | None:
+def _part(report: Report, group: TaskGroup) -> Markup | None:
     panels, rows, any_layers = [], [], False
     for s in group.shown:
         gates, layered = _gates(report, s)

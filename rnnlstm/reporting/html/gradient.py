@@ -6,12 +6,12 @@ import numpy as np
 from markupsafe import Markup
 
 from rnnlstm.record.heatmap import HIGH
+from rnnlstm.reporting.flow import Flow
 from rnnlstm.reporting.html.gradient_maps import STATES, colour_bar, draw_map
 from rnnlstm.reporting.html.parts import Numbers, Panel, Report, Section, chapter, figure, legend
 from rnnlstm.reporting.html.plot import Axis, Line, plot
-from rnnlstm.reporting.html.records import Flow
 from rnnlstm.reporting.html.scale import share
-from rnnlstm.reporting.html.selection import Group, Shown
+from rnnlstm.reporting.html.shown import Shown, TaskGroup
 
 INTRO = (
     "A network learns to remember only if the error at the answer says something about the steps before it. What it "
@@ -42,7 +42,7 @@ def section(report: Report) -> Section:
     return chapter("gradient", "How far back the gradient reaches", report, INTRO, parts, missing)
 
 
-def _part(report: Report, group: Group) -> Markup | None:
+def _part(report: Report, group: TaskGroup) -> Markup | None:
     flows = [(s, state, flow) for s in group.shown for state, flow in report.records.flow(s.run).items()]
     if not flows:
         return None

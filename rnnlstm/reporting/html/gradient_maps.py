@@ -8,11 +8,11 @@ import numpy as np
 from markupsafe import Markup
 
 from rnnlstm.record.heatmap import HIGH, LOW, plain_png
+from rnnlstm.reporting.flow import Flow
 from rnnlstm.reporting.html.markup import element
 from rnnlstm.reporting.html.plot import LEFT, RIGHT, TOP
-from rnnlstm.reporting.html.records import Flow
 from rnnlstm.reporting.html.scale import Scale, power, share
-from rnnlstm.reporting.html.selection import Shown
+from rnnlstm.reporting.html.shown import Shown
 
 MOST_ROWS, MOST_COLUMNS = 96, 200  #: pixels of a map; beyond, every few are left out
 MAP_WIDTH, MAP_HEIGHT = 340, 180

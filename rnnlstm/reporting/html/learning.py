@@ -12,7 +12,7 @@ from rnnlstm.reporting.curves import Curve
 from rnnlstm.reporting.html.parts import Numbers, Panel, Report, Section, chapter, figure, legend
 from rnnlstm.reporting.html.plot import Axis, Level, Line, plot
 from rnnlstm.reporting.html.scale import number
-from rnnlstm.reporting.html.selection import Group
+from rnnlstm.reporting.html.shown import TaskGroup
 from rnnlstm.reporting.statistics import ENOUGH_SEEDS
 
 INTRO = (
@@ -34,7 +34,7 @@ def section(report: Report) -> Section:
     return chapter("learning", "Who learns it", report, INTRO, parts, "No evaluation has been recorded yet.")
 
 
-def _part(report: Report, group: Group) -> Markup | None:
+def _part(report: Report, group: TaskGroup) -> Markup | None:
     panels, rows = [], []
     for what, name in (("metric", group.metric), ("loss", "loss")):
         tag = f"eval/{name}"
@@ -64,7 +64,7 @@ def _part(report: Report, group: Group) -> Markup | None:
     return legend(group) + figure(f"{group.key}-learning", panels, Markup(CAPTION.format(band=band)), numbers)
 
 
-def levels_of(report: Report, group: Group) -> list[Level]:
+def levels_of(report: Report, group: TaskGroup) -> list[Level]:
     """The task's baseline and plateaus, as a run recorded them."""
     run = next((s.run for s in group.shown if report.records.tags(s.run, "baseline/")), None)
     if run is None:

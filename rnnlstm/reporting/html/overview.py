@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import statistics
 from dataclasses import dataclass
@@ -13,8 +14,9 @@ from rnnlstm.reporting.html.illustration import illustration
 from rnnlstm.reporting.html.markup import render
 from rnnlstm.reporting.html.parts import Report, Section, unbroken
 from rnnlstm.reporting.html.scale import number, share
-from rnnlstm.reporting.html.selection import Shown
-from rnnlstm.reporting.table import median_steps_to_solve
+from rnnlstm.reporting.html.shown import Shown
+from rnnlstm.reporting.survival import solve_times
+from rnnlstm.reporting.table import finite, row
 
 #: Powers of ten by which gradients must differ to say that they tell networks apart.
 APART = 2.0
@@ -64,7 +66,7 @@ def section(report: Report) -> Section:
 def _words(findings: list[Finding]) -> list[tuple[str, str]]:
     """The models and starts among the configurations, each in a line."""
     configs = [finding.shown.run.config for finding in findings]
-    models = {str(config["model.name"]): None for config in configs}
+    models = {str(config.get("model.name")): None for config in configs}
     starts = {str(config.get("model.init")): None for config in configs}
     words = [(name, _first_line("model", name)) for name in models]
     words += [(f"init={name}", STARTS.get(name, "")) for name in starts]
@@ -80,8 +82,8 @@ def _first_line(group: str, name: str) -> str:
 
 
 def _finding(report: Report, s: Shown) -> Finding:
-    run, steps = s.run, median_steps_to_solve(s.run)
-    metric, losses, baselines = run.values("metric"), run.values("loss"), run.values("baseline")
+    run, steps, metric = s.run, solve_times(s.run).median(), row(s.run)["metric"]
+    losses, baselines = finite(run.values("loss")), finite(run.values("baseline"))
     reach, state, lag = None, "", 0
     for name, flow in report.records.flow(run).items():
         arrived = np.flatnonzero(np.isfinite(flow.last))  # float32 rounds the rest to nothing
@@ -89,8 +91,8 @@ def _finding(report: Report, s: Shown) -> Finding:
             reach, lag = float(flow.last[arrived[-1]]), int(arrived[-1])
             state = {"hidden": "its state h", "cell": "its memory c"}.get(name, name)
     return Finding(
-        s, run.solved, len(run.seeds), "" if steps is None else number(float(steps)),
-        number(statistics.median(metric)) if metric else "", statistics.median(losses) if losses else None,
+        s, run.solved, len(run.seeds), number(steps) if math.isfinite(steps) else "",
+        "" if metric is None else number(metric), statistics.median(losses) if losses else None,
         baselines[0] if baselines else None, reach, "" if reach is None else _left(reach), state, lag,
     )  # fmt: skip
 

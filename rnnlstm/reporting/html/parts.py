@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 
 from markupsafe import Markup
 
-from rnnlstm.reporting.html.markup import render
+from rnnlstm.reporting.comparison import Comparison
+from rnnlstm.reporting.html.markup import element, render
 from rnnlstm.reporting.html.plot import MARKS
 from rnnlstm.reporting.html.records import Records
-from rnnlstm.reporting.html.selection import MOST_GROUPS, Group, Shown, grouped
+from rnnlstm.reporting.html.shown import MOST_GROUPS, Shown, TaskGroup, grouped
 from rnnlstm.reporting.runs import Run
 
 
@@ -18,16 +19,22 @@ from rnnlstm.reporting.runs import Run
 class Report:
     """Everything that a section may draw on."""
 
-    runs: Sequence[Run]
-    groups: list[Group]
+    found: Comparison
+    groups: list[TaskGroup]
+    against: Sequence[str] = ()  #: conditions of the row that others are compared with
     records: Records = field(default_factory=Records)
 
     @classmethod
-    def of(cls, runs: Sequence[Run]) -> Report:
-        return cls(runs, grouped(runs))
+    def of(cls, found: Comparison, against: Sequence[str] = ()) -> Report:
+        return cls(found, grouped(found.rows), against)
 
     @property
-    def drawn(self) -> list[Group]:
+    def runs(self) -> Sequence[Run]:
+        """The rows: runs, or groups of them."""
+        return self.found.rows
+
+    @property
+    def drawn(self) -> list[TaskGroup]:
         """The groups that have figures."""
         return self.groups[:MOST_GROUPS]
 
@@ -64,6 +71,11 @@ def table(numbers: Numbers) -> Markup:
     return render("table.html", numbers=numbers)
 
 
+def keyed(name: str, style: int | None) -> Markup | str:
+    """A name beside its colour in the figures, if it has one."""
+    return name if style is None else element("span", name, class_=f"key s{style}")
+
+
 def unbroken(words: str) -> str:
     """Words in a cell of a table, with numbers kept together with what belongs to them."""
     return words.replace(" %", "\u00a0%").replace(" … ", "\u00a0…\u00a0")
@@ -77,7 +89,7 @@ def figure(
     return render("figure.html", key=key, panels=panels, caption=caption, numbers=shown, foot=foot, table=table)
 
 
-def legend(group: Group, dots: bool = False) -> Markup:
+def legend(group: TaskGroup, dots: bool = False) -> Markup:
     """Names, colours, dashes or the shapes of dots of the configurations in a group's figures, and how many are in
     the table alone."""
     return render("legend.html", group=group, marks=MARKS if dots else None)

@@ -28,6 +28,7 @@ MARKS = (
     "M0-6L5.2-3V3L0 6L-5.2 3V-3Z",
     "M-6-2.5H6V2.5H-6Z",
 )
+TICK = "M0-7V7"
 MOST_POINTS = 200  #: of a line; beyond, every few are left out
 
 
@@ -58,6 +59,7 @@ class Dot:
     style: int
     x: float
     y: float
+    tick: bool = False  #: a short upright stroke in place of a shape
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,8 @@ def plot(
     for dot in dots:
         place = f"translate({x.at(dot.x):.1f} {y.at(dot.y):.1f})"
         named = element("title", dot.name)
-        marks.append(element("path", named, class_=f"dot s{dot.style}", d=MARKS[dot.style], transform=place))
+        looks, shape = ("stroke", TICK) if dot.tick else ("dot", MARKS[dot.style])
+        marks.append(element("path", named, class_=f"{looks} s{dot.style}", d=shape, transform=place))
     frame = {"x": LEFT, "y": TOP, "width": width - LEFT - RIGHT, "height": height - TOP - BOTTOM}
     clip = element("clipPath", element("rect", **frame), id=f"{key}-clip")
     return element(

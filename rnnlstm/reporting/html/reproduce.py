@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+from collections.abc import Iterator
 from typing import Any
 
 from rnnlstm.record.environment import ENVIRONMENT
@@ -10,7 +12,7 @@ from rnnlstm.record.files import read_json
 from rnnlstm.reporting.commands import train_commands
 from rnnlstm.reporting.html.markup import element, render
 from rnnlstm.reporting.html.parts import Numbers, Report, Section, table
-from rnnlstm.reporting.runs import Run
+from rnnlstm.reporting.runs import Run, labels
 
 MOST_COMMANDS = 60
 #: What `environment.json` may say, in the words of the page.
@@ -22,16 +24,33 @@ FIELDS = {
 
 
 def section(report: Report) -> Section:
-    shown = [s for group in report.groups for s in group.shown][:MOST_COMMANDS]
-    titles = [group.title for group in report.groups for _ in group.shown]
-    several = len(report.groups) > 1
-    names = [f"{title}: {s.name}" if several else s.name for s, title in zip(shown, titles, strict=False)]
-    commands = train_commands([s.run for s in shown])
+    named = list(_named(report))
+    runs, names = [run for run, _ in named[:MOST_COMMANDS]], [name for _, name in named[:MOST_COMMANDS]]
+    commands = train_commands(runs)
     body = render(
-        "reproduce.html", commands=list(zip(names, commands, strict=True)), left_out=len(report.runs) - len(shown),
-        machines=_machines([s.run for s in shown], names), unknown=_unknown([s.run for s in shown]),
+        "reproduce.html", commands=list(zip(names, commands, strict=True)), report=_command(report),
+        left_out=sum(len(row.members) for row in report.runs) - len(runs),
+        machines=_machines(runs, names), unknown=_unknown(runs),
     )  # fmt: skip
     return Section("reproduce", "How to reproduce", body)
+
+
+def _named(report: Report) -> Iterator[tuple[Run, str]]:
+    """The configurations that the figures show, those of groups one by one."""
+    for group in report.groups:
+        runs = [run for s in group.shown for run in s.run.members]
+        names = labels(runs) if report.found.by else [s.name for s in group.shown]
+        for run, name in zip(runs, names, strict=True):
+            yield run, f"{group.title}: {name}" if len(report.groups) > 1 else name
+
+
+def _command(report: Report) -> str:
+    """The command that writes this page."""
+    words = ["python", "-m", "rnnlstm.compare", "runs"]
+    words += [word for condition in report.found.where for word in ("--where", condition)]
+    for option, values in (("--by", report.found.by), ("--against", report.against)):
+        words += [option, *values] if values else []
+    return shlex.join([*words, "--html", "report.html"])
 
 
 def _machines(runs: list[Run], names: list[str]) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rnnlstm.options import show
-from rnnlstm.reporting.runs import Run, by_task, differing_keys, label_by
+from rnnlstm.reporting.runs import Run, by_task, labels, task_title
 
 #: Configurations in the figures of one task: as many as there are colours.
 MOST_SHOWN = 8
@@ -24,8 +24,8 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Group:
-    """The runs of one task and length."""
+class TaskGroup:
+    """The rows of one task and length."""
 
     key: str  #: for ids: `g1`
     title: str
@@ -41,40 +41,28 @@ class Group:
     @property
     def metric(self) -> str:
         """The headline metric's name, or an empty text."""
-        names = (seed.get("metric_name") for run in self.runs for seed in run.seeds)
-        return next((name for name in names if isinstance(name, str)), "")
+        names = (seed["metric_name"] for run in self.runs for seed in run.seeds)
+        return next((name for name in names if name), "")
 
 
-def grouped(runs: Sequence[Run]) -> list[Group]:
-    """The runs by task and length, in their order."""
+def grouped(runs: Sequence[Run]) -> list[TaskGroup]:
+    """The rows by task and length, in their order."""
     groups = []
     for number, ((task, length), members) in enumerate(by_task(runs).items(), start=1):
-        names = _names(members)
+        names = labels(members)
         chosen = sorted(_chosen(members))
         shown = [Shown(members[k], names[k], style) for style, k in enumerate(chosen)]
-        title = show(task) if length is None else f"{show(task)}, T = {show(length)}"
-        groups.append(Group(f"g{number}", title, str(task), members, names, shown))
+        groups.append(TaskGroup(f"g{number}", task_title(task, length), str(task), members, names, shown))
     return groups
 
 
-def _names(runs: Sequence[Run]) -> list[str]:
-    """Labels, told apart by a number where they would be the same."""
-    differing = differing_keys(runs)
-    seen: dict[str, int] = {}
-    names = []
-    for run in runs:
-        name = label_by(run, differing)
-        seen[name] = seen.get(name, 0) + 1
-        names.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
-    return names
-
-
 def _chosen(runs: Sequence[Run]) -> list[int]:
-    """The best of each model first, then the second best of each, and so on; runs come in the order of their loss."""
+    """The best of each model first, then the second best of each, and so on; runs come in the order of their
+    loss, groups in the order of the values that they were grouped by."""
     rank: dict[str, int] = {}
     order = []
     for k, run in enumerate(runs):
-        model = str(run.config.get("model.name"))
+        model = show(run.config.get("model.name"))
         rank[model] = rank.get(model, 0) + 1
         order.append((rank[model], k))
     return [k for _, k in sorted(order)[:MOST_SHOWN]]

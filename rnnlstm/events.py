@@ -1,0 +1,59 @@
+"""Write TensorBoard's events of runs anew from their record: after a full disk, a damaged or a deleted file.
+
+    python -m rnnlstm.events RUNS…
+
+Examples
+  python -m rnnlstm.events runs                     all runs below a folder
+  python -m rnnlstm.events runs/keyword_T100/lstm-1a2b3c4d
+
+The record (metrics.jsonl, flow.jsonl, samples.jsonl) is the truth, and is only read. New events take the old ones'
+place when they are whole; interrupted, the same command mends what is left. A run that is going on is left alone and
+named, and the exit code is then 73.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from rnnlstm.arguments import Parser
+from rnnlstm.exits import BUSY, DISK_FAILED, DONE, BusyError, fail, guarded
+from rnnlstm.options import printable
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    return guarded(lambda: _main(arguments))
+
+
+def _main(arguments: Sequence[str] | None) -> int:
+    parser = Parser("events", __doc__)
+    parser.add_argument("runs", nargs="+", metavar="RUNS", help="folders with runs below them")
+    options = parser.parse_args(arguments)
+
+    from rnnlstm.record.run_folder import find_run_folders
+
+    runs = find_run_folders(options.runs)
+
+    from rnnlstm.record.rebuild import rebuild_events
+    from rnnlstm.tasks import TASKS  # imports torch: only once there is something to do
+
+    headlines = {name: TASKS[name].metric_name for name in TASKS}
+    code = DONE
+    for count, (folder, configuration) in enumerate(runs.items(), start=1):
+        place = f"[{count}/{len(runs)}] {printable(str(folder))}"
+        try:
+            done = rebuild_events(folder, configuration, headlines)
+        except BusyError as error:
+            code = fail(f"{error}; left alone", code or BUSY)
+        except OSError as error:
+            code = fail(
+                f"{error.filename or folder}: events can't be written: {error.strerror or error}", DISK_FAILED
+            )
+        else:
+            print(f"{place}: {done.lines:,} lines of {done.seeds} seed{'s' * (done.seeds != 1)}", flush=True)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

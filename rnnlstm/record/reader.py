@@ -1,0 +1,141 @@
+"""A record read back: its lines with their types checked, so that whoever draws or counts can rely on them.
+
+A line that breaks its rule is left out, and the file is named in a warning. Files come from elsewhere, too: they are
+data, whatever is in them.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypedDict, TypeVar
+
+import numpy as np
+
+from rnnlstm.options import printable
+from rnnlstm.record.files import numbered_lines
+
+LOG = logging.getLogger("rnnlstm")
+LAST_STEP = 2**63 - 1  # TensorBoard's events and NumPy hold no larger one
+LONGEST_TAG = 300  # characters
+
+Value = TypeVar("Value")
+
+
+def read_metrics(path: Path, quiet: bool = False) -> Iterator[tuple[int, dict[str, float]]]:
+    """Step and numbers by tag of each line of metrics.jsonl. `quiet` where a warning has been given before."""
+
+    def check(line: dict[str, Any]) -> dict[str, float]:
+        return {_tag(tag): number(value) for tag, value in line.items() if tag != "step"}
+
+    return _read(path, check, quiet, expected=True)
+
+
+def read_flow(path: Path, quiet: bool = False) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """Step and gradient norms by state, each (L, K) by layer and lag, of flow.jsonl; all have one shape."""
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def check(line: dict[str, Any]) -> dict[str, np.ndarray]:
+        norms = {_tag(state): _layers(value) for state, value in line.items() if state != "step"}
+        found = {state: layers.shape for state, layers in norms.items()}
+        if not found or (shapes and found != shapes):
+            raise ValueError("other shapes than before")
+        shapes.update(found)
+        return norms
+
+    return _read(path, check, quiet)
+
+
+class Sample(TypedDict):
+    """A decoded sequence."""
+
+    text: str  #: the sequence and the right answer: `… → duck`
+    answer: str  #: the network's
+    right: bool | None  #: whether the task takes it as right; None where that isn't known, as in older records
+
+
+def read_samples(path: Path) -> Iterator[tuple[int, list[Sample]]]:
+    """Step and decoded sequences of each line of samples.jsonl."""
+
+    def check(line: dict[str, Any]) -> list[Sample]:
+        return [
+            {"text": _text(s["text"]), "answer": _text(s["answer"]), "right": _truth(s.get("right"))}
+            for s in line["samples"]
+        ]
+
+    return _read(path, check)
+
+
+def number(value: Any) -> float:
+    """A number, finite or not. Raises: ValueError."""
+    if isinstance(value, float):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) <= sys.float_info.max:
+        return float(value)
+    raise ValueError("must be a number")
+
+
+def _read(
+    path: Path, check: Callable[[dict[str, Any]], Value], quiet: bool = False, expected: bool = False
+) -> Iterator[tuple[int, Value]]:
+    """`check` raises ValueError, KeyError or TypeError for a line that is to be left out."""
+    bad: list[int] = []
+    problem = "holds no whole line" if expected else ""
+    try:
+        for place, line in numbered_lines(path):
+            problem = ""
+            try:
+                if line is None:
+                    raise ValueError
+                step, value = _step(line["step"]), check(line)
+            except (ValueError, KeyError, TypeError):
+                bad.append(place)
+                continue
+            yield step, value
+    except FileNotFoundError:
+        problem = "is missing" if expected else ""
+    except OSError as error:
+        problem = f"can't be read: {error.strerror or error}"
+    except ValueError as error:
+        problem = str(error)
+    if bad:
+        more = f" and {len(bad) - 1:,} more are damaged and" if len(bad) > 1 else " is damaged and"
+        problem = f"line {bad[0]:,}{more} left out"
+    if problem and not quiet:
+        LOG.warning("%s: %s", printable(str(path)), problem)
+
+
+def _step(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= LAST_STEP:
+        raise ValueError("no step")
+    return value
+
+
+def _tag(value: str) -> str:
+    if not value or not value.isprintable() or len(value) > LONGEST_TAG:
+        raise ValueError("no tag")
+    return value
+
+
+def _text(value: Any) -> str:
+    """A text that can be written: half a surrogate pair can't."""
+    if not isinstance(value, str):
+        raise ValueError("no text")
+    return value.encode("utf-8", "replace").decode()
+
+
+def _truth(value: Any) -> bool | None:
+    if value is not None and not isinstance(value, bool):
+        raise ValueError("neither true nor false")
+    return value
+
+
+def _layers(value: Any) -> np.ndarray:
+    if not isinstance(value, list) or not all(isinstance(layer, list) for layer in value):
+        raise ValueError("no layers")
+    layers = np.array([[number(norm) for norm in layer] for layer in value])
+    if layers.ndim != 2 or not layers.size:
+        raise ValueError("no layers")
+    return layers

@@ -1,0 +1,101 @@
+"""What TensorBoard shows of one seed, live or built anew from its record: the same calls either way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rnnlstm.record import tensorboard_plugins as plugins
+from rnnlstm.record.heatmap import flow_png
+from rnnlstm.record.naming import FLOW, METRICS, SAMPLES
+from rnnlstm.record.reader import Sample, read_flow, read_metrics, read_samples
+from rnnlstm.record.tensorboard import TensorBoardView
+
+MOST_ROWS = 240  #: rows of the picture of the gradient through time; beyond, every second is dropped
+
+
+class SeedView:
+    """Events in the seed's folder. They replace those that are there with `publish`, and not before.
+
+    `strict`: an OSError is raised, and not a warning.
+    """
+
+    def __init__(self, folder: Path, strict: bool = False) -> None:
+        self.folder = folder
+        self._view = TensorBoardView(folder, strict)
+        self._flow: dict[str, list[tuple[int, np.ndarray]]] = {}  # by tag: (training step, norms by lag)
+        self._flow_stride = 1
+        self._looks = 0
+
+    def begin(self, configuration: Mapping[str, Any], group: str, metrics: Sequence[str]) -> None:
+        """Enter the seed into the table of hyperparameters, in the row of its `group`."""
+        self._view.add(0, plugins.session_start(configuration, group, metrics))
+
+    def replay(self) -> int:
+        """Show everything in the seed's record; how many lines of metrics there are."""
+        lines = 0
+        for step, values in read_metrics(self.folder / METRICS):
+            self.scalars(step, values)
+            lines += 1
+        for step, norms in read_flow(self.folder / FLOW):
+            self.flow(step, norms)
+        for step, samples in read_samples(self.folder / SAMPLES):
+            self.samples(step, samples)
+        return lines
+
+    def publish(self) -> None:
+        self._view.publish()
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        self._view.scalars(step, values)
+
+    def flow(self, step: int, norms: Mapping[str, np.ndarray]) -> None:
+        """Gradient norms by lag, (L, K) for each state: now and then a picture of all so far."""
+        if self._looks % self._flow_stride == 0:
+            for name, layers in norms.items():
+                for layer, values in enumerate(layers):
+                    tag = f"flow/{name}" + (f"/layer_{layer}" if len(layers) > 1 else "")
+                    self._flow.setdefault(tag, []).append((step, values))
+        self._looks += 1
+        rows = len(next(iter(self._flow.values())))
+        if rows == MOST_ROWS:
+            self._flow = {tag: kept[::2] for tag, kept in self._flow.items()}
+            self._flow_stride *= 2
+        if self._looks & (self._looks - 1) == 0:  # 1, 2, 4, 8, … looks: pictures add up to twice the last one
+            self._draw_flow(step)
+
+    def samples(self, step: int, samples: Sequence[Sample]) -> None:
+        """Decoded sequences, each `text` with the right answer, and the model's `answer`."""
+        rows = [f"| {_cell(s['text'])} | {_cell(s['answer'])} |" for s in samples]
+        self._view.text(step, "samples", "\n".join(["| text → right answer | model's answer |", "|---|---|", *rows]))
+
+    def end(self, step: int, status: str) -> None:
+        """The last picture, and the session's end."""
+        if self._flow:
+            self._draw_flow(step)
+        self._view.add(step, [plugins.session_end(status)])
+
+    def close(self) -> None:
+        self._view.close()
+
+    def _draw_flow(self, step: int) -> None:
+        for tag, kept in self._flow.items():
+            steps, norms = zip(*kept, strict=True)
+            self._view.image(step, tag, *flow_png(steps, np.stack(norms)))
+
+
+def _cell(text: str) -> str:
+    """Text inside a Markdown table; nothing in it is markup."""
+    for mark, escaped in (
+        ("&", "&amp;"),
+        ("<", "&lt;"),
+        ("|", "&#124;"),
+        ("*", "&#42;"),
+        ("[", "&#91;"),
+        ("_", "&#95;"),
+    ):
+        text = text.replace(mark, escaped)
+    return text.replace("\n", " ")

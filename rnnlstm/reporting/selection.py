@@ -1,0 +1,122 @@
+"""Which runs are compared and how they are grouped: `--where` and `--by`, on the configuration's keys."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rnnlstm.options import ConfigError, did_you_mean, show
+from rnnlstm.reporting.runs import Run
+
+MOST_VALUES = 8  # of a key, in a message
+
+
+@dataclass(frozen=True)
+class Group(Run):
+    """Runs pooled: all their seeds, and of the configuration what they have in common."""
+
+    parts: tuple[Run, ...] = field(default=())
+
+    @property
+    def members(self) -> tuple[Run, ...]:
+        return self.parts
+
+
+def pool(runs: Sequence[Run]) -> Group:
+    """The runs as one."""
+    first, *others = runs
+    config = {
+        key: value
+        for key, value in first.config.items()
+        if all(key in run.config and canonical(run.config[key]) == canonical(value) for run in others)
+    }
+    return Group(first.folder, config, [seed for run in runs for seed in run.seeds], tuple(runs))
+
+
+def group_by(runs: Sequence[Run], words: Sequence[str]) -> list[Group]:
+    """The runs pooled by the keys' values, numbers in their order. Raises: ConfigError for an unknown key."""
+    keys = [find_key(word, runs) for word in words]
+    groups: dict[tuple[tuple[int, float, str], ...], list[Run]] = {}
+    for run in runs:
+        groups.setdefault(tuple(_order(run.config.get(key)) for key in keys), []).append(run)
+    return [pool(groups[values]) for values in sorted(groups)]
+
+
+def pooled_over(groups: Sequence[Run]) -> list[str]:
+    """Keys whose values differ between the runs of a group, in any of them."""
+    pooled: dict[str, None] = {}
+    for group in groups:
+        for key in dict.fromkeys(key for member in group.members for key in member.config):
+            if key not in group.config:
+                pooled[key] = None
+    return list(pooled)
+
+
+def select(runs: Sequence[Run], conditions: Iterable[str]) -> list[Run]:
+    """The runs that meet every `key=value` or `key=value,value`. Raises: ConfigError, also if none does."""
+    for condition in conditions:
+        word, equals, text = condition.partition("=")
+        if not equals:
+            raise ConfigError(f"can't read {show(condition)}: a condition is written key=value")
+        key = find_key(word, runs)
+        wanted = {canonical_text(part) for part in re.split(r",(?![^\[]*\])", text)}
+        left = [run for run in runs if canonical(run.config.get(key)) in wanted]
+        if not left:
+            raise ConfigError(f"no run has {show(condition)}: there is {_values(runs, key)}")
+        runs = left
+    return list(runs)
+
+
+def find_key(word: str, runs: Iterable[Run]) -> str:
+    """The full key: `task` is `task.name`, and a last part stands for the key if it is the only one of that name.
+
+    Raises: ConfigError for one that no run has.
+    """
+    known = list(dict.fromkeys(key for run in runs for key in run.config))
+    if word in known:
+        return word
+    if f"{word}.name" in known:
+        return f"{word}.name"
+    ends = [key for key in known if key.rpartition(".")[2] == word and "." in key]
+    if len(ends) == 1:
+        return ends[0]
+    if ends and word != "name":
+        raise ConfigError(f"{show(word)} could be {' or '.join(ends)}")
+    raise ConfigError(f"unknown key {show(word)}{did_you_mean(word, [*known, *_ends(known)])}")
+
+
+def canonical(value: Any) -> str:
+    """A value as text that is the same for equal values: 1 and 1.0, 3e-3 and 0.003."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return canonical_text(str(value))
+    return re.sub(r"\s", "", value if isinstance(value, str) else show(value))
+
+
+def canonical_text(text: str) -> str:
+    """The same for a value as it is written on a command line."""
+    try:
+        return repr(float(text))
+    except ValueError:
+        return re.sub(r"\s", "", text)
+
+
+def _order(value: Any) -> tuple[int, float, str]:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return 0, float(canonical(value)), ""  # through text: a whole number can be too large for float()
+    return (1, 0.0, canonical(value)) if value is not None else (2, 0.0, "")
+
+
+def _values(runs: Iterable[Run], key: str) -> str:
+    values = sorted({_order(run.config.get(key)): show(run.config.get(key)) for run in runs}.items())
+    texts = [text for _, text in values]
+    return ", ".join(texts[:MOST_VALUES]) + (
+        f" and {len(texts) - MOST_VALUES} more" if len(texts) > MOST_VALUES else ""
+    )
+
+
+def _ends(keys: Iterable[str]) -> list[str]:
+    return [key.rpartition(".")[2] for key in keys if not key.endswith(".name")] + [
+        key.removesuffix(".name") for key in keys if key.endswith(".name")
+    ]
