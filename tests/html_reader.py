@@ -49,5 +49,18 @@ class Reader(HTMLParser):
     def all(self, tag: str) -> list[Element]:
         return [element for element in self.elements if element.tag == tag]
 
+    def tables(self) -> dict[str, list[list[str]]]:
+        """By caption, the texts of the cells of each row of a table's body, heads of rows among them."""
+        found: dict[str, list[list[str]]] = {}
+        rows: list[list[str]] = []
+        for element in self.elements:
+            if element.tag == "caption":
+                rows = found.setdefault(element.text, [])
+            elif element.tag == "tr" and "tbody" in element.inside:
+                rows.append([])
+            elif element.tag in ("th", "td") and "tbody" in element.inside:
+                rows[-1].append(element.text)
+        return found
+
     def ids(self) -> list[str]:
         return [element.attributes["id"] for element in self.elements if "id" in element.attributes]

@@ -6,6 +6,7 @@ import itertools
 import json
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import webbrowser
@@ -30,7 +31,9 @@ from rnnlstm.reporting.html.plot import MOST_POINTS, Axis, Line, plot
 from rnnlstm.reporting.html.records import Records
 from rnnlstm.reporting.html.scale import Scale, number
 from rnnlstm.reporting.html.shown import MOST_GROUPS, MOST_SHOWN
-from rnnlstm.reporting.runs import find_runs
+from rnnlstm.reporting.html.solving import _steps as steps_of
+from rnnlstm.reporting.runs import Run, find_runs
+from rnnlstm.reporting.survival import SolveTimes, solved_share
 from rnnlstm.training.plan import make_plan
 from rnnlstm.training.progress import Progress
 from rnnlstm.training.run import train_run
@@ -158,11 +161,11 @@ def test_hostile_texts_stay_texts(runs):
         (place / "metrics.jsonl").write_text("\n".join(lines))
         flow = [json.dumps({**line, EVIL: line["hidden"]}) for line in read_lines(place / "flow.jsonl")]
         (place / "flow.jsonl").write_text("\n".join(flow))
-        sample = {
-            "step": 6,
-            "samples": [{"text": f"{EVIL} → {EVIL}", "answer": EVIL}, {"text": 3, "answer": None}, "x"],
-        }
-        (place / "samples.jsonl").write_text(json.dumps(sample))
+        looks = [
+            {"step": 6, "samples": [{"text": f"{EVIL} → {EVIL}", "answer": EVIL, "right": False}]},
+            {"step": 7, "samples": [{"text": 3, "answer": None}, "x"]},
+        ]
+        (place / "samples.jsonl").write_text("\n".join(map(json.dumps, looks)))
     write_json(
         evil_run / ENVIRONMENT, {"trained": [{"seeds": [0, 1], "processor": EVIL, "began": EVIL, EVIL: EVIL}, 3]}
     )
@@ -259,6 +262,119 @@ def test_twenty_configurations_are_bounded_and_small(sweep, tmp_path):
     assert f"{20 - MOST_SHOWN} more in the table alone" in reader.all("main")[0].text
     rows = [e for e in reader.all("tr") if "tbody" in e.inside]
     assert sum("accuracy" in row.text for row in rows) >= 20
+
+
+def test_when_they_solve_it(tmp_path):
+    make_run(
+        tmp_path / "a", solved={0, 1}, summaries=({}, {}, {"status": "interrupted", "steps": 70}), eval__every=10
+    )
+    make_run(tmp_path / "b", model__name="rnn", summaries=({"status": "diverged", "reason": "loss is NaN"},))
+    reader = read(tmp_path)
+    check_whole(reader)
+    shown = reader.tables()["keyword, T = 50: when they solve it"]
+    assert [row[2:] for row in shown] == [["51 (50\u00a0…\u00a0> 70)", "70"], ["> 100", "100"]]
+    (drawing,) = [e for e in reader.all("svg") if e.attributes.get("aria-labelledby", "").startswith("g1-solved")]
+    assert "2 of 3 solved it, the first at update 50; share at the end 0.667" in drawing.text
+    assert "followed up to update 70" in drawing.text
+    assert "half of the seeds" in drawing.text
+
+
+def test_a_line_of_steps_holds_each_value_until_the_next():
+    times = SolveTimes.of([10, 20, 30], [True, True, False])
+    (group,) = Report.of(Comparison([Run(HERE, {}, [])])).groups
+    line = steps_of(group.shown[0], solved_share(times, 40), True)
+    assert line.x.tolist() == [0, 10, 10, 20, 20, 30, 30]
+    assert line.y == pytest.approx([0, 0, 1 / 3, 1 / 3, 2 / 3, 2 / 3, 2 / 3])
+    assert np.isnan(line.low[:2]).all()
+    assert (line.low[2:] < line.y[2:]).all()
+    many = SolveTimes.of(np.arange(1, 1001), np.ones(1000, dtype=bool))
+    line = steps_of(group.shown[0], solved_share(many, 1000), False)
+    assert len(line.x) <= MOST_POINTS
+    assert (np.diff(line.y)[::2] == 0).all()
+    assert line.low is None
+
+
+def test_seed_by_seed(tmp_path, capsys):
+    common = {"train__batch_size": 64, "eval__samples": 100, "seeds": 6}
+    make_run(tmp_path / "a", solved={0, 1, 2, 3, 4, 5}, metrics=[1.0] * 6, **common)
+    make_run(tmp_path / "b", model__name="rnn", metrics=[0.5, 0.4, 0.5, 0.6, 0.5, 0.5], **common)
+    reader = read(tmp_path)
+    check_whole(reader)
+    (row,) = reader.tables()["keyword, T = 50: differences from lstm"]
+    assert row[0] == "rnn"
+    assert row[1].startswith("−0.5 [−0.")
+    assert row[2] == "0 of 6, p = 0.031"
+    assert row[4] == "0 of 6, p = 0.031"
+    ids = reader.ids()
+    assert "g1-forest-metric-title" in ids
+    assert "g1-forest-steps-title" in ids
+    assert "the lowest loss" in reader.all("main")[0].text
+    other = read(tmp_path, against=["model=rnn"])
+    (row,) = other.tables()["keyword, T = 50: differences from rnn"]
+    assert row[1].startswith("+0.5 [+0.")
+    assert "--against model=rnn" in other.all("main")[0].text
+    assert main([str(tmp_path), "--html", str(tmp_path / "r.html"), "--against", "model=gru"]) == 2
+    assert "Traceback" not in capsys.readouterr().err
+    assert not (tmp_path / "r.html").exists()
+
+
+def test_networks_without_data_in_common_are_not_paired(tmp_path):
+    make_run(tmp_path / "a", train__batch_size=64)
+    make_run(tmp_path / "b", train__batch_size=32)
+    assert "No two configurations have two seeds" in read(tmp_path).all("main")[0].text
+
+
+def test_what_became_of_seeds_that_are_not_done(tmp_path):
+    fates = ({"status": "diverged", "reason": "the loss is <b>NaN</b>"}, {"status": "failed", "reason": "no memory"})
+    folder = make_run(tmp_path / "a", seeds=7, summaries=fates)
+    (folder / "seed_4" / "summary.json").unlink()
+    write_json(folder / "seed_5" / "summary.json", {**read_json(folder / "seed_5/summary.json"), "status": "running"})
+    write_json(folder / ".lock", {"pid": 2**22 + 1, "host": socket.gethostname()})
+    make_run(tmp_path / "b", model__name="rnn")
+    reader = read(tmp_path)
+    check_whole(reader)
+    told = [e.text for e in reader.all("li")]
+    for state in ("stopped", "diverged", "failed", "missing"):
+        assert any(words.startswith(f"1 {state}: ") for words in told), state
+    assert "1 diverged: the loss is <b>NaN</b> (lstm)" in told
+    assert "1 failed: no memory (lstm)" in told
+    cell = reader.tables()["keyword, T = 50"][0][1].replace("\u00a0", " ")
+    assert cell == "3 done, 1 stopped, 1 diverged, 1 failed, 1 missing"
+    assert "still training" not in reader.all("header")[0].text
+    assert not any("1 diverged" in e.text for e in read(tmp_path / "b").all("li"))
+
+
+def test_a_page_on_a_selection_says_so(tmp_path):
+    for k, (model, lr) in enumerate([("rnn", 0.1), ("rnn", 0.2), ("lstm", 0.1), ("lstm", 0.2)]):
+        make_run(tmp_path / f"run{k}", model__name=model, optimizer__lr=lr, task__length=50 + k % 2)
+    reader = read(tmp_path, where=["model=rnn,lstm", "length=50"])
+    check_whole(reader)
+    head = reader.all("header")[0].text
+    assert "Only runs with model=rnn,lstm and length=50." in head
+    assert "2 configurations, 6 trained networks" in head
+    assert "runs --where model=rnn,lstm --where length=50 --html report.html" in reader.all("main")[0].text
+    pooled = read(tmp_path, by=["model"])
+    check_whole(pooled)
+    assert "2 groups by model.name" in pooled.all("header")[0].text
+    assert "4 configurations, 12 trained networks" in pooled.all("header")[0].text
+    rows = pooled.tables()["keyword"]
+    assert [row[0] for row in rows] == ["lstm", "rnn"]
+    assert [row[1] for row in rows] == ["6\u00a0done", "6\u00a0done"]
+    (told,) = re.findall(r"pooled over ([^.]*\.[^.]*\.[a-z]*)", pooled.all("main")[0].text)
+    assert set(told.split(", ")) == {"task.length", "optimizer.lr"}
+
+
+def test_records_without_a_verdict_show_the_answer_alone(runs):
+    for path in runs.rglob("samples.jsonl"):
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        for line in lines:
+            for sample in line["samples"]:
+                del sample["right"]
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    reader = read(runs)
+    check_whole(reader)
+    assert "Right answer:" in reader.all("main")[0].text
+    assert not [e for e in reader.all("span") if e.attributes.get("class") in ("right", "wrong", "remark")]
 
 
 def test_it_is_written_whole_or_not_at_all(sweep, tmp_path, monkeypatch, capsys):

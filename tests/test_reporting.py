@@ -14,8 +14,8 @@ from rnnlstm.compare import main
 from rnnlstm.options import ConfigError
 from rnnlstm.record.files import read_json
 from rnnlstm.reporting.curves import evaluation_curve
-from rnnlstm.reporting.flow import flows
 from rnnlstm.reporting.figures import learning_curves
+from rnnlstm.reporting.flow import flows
 from rnnlstm.reporting.pictures import save_figures
 from rnnlstm.reporting.runs import differing_keys, find_runs, label
 from rnnlstm.reporting.statistics import bootstrap_median, interval, wilson

@@ -29,14 +29,16 @@ class Interval:
 
 def forest(key: str, title: str, told: str, label: str, rows: Sequence[Interval], better: str) -> Markup:
     """`better` says on which side of zero a row is better: `←` or `→` with words."""
-    ends = [abs(end) for row in rows for end in (*row.median, *row.interval) if math.isfinite(end)]
-    reach = 1.1 * max(ends, default=1.0) or 1.0
-    x = Scale(-reach, reach, LEFT, WIDTH - RIGHT)
+    ends = [end for row in rows for end in (*row.median, *row.interval) if math.isfinite(end)]
+    low, high = min([0.0, *ends]), max([0.0, *ends])
+    room = 0.15 * (high - low) or 1.0
+    x = Scale(low - room, high + room, LEFT, WIDTH - RIGHT)
     bottom = TOP + ROW * len(rows)
     marks = []
     for value, words in x.ticks(4):
         at = x.at(value)
-        marks.append(element("line", class_="grid" if value else "axis", x1=at, x2=at, y1=TOP, y2=bottom))
+        beside = "".join(f"M{at:.1f} {TOP + ROW * k + 18}v{ROW - 18}" for k in range(len(rows)))  # not through names
+        marks.append(element("path", class_="grid" if value else "axis", d=beside))
         marks.append(element("text", words, class_="tick", x=at, y=bottom + 18, text_anchor="middle"))
     side = ("start", LEFT) if better.startswith("←") else ("end", WIDTH - RIGHT)
     marks.append(element("text", better, class_="tick", x=side[1], y=TOP - 10, text_anchor=side[0]))

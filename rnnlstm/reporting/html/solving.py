@@ -33,14 +33,11 @@ CAPTION = (
     "<strong>What to see.</strong> A line climbs by a step whenever a seed solves the task; further left is sooner, "
     "and the top is all of them. Where it crosses the dashed line, half have solved it: the median. Upright strokes: "
     "seeds that were followed no further and had not solved it by then. A diverged seed will never solve it, so it "
-    "stays among the unsolved to the end. {bands}"
+    "stays among the unsolved to the end. {bands} The table has the median with the range of the seeds under five of "
+    "them, and its 95 % bootstrap interval from five on; “>” says that it lies beyond what has been seen."
 )
-BANDS = "Bands: 95 % interval of the share (Wilson’s, for as many seeds as carry the estimate)."
+BANDS = "Bands, from the first solved one on: 95 % interval of the share (Wilson’s)."
 HEADS = ("configuration", "solved (95\u00a0%)", "updates to solve: median", "followed up to update")
-NOTE = (
-    "updates to solve with the range of the seeds under five of them, and the median’s 95\u00a0% bootstrap interval "
-    "from five on; “>” says that the median lies beyond what has been seen"
-)
 
 
 def section(report: Report) -> Section:
@@ -72,7 +69,7 @@ def _part(group: TaskGroup) -> Markup:
     caption = Markup(CAPTION.format(bands=BANDS if bands else ""))
     return Markup("").join([
         legend(group), figure(f"{group.key}-solving", [Panel(picture)], caption, None),
-        table(Numbers(f"{group.title}: {NOTE}", HEADS, rows)),
+        table(Numbers(f"{group.title}: when they solve it", HEADS, rows)),
     ])  # fmt: skip
 
 
@@ -81,7 +78,8 @@ def _steps(s: Shown, curve: SolvedShare, band: bool) -> Line:
     steps."""
     kept = np.linspace(0, len(curve.steps) - 1, min(len(curve.steps), MOST_POINTS // 2)).round().astype(int)
     y, low, high = (np.repeat(part[kept], 2)[:-1] for part in (curve.share, curve.low, curve.high))
-    x = np.repeat(curve.steps[kept], 2)[1:]
+    x, begun = np.repeat(curve.steps[kept], 2)[1:], y > 0
+    low, high = (np.where(begun, part, np.nan) for part in (low, high))  # before, bands would only hide one another
     return Line(s.name, s.style, x, y, low if band else None, high if band else None)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 
 from markupsafe import Markup
 
-from rnnlstm.reporting.html.markup import render
+from rnnlstm.reporting.html.markup import element, render
 from rnnlstm.reporting.html.parts import Numbers, Report, Section, keyed, table, unbroken
 from rnnlstm.reporting.html.scale import number
 from rnnlstm.reporting.html.shown import TaskGroup
@@ -17,8 +18,8 @@ from rnnlstm.reporting.table import finite, row
 from rnnlstm.reporting.texts import metric_text, solved_text, states_text, steps_text
 
 HEADS = (
-    "configuration", "score", "solved (95\u00a0%)", "updates to solve", "held-out loss", "clipped", "median norm",
-    "parameters", "ms an update", "seeds",
+    "configuration", "seeds", "score", "solved (95\u00a0%)", "updates to solve", "held-out loss", "clipped",
+    "median norm", "parameters", "ms an update",
 )  # fmt: skip
 #: What became of seeds that are not done, for who meets the word first here.
 MEANINGS = {
@@ -64,12 +65,13 @@ def _table(group: TaskGroup, most: int) -> Markup:
     return table(Numbers(group.title, HEADS, rows))
 
 
-def _cells(run: Run) -> list[str]:
+def _cells(run: Run) -> list[object]:
     r = row(run)
     losses = finite(run.values("loss"))
     clipped = r["clip_rate"]
-    done = f"{r['done']} done" if r["done"] else ""
+    states = ", ".join(filter(None, (f"{r['done']} done" if r["done"] else "", states_text(r))))
     return [
+        element("span", re.sub(r"(\d) ", "\\1\u00a0", states), class_="brief"),
         unbroken(metric_text(run, r)),
         unbroken(solved_text(run)),
         unbroken(steps_text(run)),
@@ -78,5 +80,4 @@ def _cells(run: Run) -> list[str]:
         number(r["median_norm_before_clip"]),
         number(r["parameters"]),
         number(r["ms_per_update"]),
-        ", ".join(filter(None, (done, states_text(r)))),
     ]
