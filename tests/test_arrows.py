@@ -16,6 +16,7 @@ ROOMS = (
     {"guard"},
     {"sections", "plain_yaml"},
     {"schema", "batch", "random_stream", "registry", "arguments"},
+    {"objections"},
     {"composition"},
     {"cells", "tasks", "record"},
     {"recurrence"},
@@ -31,21 +32,24 @@ ROOMS = (
     {"python_api"},
     {"measure"},
     {"requeue"},
-    {"train", "compare", "benchmark", "gradflow", "events"},
+    {"compare", "benchmark", "gradflow", "events"},
+    {"completion"},
+    {"train"},
 )
 LEVEL = {name: level for level, names in enumerate(ROOMS) for name in names}
 #: Of one level, but strangers to each other.
 STRANGERS = [{"cells", "tasks", "record"}]
 #: Outside packages that only some modules may import.
 ONLY = {
-    "hydra": {"composition"},
-    "omegaconf": {"composition"},
+    "hydra": {"composition", "objections"},
+    "omegaconf": {"composition", "objections"},
     "tensorboard": {"record.tensorboard", "record.tensorboard_plugins"},
     "PIL": {"record.heatmap"},
     "jinja2": {"reporting.html.markup"},
     "matplotlib": {
         "reporting.figures",
         "reporting.survival_figure",
+        "reporting.reach_figure",
         "reporting.pictures",
         "reporting.speed_figure",
         "reporting.flow_figures",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import random
@@ -16,7 +17,7 @@ from test_resume import SMALL, assert_same
 
 from rnnlstm.exits import DiskError
 from rnnlstm.jobs import compose_jobs
-from rnnlstm.record.files import LineWriter
+from rnnlstm.record.files import LineWriter, read_lines
 from rnnlstm.training.plan import make_plan
 from rnnlstm.training.progress import Progress
 from rnnlstm.training.run import Outcome, train_run
@@ -88,19 +89,24 @@ def test_a_full_disk_ends_a_run_with_74_and_the_same_command_goes_on(limit, tmp_
 
 
 @pytest.fixture
-def small_disk(tmp_path):
-    """A disk of 300 kB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = shutil.which("mount")
-    line = [str(mount), "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(place)]
-    if not mount or subprocess.run(line, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a small disk is not allowed here")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
+def mounted():
+    """Mount a small disk of its own on a folder; gone after the test."""
+    with contextlib.ExitStack() as stack:
+
+        def mount(place, options):
+            place.mkdir(parents=True)
+            program = shutil.which("mount")
+            line = [str(program), "-t", "tmpfs", "-o", options, "tmpfs", str(place)]
+            if not program or subprocess.run(line, capture_output=True, check=False).returncode:
+                pytest.skip("mounting a disk is not allowed here")
+            stack.callback(subprocess.run, ["umount", str(place)], check=True)
+            return place
+
+        yield mount
 
 
-def test_a_disk_that_fills_up_and_gets_larger(small_disk, tmp_path):
+def test_a_disk_that_fills_up_and_gets_larger(mounted, tmp_path):
+    small_disk = mounted(tmp_path / "disk", "size=300k")
     steps = "train.steps=400"
     assert run(steps, f"runs_root={tmp_path / 'whole'}") == (0, "")
     code, errors = run(steps, f"runs_root={small_disk}")
@@ -112,3 +118,15 @@ def test_a_disk_that_fills_up_and_gets_larger(small_disk, tmp_path):
     assert code == 0, errors
     assert "begins anew" not in errors
     assert_same(*(Outcome(*place.glob("*/*"), []) for place in (small_disk, tmp_path / "whole")), [0, 1])
+
+
+def test_a_read_only_tensorboard_folder_costs_one_warning(mounted, tmp_path):
+    (job,) = compose_jobs([*OVERRIDES, f"runs_root={tmp_path}"])
+    mounted(job.folder / "aggregate", "ro,size=4k")
+    code, errors = run(f"runs_root={tmp_path}")
+    assert code == 0, errors
+    (warning,) = errors.splitlines()
+    assert "no TensorBoard events from here on (aggregate: Read-only file system)" in warning
+    for seed in (0, 1):
+        assert list(job.folder.glob(f"seed_{seed}/events.out.tfevents.*"))
+        assert list(read_lines(job.folder / f"seed_{seed}" / "metrics.jsonl"))[-1]["step"] == 30

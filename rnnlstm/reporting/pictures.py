@@ -14,13 +14,16 @@ from rnnlstm.exits import DiskError
 from rnnlstm.record.naming import as_name
 from rnnlstm.reporting.figures import MOST_MAPS, MOST_PANELS, learning_curves, overview
 from rnnlstm.reporting.flow import flows
+from rnnlstm.reporting.reach import reaches
+from rnnlstm.reporting.reach_figure import reach_figure
 from rnnlstm.reporting.runs import Run, by_task
 from rnnlstm.reporting.survival_figure import survival_curves
 
 
 def save_figures(runs: Sequence[Run], folder: str) -> list[Path]:
-    """`learning_curves.png`, `survival.png`, and an overview of each task and length that has records of the gradient
-    through time: `overview.png`, or `overview_<task>_T<length>.png` where there are several.
+    """`learning_curves.png`, `survival.png`, `reach.png` where a network was trained at several lengths, and an
+    overview of each task and length that has records of the gradient through time: `overview.png`, or
+    `overview_<task>_T<length>.png` where there are several.
 
     However many runs there are, at most eight tasks and lengths are drawn, and eight of their configurations, the
     first: the lowest loss. Raises: DiskError.
@@ -48,6 +51,8 @@ def _save(runs: Sequence[Run], folder: str) -> list[Path]:
 def _figures(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
     yield "learning_curves.png", learning_curves(runs)
     yield "survival.png", survival_curves(runs)
+    if far := reaches(runs):
+        yield "reach.png", reach_figure(far)
     groups = by_task(runs)
     for (task, length), members in list(groups.items())[:MOST_PANELS]:
         if any("hidden" in flows(run) for run in members[: 4 * MOST_MAPS]):

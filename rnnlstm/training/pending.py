@@ -67,6 +67,7 @@ def prepare(folder: Path, config: Config, seeds: Sequence[int]) -> None:
 def _require_same(folder: Path, config: Config) -> None:
     """The folder's name holds a hash of its configuration, so another one has been put there by hand."""
     if not (folder / "config.yaml").exists():
+        write_configuration(folder, config.tree)
         return
     try:
         tree = read_yaml(folder / "config.yaml")

@@ -23,10 +23,11 @@ NAMED = "which was named when this page was made"
 CAPTION = (
     "<strong>What to see.</strong> A mark is the median difference over the seeds in common, its line the range "
     "under five seeds and the median’s 95 % bootstrap interval from five on. From five seeds on, a line that stays "
-    "on one side of zero is a clear difference; under five it says little. One that crosses zero may be chance. Lines without a bar at an end go on: of seeds that "
-    "have not solved the task it is only known that they are later. In the table, <em>better in</em> and <em>sooner "
-    "in</em> count seeds, and p is the exact sign test: how likely so uneven a split would be if both were as good. "
-    "With five seeds it can’t fall below 0.06, with six not below 0.03."
+    "on one side of zero is a clear difference; under five it says little. One that crosses zero may be chance. "
+    "Lines without a bar at an end go on: of seeds that have not solved the task it is only known that they are "
+    "later. In the table, <em>better in</em> and <em>sooner in</em> count seeds, and p is the exact sign test: how "
+    "likely so uneven a split would be if both were as good. With five seeds it can’t fall below 0.06, with six not "
+    "below 0.03."
 )
 MISSING = "No two configurations have two seeds with the same data in common."
 
