@@ -46,6 +46,7 @@ ONLY = {
     "omegaconf": {"composition", "objections"},
     "tensorboard": {"record.tensorboard", "record.tensorboard_plugins"},
     "PIL": {"record.heatmap"},
+    "jinja2": {"reporting.html.markup"},
     "matplotlib": {
         "reporting.figures",
         "reporting.survival_figure",

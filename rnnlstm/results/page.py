@@ -26,11 +26,11 @@ are in the code (`rnnlstm/results/studies/`) and were committed before the final
 its sentences hold; a miss is reported as a miss. "Not run" means that nothing is claimed.
 
 *Fair to all.* The learning rate of each network in each setting is chosen from the same grid,
-{grid}, with the same budget, on tuning seeds (from {first} on) that no verdict uses: most seeds solved, then fewest updates,
-then the lowest held-out loss. Verdicts come from all of the fresh seeds (0, 1, …), never the best. Numbers are
-medians over the seeds with the 95 % bootstrap interval of the median, shares have Wilson's interval. "Updates
-to solve" is the median over all seeds, with the first and last; a seed that does not solve the task counts as
-more than the budget. "Solved" is the task's own criterion, asked at each evaluation. The quick studies take
+{grid}, with the same budget, on tuning seeds (from {first} on) that no verdict uses: most seeds solved, then
+fewest updates, then the lowest held-out loss. Verdicts come from all of the fresh seeds (0, 1, …), never the best.
+Numbers are medians over the seeds with the 95 % bootstrap interval of the median, shares have Wilson's interval.
+"Updates to solve" is the median over all seeds, with the first and last; a seed that does not solve the task counts
+as more than the budget. "Solved" is the task's own criterion, asked at each evaluation. The quick studies take
 their rates from a part of the grid.
 """
 
