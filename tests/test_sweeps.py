@@ -179,8 +179,8 @@ def test_under_slurm_a_stopped_job_asks_to_be_started_again(place, sent, asks):
 
 
 def test_a_killed_sweep_leaves_no_process_behind_and_its_job_saves(place):
-    process = start(place, "-m", "task=adding", "model=rnn,lstm", SLOW)
-    wait_for(place, "runs/*/*/seed_0/metrics.jsonl", process)
+    process = start(place, "-m", "task=adding", "model=rnn,lstm", SLOW, "checkpoint.every=20")
+    wait_for(place, "runs/*/*/checkpoints/*.pt", process)
     (lock,) = place.glob("runs/*/*/.lock")
     job = read_json(lock)["pid"]
     assert job != process.pid
