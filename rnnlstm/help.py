@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rnnlstm.options import show
-from rnnlstm.schema import OPTIMIZERS, SECTIONS, TOP, Config
+from rnnlstm.schema import SECTIONS, TOP, VARIANTS, Config
 from rnnlstm.sections import NetworkOptions
 
 
@@ -16,7 +16,7 @@ def keys() -> str:
     """Groups to choose from, then every key of the schema with its default, meaning and rule."""
     folder = _config_folder()
     lines = ["Groups (choose one: task=adding)"]
-    for group in ("task", "model", "optimizer", "clip", "probe", "curriculum", "experiment"):
+    for group in ("task", "model", "optimizer", "clip", "probe", "curriculum", "launcher", "experiment"):
         names = sorted(str(p.relative_to(folder / group).with_suffix("")) for p in (folder / group).rglob("*.yaml"))
         if names:
             lines.append(f"  {group:<28}{', '.join(names)}")
@@ -34,7 +34,7 @@ def keys() -> str:
 
 def _fields() -> Iterator[tuple[str, dataclasses.Field[Any]]]:
     for section, cls in SECTIONS.items():
-        variants = [cls, *(OPTIMIZERS.values() if section == "optimizer" else [])]
+        variants = [cls, *VARIANTS.get(section, {}).values()]
         seen: set[str] = {"name"}
         for variant in variants:
             for f in dataclasses.fields(variant):

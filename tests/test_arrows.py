@@ -14,7 +14,7 @@ PACKAGE = ROOT / "rnnlstm"
 ROOMS = (
     {"options", "exits"},
     {"guard"},
-    {"sections", "plain_yaml"},
+    {"sections", "launcher_options", "plain_yaml"},
     {"schema", "batch", "random_stream", "registry", "arguments"},
     {"composition"},
     {"cells", "tasks", "record"},
@@ -26,11 +26,13 @@ ROOMS = (
     {"reporting"},
     {"plugins", "help"},
     {"jobs"},
+    {"failures"},
     {"job_process"},
+    {"launchers"},
     {"launch"},
     {"python_api"},
     {"measure"},
-    {"requeue"},
+    {"requeue", "sweep_progress"},
     {"train", "compare", "benchmark", "gradflow", "events"},
 )
 LEVEL = {name: level for level, names in enumerate(ROOMS) for name in names}
@@ -38,8 +40,8 @@ LEVEL = {name: level for level, names in enumerate(ROOMS) for name in names}
 STRANGERS = [{"cells", "tasks", "record"}]
 #: Outside packages that only some modules may import.
 ONLY = {
-    "hydra": {"composition"},
-    "omegaconf": {"composition"},
+    "hydra": {"composition", "launchers.bridge"},
+    "omegaconf": {"composition", "launchers.bridge"},
     "tensorboard": {"record.tensorboard", "record.tensorboard_plugins"},
     "PIL": {"record.heatmap"},
     "matplotlib": {
