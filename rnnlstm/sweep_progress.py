@@ -35,10 +35,10 @@ class SweepProgress:
             self._said = time.monotonic()
             self._console.print(line(standing, failed), markup=False)
 
-    def close(self, failed: int) -> None:
+    def close(self, failed: int, summarise: bool = True) -> None:
         if self._live is not None:
             self._live.stop()
-        if self._last is not None:
+        if self._last is not None and summarise:
             self._console.print(line(self._last, failed), markup=False)
 
 

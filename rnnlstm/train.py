@@ -122,7 +122,7 @@ class _Report:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
     ) -> None:
-        self.standing.close(self.failed)
+        self.standing.close(self.failed, summarise=kind is None)
 
     def started(self, number: int, job: Job) -> None:
         count = f"[{number + 1}/{self.jobs}] " if self.jobs > 1 else ""

@@ -19,7 +19,7 @@ from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, RunMode
-from omegaconf import open_dict
+from omegaconf import OmegaConf, open_dict
 
 from rnnlstm.launchers.letterbox import Letter, Letterbox
 from rnnlstm.launchers.work import Work
@@ -88,7 +88,7 @@ def _plugin(box: Letterbox, launcher: str, values: dict[str, Any], work: Work) -
     ]
     config = hydra.compose_config(None, overrides, run_mode=RunMode.MULTIRUN)
     with open_dict(config):
-        config.hydra.launcher.update(values)
+        config.hydra.launcher = OmegaConf.merge(config.hydra.launcher, values)
     context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks())
     return Plugins.instance().instantiate_launcher(hydra_context=context, task_function=work, config=config)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,6 @@ def plugin_values(launcher: LauncherOptions, threads: int, folder: Path, jobs: i
     here = {
         "num_cpus": (launcher.workers or max(1, cores() // launcher.cpus)) * launcher.cpus,
         "include_dashboard": False,
-        "_node_ip_address": "127.0.0.1",
     }
     return {
         "ray": {
@@ -64,3 +64,15 @@ def plugin_values(launcher: LauncherOptions, threads: int, folder: Path, jobs: i
             "remote": {"num_cpus": max(launcher.cpus, threads), "num_gpus": launcher.gpus, "max_retries": 0},
         }
     }
+
+
+def environment(launcher: LauncherOptions, inherited: Mapping[str, str]) -> dict[str, str]:
+    """Further variables for the process that starts the engine."""
+    if launcher.name == "slurm":  # its nodes have their own
+        return {}
+    threads = inherited.get("OMP_NUM_THREADS", str(launcher.threads))
+    found = {"OMP_NUM_THREADS": threads}  # some libraries ask the environment alone, once
+    if isinstance(launcher, RayOptions) and launcher.address is None:
+        # Ray has its servers listen on every interface, unless it takes this for a machine that no other may join.
+        found |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+    return found

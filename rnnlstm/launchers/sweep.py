@@ -19,7 +19,7 @@ from rnnlstm.exits import CheckpointError, DiskError, JobError
 from rnnlstm.failures import settle
 from rnnlstm.jobs import Job
 from rnnlstm.launcher_options import LauncherOptions, SlurmOptions
-from rnnlstm.launchers.engines import plugin_values, require_engine
+from rnnlstm.launchers.engines import environment, plugin_values, require_engine
 from rnnlstm.launchers.letterbox import Letter, Letterbox
 from rnnlstm.launchers.slurm import Queue
 from rnnlstm.launchers.standing import Standing
@@ -101,6 +101,7 @@ class _Bridge:
     ) -> None:
         self.box, self.launcher, self.units = box, launcher, units
         self.keep = False  # what Slurm has written
+        self._patience = GRACE
         self.disk_error: DiskError | None = None
         batch = launcher.array_size if isinstance(launcher, SlurmOptions) else len(units)
         self.queue = Queue(box.folder / "slurm", batch) if launcher.name == "slurm" else None
@@ -130,7 +131,7 @@ class _Bridge:
             stderr=self._log if quiet else None,
             text=True,
             start_new_session=True,  # Ctrl-C reaches the command alone, which has the jobs told
-            env={**os.environ, **self._environment()},
+            env={**os.environ, **environment(self.launcher, os.environ)},
         )
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):
@@ -141,9 +142,9 @@ class _Bridge:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
     ) -> None:
-        with suppress(subprocess.TimeoutExpired):
+        with suppress(subprocess.TimeoutExpired):  # once told of, a job still has to end
             if kind is None:
-                self._process.wait(5)
+                self._process.wait(self._patience)
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
@@ -152,14 +153,8 @@ class _Bridge:
             self._process.stdin.close()
         self._log.close()
 
-    def _environment(self) -> dict[str, str]:
-        """One thread for libraries that ask the environment, which a forked job can't change any more."""
-        threads = str(self._request["work"]["threads"])  # type: ignore[index]
-        return (
-            {} if self.launcher.name == "slurm" else {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads)}
-        )
-
     def stop(self, number: signal.Signals) -> None:
+        self._patience = 5
         self.box.ask_to_stop(number)
         if self.queue is not None:
             self.queue.cancel()
@@ -179,7 +174,7 @@ class _Bridge:
             return f"{letter.failure.kind}: {letter.failure.message}"
         if self.queue is None:
             return "its worker ended without a word"
-        self.keep = True
+        self.keep, self._patience = True, 5  # submitit would wait for it for ever
         (place,) = (p for p, unit in enumerate(self.units) for n, _ in unit if n == number)
         return f"its Slurm job was cancelled, or ended without a word (see {self.queue.log(place)})"
 
@@ -197,7 +192,7 @@ def _watch(
         lost = bridge.lost()  # asked before the letters, so that none is overlooked
         for name in sorted(box.posted(), key=lambda name: (len(name), name)):
             if name.isdecimal() and int(name) in sweep.open and (letter := box.letter(name)) is not None:
-                _read(sweep, int(name), letter, bridge)
+                _read(sweep, int(name), letter, bridge, stop)
         begun = {int(name) for name in box.begun()}
         if lost and not begun and told is None and len(lost & set(sweep.open)) == len(sweep.jobs):
             reason = bridge.reason(min(lost))
@@ -215,10 +210,11 @@ def _watch(
             time.sleep(LOOK_EVERY)
 
 
-def _read(sweep: Sweep, number: int, letter: Letter, bridge: _Bridge) -> None:
+def _read(sweep: Sweep, number: int, letter: Letter, bridge: _Bridge, stop: StopFlag) -> None:
     if letter.failure is None:
         job = sweep.open[number]
         stopped = signal.Signals[letter.stopped_by] if letter.stopped_by else None
+        stopped = stopped and (stop.signal or stopped)  # Slurm makes a TERM of every signal
         sweep.close(number, Outcome(job.folder, _summaries(job), stopped, letter.trained))
         return
     error = letter.failure.error()
