@@ -21,6 +21,11 @@ class Batch:
     def size(self) -> int:
         return self.inputs.shape[1]
 
+    def sequence(self, b: int) -> Batch:
+        """Sequence `b` as a batch of one."""
+        kinds = None if self.kinds is None else self.kinds[:, b : b + 1]
+        return Batch(self.inputs[:, b : b + 1], self.targets[:, b : b + 1], self.mask[:, b : b + 1], kinds)
+
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`; itself if it is there already."""
         if self.inputs.device == device:

@@ -37,14 +37,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return guarded(lambda: _main(arguments))
 
 
+def parser() -> Parser:
+    """The command's arguments."""
+    result = Parser("benchmark", __doc__)
+    result.add_argument("--quick", action="store_true", help="three shapes only, with the slow contenders")
+    result.add_argument("--json", metavar="FILE", help="write every figure there")
+    result.add_argument("--figure", metavar="FILE", help="draw the ratios there, as a PNG")
+    result.add_argument("--threads", type=int, metavar="N", help="CPU threads; default: the machine's cores")
+    result.add_argument("--rounds", type=int, default=9, metavar="N", help="measured rounds of each contender")
+    return result
+
+
 def _main(arguments: Sequence[str] | None) -> int:
-    parser = Parser("benchmark", __doc__)
-    parser.add_argument("--quick", action="store_true", help="three shapes only, with the slow contenders")
-    parser.add_argument("--json", metavar="FILE", help="write every figure there")
-    parser.add_argument("--figure", metavar="FILE", help="draw the ratios there, as a PNG")
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads; default: the machine's cores")
-    parser.add_argument("--rounds", type=int, default=9, metavar="N", help="measured rounds of each contender")
-    options = parser.parse_args(arguments)
+    options = parser().parse_args(arguments)
     for name in ("threads", "rounds"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             raise ConfigError(f"--{name} {getattr(options, name)}: must be at least 1")

@@ -1,6 +1,7 @@
 """Compare runs: a table with a row per configuration, its seeds grouped.
 
     python -m rnnlstm.compare RUNS… [--where KEY=VALUE] [--by KEY…] [--paired] [--csv FILE] [--figures FOLDER]
+                                    [--html FILE [--open]]
 
 Examples
   python -m rnnlstm.compare runs                     all runs below a folder, also while they are going
@@ -8,6 +9,7 @@ Examples
   python -m rnnlstm.compare runs --where task=adding --where model=rnn,lstm
   python -m rnnlstm.compare runs --by model optimizer.lr       a row for each, everything else pooled
   python -m rnnlstm.compare runs --paired --against model=rnn  differences from the RNN, seed by seed
+  python -m rnnlstm.compare runs --html report.html --open     the whole story as one page, to show to others
   python -m rnnlstm.compare runs --figures pictures  learning curves, who solves when, the gradient through time
 
 A metric is the median over the seeds: under five seeds with every value, from five on with the 95 % bootstrap
@@ -19,7 +21,9 @@ configurations stands first, what is equal in all stands below the table.
 from __future__ import annotations
 
 import sys
+import webbrowser
 from collections.abc import Sequence
+from pathlib import Path
 
 from rnnlstm.arguments import Parser, check_writable
 from rnnlstm.exits import DONE, guarded
@@ -58,6 +62,8 @@ def parser() -> Parser:
     add("--top", type=int, default=ROWS, metavar="N", help=f"rows of the tables at most ({ROWS})")
     add("--csv", metavar="FILE", help="write the table here as CSV, whole")
     add("--figures", metavar="FOLDER", help="write pictures there")
+    add("--html", metavar="FILE", help="write a report on the same rows here: one page that needs nothing else")
+    add("--open", action="store_true", help="show that report in the browser")
     return result
 
 
@@ -65,8 +71,10 @@ def _main(arguments: Sequence[str] | None) -> int:
     options = parser().parse_args(arguments)
     if options.top < 1:
         raise ConfigError(f"--top {show(options.top)}: must be at least 1")
-    if options.csv:
-        check_writable(options.csv)
+    if options.open and not options.html:
+        raise ConfigError("--open shows the report that --html FILE writes")
+    for file in filter(None, (options.csv, options.html)):
+        check_writable(file)
     if options.figures:
         check_writable(options.figures, folder=True)
 
@@ -89,6 +97,13 @@ def _main(arguments: Sequence[str] | None) -> int:
 
         for path in save_figures(found.rows, options.figures):
             console.print(f"Written: {path}", markup=False, soft_wrap=True)
+    if options.html:
+        from rnnlstm.reporting.html.page import write_page
+
+        write_page(found, options.html, options.against)
+        console.print(f"Written: {options.html}", markup=False, soft_wrap=True)
+        if options.open and not webbrowser.open(Path(options.html).resolve().as_uri()):
+            console.print("No browser was found to open it.", markup=False)
     return DONE
 
 

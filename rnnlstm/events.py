@@ -26,10 +26,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return guarded(lambda: _main(arguments))
 
 
+def parser() -> Parser:
+    """The command's arguments."""
+    result = Parser("events", __doc__)
+    result.add_argument("runs", nargs="+", metavar="RUNS", help="folders with runs below them")
+    return result
+
+
 def _main(arguments: Sequence[str] | None) -> int:
-    parser = Parser("events", __doc__)
-    parser.add_argument("runs", nargs="+", metavar="RUNS", help="folders with runs below them")
-    options = parser.parse_args(arguments)
+    options = parser().parse_args(arguments)
 
     from rnnlstm.record.run_folder import find_run_folders
 

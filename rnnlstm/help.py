@@ -16,10 +16,7 @@ def keys() -> str:
     """Groups to choose from, then every key of the schema with its default, meaning and rule."""
     folder = _config_folder()
     lines = ["Groups (choose one: task=adding)"]
-    for group in ("task", "model", "optimizer", "clip", "probe", "curriculum", "launcher", "experiment"):
-        names = sorted(str(p.relative_to(folder / group).with_suffix("")) for p in (folder / group).rglob("*.yaml"))
-        if names:
-            lines.append(f"  {group:<28}{', '.join(names)}")
+    lines += [f"  {group:<28}{', '.join(names)}" for group, names in _groups().items()]
     lines.append("\nKeys of the chosen task and model (defaults and meanings; change with model.hidden_size=128)")
     for group in ("task", "model"):
         for path in sorted((folder / group).glob("*.yaml")):
@@ -30,6 +27,29 @@ def keys() -> str:
     lines.append("\nExit codes: 0 done, 1 a job failed, 2 bad configuration, 3 bad checkpoint, 73 folder in use,")
     lines.append("74 disk failed, 130/143 interrupted: the same command goes on.")
     return "\n".join(lines)
+
+
+def words() -> list[str]:
+    """What an override may begin with: `model=lstm` for every choice of a group, `clip.threshold=` for every key, and
+    the values of a key that has only some."""
+    found = [f"{group}={name}" for group, names in _groups().items() for name in names]
+    for group in ("task", "model"):
+        for path in sorted((_config_folder() / group).glob("*.yaml")):
+            found += [f"{group}.{entry.partition('=')[0]}=" for entry in _yaml_entries(path)]
+    for key, f in _fields():
+        choices = ["true", "false"] if f.type == "bool" else f.metadata["choices"] or [""]
+        found += [f"{key}={choice}" for choice in choices]
+    return list(dict.fromkeys(found))
+
+
+def _groups() -> dict[str, list[str]]:
+    """Each group's choices."""
+    folder = _config_folder()
+    groups = ("task", "model", "optimizer", "clip", "probe", "curriculum", "launcher", "experiment")
+    return {
+        group: sorted(str(p.relative_to(folder / group).with_suffix("")) for p in (folder / group).rglob("*.yaml"))
+        for group in groups
+    }
 
 
 def _fields() -> Iterator[tuple[str, dataclasses.Field[Any]]]:

@@ -13,6 +13,7 @@ Options
   -m, --multirun       values separated by commas make a sweep
   --cfg job            print the whole configuration, every key with its value, and stop
   --config-dir DIR     a folder with YAML files of your own (task/, model/, experiment/, …)
+  --completion=bash    print a script for Tab completion; with eval in ~/.bashrc, for the command rnnlstm-train
   --help               this text
 """
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from rnnlstm.training.outcome import Outcome
     from rnnlstm.training.progress import Progress
 
-FLAGS = ("-m", "--multirun", "--cfg", "-c", "--config-dir", "-cd", "--help", "-h")
+FLAGS = ("-m", "--multirun", "--cfg", "-c", "--config-dir", "-cd", "--help", "-h", "--completion")
 
 
 @dataclass
@@ -45,6 +46,7 @@ class Request:
     sweep: bool = False
     show_config: bool = False
     help: bool = False
+    completion: bool = False
     config_dir: str | None = None
 
 
@@ -72,6 +74,10 @@ def parse(arguments: Sequence[str]) -> Request:
             request.config_dir = attached or next(rest, "")
             if not request.config_dir:
                 raise ConfigError(f"{flag}: needs a folder")
+        elif flag == "--completion":
+            if (attached or next(rest, "")) != "bash":
+                raise ConfigError("--completion: only bash is known; zsh reads that, too, after bashcompinit")
+            request.completion = True
         elif argument.startswith("-"):
             raise ConfigError(f"unknown option {show(argument)}{did_you_mean(flag, FLAGS)}; see --help")
         else:
@@ -83,6 +89,11 @@ def _main(arguments: Sequence[str]) -> int:
     request = parse(arguments)
     if request.help:
         print(_help())
+        return DONE
+    if request.completion:
+        from rnnlstm.completion import bash_script
+
+        print(bash_script(), end="")
         return DONE
     if request.show_config:
         import yaml

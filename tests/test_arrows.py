@@ -16,6 +16,7 @@ ROOMS = (
     {"guard"},
     {"sections", "launcher_options", "plain_yaml"},
     {"schema", "batch", "random_stream", "registry", "arguments"},
+    {"objections"},
     {"composition"},
     {"cells", "tasks", "record"},
     {"recurrence"},
@@ -32,18 +33,22 @@ ROOMS = (
     {"launch"},
     {"python_api"},
     {"measure"},
+    {"results"},
     {"requeue", "sweep_progress"},
-    {"train", "compare", "benchmark", "gradflow", "events"},
+    {"compare", "benchmark", "gradflow", "events", "reproduce"},
+    {"completion"},
+    {"train"},
 )
 LEVEL = {name: level for level, names in enumerate(ROOMS) for name in names}
 #: Of one level, but strangers to each other.
 STRANGERS = [{"cells", "tasks", "record"}]
 #: Outside packages that only some modules may import.
 ONLY = {
-    "hydra": {"composition", "launchers.bridge"},
-    "omegaconf": {"composition", "launchers.bridge"},
+    "hydra": {"composition", "objections", "launchers.bridge"},
+    "omegaconf": {"composition", "objections", "launchers.bridge"},
     "tensorboard": {"record.tensorboard", "record.tensorboard_plugins"},
     "PIL": {"record.heatmap"},
+    "jinja2": {"reporting.html.markup"},
     "matplotlib": {
         "reporting.figures",
         "reporting.survival_figure",
@@ -54,6 +59,7 @@ ONLY = {
         "reporting.sentence_figures",
         "reporting.activation_figures",
         "reporting.gradflow",
+        "results.figure",
     },
 }
 

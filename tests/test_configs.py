@@ -8,8 +8,9 @@ import pytest
 import yaml
 from conftest import SMALL
 
+from rnnlstm import guard
 from rnnlstm.cells import CELLS
-from rnnlstm.composition import config_folder
+from rnnlstm.composition import Composer, config_folder
 from rnnlstm.jobs import compose_jobs, compose_tree
 from rnnlstm.options import ConfigError
 from rnnlstm.schema import SECTIONS, VARIANTS, Config, NetworkOptions
@@ -96,3 +97,28 @@ def test_no_experiment_is_a_choice_too():
     for wrong in ("none", "[null]", "~"):
         with pytest.raises(ConfigError):
             compose_jobs([f"experiment={wrong}"])
+
+
+@pytest.mark.parametrize("overrides", [
+    ["seed=3", "optimizer.lr=1e-3"],
+    ["optimizer.lr=.5", "task=copy", "task.length=7", "optimizer.lr=0.25"],
+    ["optimizer=sgd", "optimizer.momentum=0.5", "clip=none", "clip.threshold=null"],
+    ["eval.lengths=[5,6]", "eval.decoys=[]", "train.stop_when_solved=false", "name=abc", "threads=1"],
+    ["model.max_lag=${task.length}", "task.length=33", "eval.every=${log.every}", "log.every=4"],
+    ["experiment=demo_rnn", "train.steps=5", "model.hidden_size=9", "seeds=2"],
+    ["experiment=zoo/adding", "model=gru", "model.hidden_size=12", "task.length=20"],
+    ["surgery.open=[forget]", "surgery.truncate=4", "match=parameters", "model.num_layers=2", "device=cpu"],
+    ["experiment=demo_rnn", "experiment=null", "seeds=2"],
+])  # fmt: skip
+def test_values_that_are_put_in_without_hydra_are_those_that_it_puts_in(overrides):
+    with Composer().active() as composer:
+        assert composer.compose(overrides) == guard.resolve(composer._hydra(overrides))
+
+
+@pytest.mark.parametrize(
+    "overrides", [["task.nothing=1"], ["train=3"], ["task=copy", "task.decoys=0.1"], ["seed.x=1"]]
+)
+def test_what_does_not_fit_is_refused_with_and_without_hydra(overrides):
+    for each in (overrides, [*overrides, "seeds=2"]):
+        with pytest.raises(ConfigError):
+            compose_tree(each)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 from pathlib import Path
 
@@ -53,7 +52,7 @@ def listening():
     for place in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             if any(word in (place / "cmdline").read_text() for word in ("/ray/", "ray::")):
-                mine |= {os.readlink(file) for file in (place / "fd").iterdir()}
+                mine |= {str(file.readlink()) for file in (place / "fd").iterdir()}
     lines = [x.split() for table in ("tcp", "tcp6") for x in Path(f"/proc/net/{table}").read_text().splitlines()[1:]]
     found = {x[1].partition(":")[0] for x in lines if x[3] == "0A" and f"socket:[{x[9]}]" in mine}
     names = {"0100007F": "127.0.0.1", "0000000000000000FFFF00000100007F": "127.0.0.1"}

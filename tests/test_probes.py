@@ -132,6 +132,7 @@ def test_what_probes_write(train):
     for line in samples:
         assert len(line["samples"]) == 3
         assert all("which dish came first?" in s["text"] and s["answer"] for s in line["samples"])
+        assert all(s["right"] == s["text"].endswith(f"→ {s['answer']}") for s in line["samples"])
     assert read_json(folder / "summary.json")["status"] == "done"
 
 

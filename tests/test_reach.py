@@ -8,6 +8,7 @@ from run_folders import make_run
 from rnnlstm.reporting.pictures import save_figures
 from rnnlstm.reporting.reach import Reach, reaches
 from rnnlstm.reporting.runs import find_runs
+from rnnlstm.reporting.selection import group_by
 from rnnlstm.reporting.statistics import wilson
 
 
@@ -49,3 +50,11 @@ def _run(folder, ends, **config):
         summaries=[{"status": status[end]} for end in ends],
         **config,
     )
+
+
+def test_a_group_of_several_tasks_reaches_as_one(tmp_path):
+    for task in ("keyword", "copy"):
+        for length in (10, 20):
+            _run(tmp_path / f"{task}{length}", "SS", task__name=task, task__length=length)
+    (found,) = reaches(group_by(find_runs([str(tmp_path)]), ["length"]))
+    assert (found.task, found.lengths, found.seeds) == ("several tasks", [10, 20], [4, 4])

@@ -13,8 +13,9 @@ from run_folders import make_run
 from rnnlstm.compare import main
 from rnnlstm.options import ConfigError
 from rnnlstm.record.files import read_json
-from rnnlstm.reporting.curves import evaluation_curve, flow_map
+from rnnlstm.reporting.curves import evaluation_curve
 from rnnlstm.reporting.figures import learning_curves
+from rnnlstm.reporting.flow import flows
 from rnnlstm.reporting.pictures import save_figures
 from rnnlstm.reporting.runs import differing_keys, find_runs, label
 from rnnlstm.reporting.statistics import bootstrap_median, interval, wilson
@@ -111,7 +112,8 @@ def test_curves_carry_on_what_a_finished_seed_reached(tmp_path):
 def test_the_picture_shows_bands_baselines_and_maps(train, tmp_path):
     outcome = train("task=adding", "train.steps=6", "eval.every=2", "probe.every=2", "seeds=2")
     (run,) = find_runs([str(outcome.folder)])
-    steps, ratios = flow_map(run)
+    flow = flows(run)["hidden"]
+    steps, ratios = flow.steps, flow.by_step
     assert steps == [0, 2, 4, 6]
     assert ratios.shape == (4, 12)
     assert (ratios[:, 0] == 0).all()

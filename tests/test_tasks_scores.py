@@ -50,6 +50,39 @@ def test_right_outputs_solve_the_task_and_wrong_ones_do_not(name, options):
 
 
 @pytest.mark.parametrize(("name", "options"), VARIANTS)
+def test_a_task_says_of_each_answer_whether_it_is_right(name, options):
+    task = small(name, **options)
+    batch = task.sample(0, 0, batch_size=6)
+    outputs = expert(task, batch)
+    wrong = perfect(task, batch).roll(1, -1) if task.output_size > 1 else outputs + 1
+    mixed = torch.where(torch.arange(6)[None, :, None] % 2 == 0, outputs, wrong)
+    assert [task.right(mixed, batch, b) for b in range(6)] == [True, False] * 3
+    assert task.right(torch.full_like(outputs, float("nan")), batch, 0) is False
+
+
+def test_right_of_a_number_is_within_004_and_of_a_class_the_largest():
+    adding = small("adding")
+    batch = adding.sample(0, 0)
+    assert adding.right(batch.targets + 0.03, batch, 0)
+    assert not adding.right(batch.targets + 0.05, batch, 0)
+    lag = small("long_lag")
+    batch = lag.sample(0, 0)
+    unsure = perfect(lag, batch) / 100
+    assert lag.right(unsure, batch, 0)
+    assert not lag.solved(lag.metrics(unsure, batch))
+
+
+def test_what_is_not_defined_on_one_sequence_is_neither_right_nor_wrong():
+    class Spread(type(small("keyword"))):
+        def metrics(self, outputs, batch):
+            return {"accuracy": 1.0} if batch.size > 1 else {}
+
+    task = Spread(length=30)
+    batch = task.sample(0, 0)
+    assert task.right(perfect(task, batch), batch, 0) is None
+
+
+@pytest.mark.parametrize(("name", "options"), VARIANTS)
 def test_only_scored_positions_count(name, options):
     torch.manual_seed(0)
     task = small(name, **options)

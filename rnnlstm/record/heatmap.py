@@ -31,6 +31,13 @@ def log_ratio(norms: np.ndarray) -> np.ndarray:
         return np.log10(norms) - np.log10(norms[..., :1])
 
 
+def plain_png(log_ratios: np.ndarray) -> bytes:
+    """PNG of a pixel for each value of (rows, columns), coloured as above; whoever shows it scales it."""
+    buffer = io.BytesIO()
+    Image.fromarray(colours(log_ratios)).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
 def flow_png(steps: Sequence[int], norms: np.ndarray) -> tuple[bytes, int, int]:
     """PNG, width and height. `norms` (rows, K) by lag, a row for each training step of `steps`."""
     pixels = colours(log_ratio(norms)[:, ::-1])  # lag 0, the last time step, at the right

@@ -10,7 +10,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 import numpy as np
 
@@ -48,11 +48,22 @@ def read_flow(path: Path, quiet: bool = False) -> Iterator[tuple[int, dict[str, 
     return _read(path, check, quiet)
 
 
-def read_samples(path: Path) -> Iterator[tuple[int, list[dict[str, str]]]]:
+class Sample(TypedDict):
+    """A decoded sequence."""
+
+    text: str  #: the sequence and the right answer: `… → duck`
+    answer: str  #: the network's
+    right: bool | None  #: whether the task takes it as right; None where that isn't known, as in older records
+
+
+def read_samples(path: Path) -> Iterator[tuple[int, list[Sample]]]:
     """Step and decoded sequences of each line of samples.jsonl."""
 
-    def check(line: dict[str, Any]) -> list[dict[str, str]]:
-        return [{"text": _text(sample["text"]), "answer": _text(sample["answer"])} for sample in line["samples"]]
+    def check(line: dict[str, Any]) -> list[Sample]:
+        return [
+            {"text": _text(s["text"]), "answer": _text(s["answer"]), "right": _truth(s.get("right"))}
+            for s in line["samples"]
+        ]
 
     return _read(path, check)
 
@@ -113,6 +124,12 @@ def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError("no text")
     return value.encode("utf-8", "replace").decode()
+
+
+def _truth(value: Any) -> bool | None:
+    if value is not None and not isinstance(value, bool):
+        raise ValueError("neither true nor false")
+    return value
 
 
 def _layers(value: Any) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 from rnnlstm.exits import CheckpointError
 from rnnlstm.record.files import LineWriter, write_json
 from rnnlstm.record.naming import CLIP_EVENTS, FLOW, LINES, METRICS, SAMPLES, SUMMARY, WEIGHTS
+from rnnlstm.record.reader import Sample
 from rnnlstm.record.seed_view import SeedView
 
 __all__ = ["CLIP_EVENTS", "FLOW", "LINES", "METRICS", "SAMPLES", "SUMMARY", "WEIGHTS", "SeedRecord"]
@@ -66,7 +67,7 @@ class SeedRecord:
         self._lines[FLOW].write({"step": step, **lines})
         self._view.flow(step, {name: np.array(layers) for name, layers in lines.items()})
 
-    def samples(self, step: int, samples: Sequence[Mapping[str, str]]) -> None:
+    def samples(self, step: int, samples: Sequence[Sample]) -> None:
         """Decoded sequences, each `text` with the right answer and the model's `answer`."""
         self._lines[SAMPLES].write({"step": step, "samples": list(samples)})
         self._view.samples(step, samples)

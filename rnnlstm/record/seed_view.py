@@ -11,7 +11,7 @@ import numpy as np
 from rnnlstm.record import tensorboard_plugins as plugins
 from rnnlstm.record.heatmap import flow_png
 from rnnlstm.record.naming import FLOW, METRICS, SAMPLES
-from rnnlstm.record.reader import read_flow, read_metrics, read_samples
+from rnnlstm.record.reader import Sample, read_flow, read_metrics, read_samples
 from rnnlstm.record.tensorboard import TensorBoardView
 
 MOST_ROWS = 240  #: rows of the picture of the gradient through time; beyond, every second is dropped
@@ -67,8 +67,8 @@ class SeedView:
         if self._looks & (self._looks - 1) == 0:  # 1, 2, 4, 8, … looks: pictures add up to twice the last one
             self._draw_flow(step)
 
-    def samples(self, step: int, samples: Sequence[Mapping[str, str]]) -> None:
-        """Decoded sequences, each `text` with the right answer and the model's `answer`."""
+    def samples(self, step: int, samples: Sequence[Sample]) -> None:
+        """Decoded sequences, each `text` with the right answer, and the model's `answer`."""
         rows = [f"| {_cell(s['text'])} | {_cell(s['answer'])} |" for s in samples]
         self._view.text(step, "samples", "\n".join(["| text → right answer | model's answer |", "|---|---|", *rows]))
 

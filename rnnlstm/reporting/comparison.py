@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rich.table import Table
 
@@ -24,7 +24,8 @@ class Comparison:
     """The rows of a comparison: configurations, or groups of them."""
 
     rows: list[Run]
-    by: list[str]  #: full keys, if the rows are groups
+    by: list[str] = field(default_factory=list)  #: full keys, if the rows are groups
+    where: list[str] = field(default_factory=list)  #: the conditions that the runs meet
 
 
 def compare(places: Sequence[str], conditions: Sequence[str] = (), by: Sequence[str] = ()) -> Comparison:
@@ -32,8 +33,8 @@ def compare(places: Sequence[str], conditions: Sequence[str] = (), by: Sequence[
     runs = select(find_runs(places), conditions)
     words = [word for words in by for word in words.split(",") if word]
     if not words:
-        return Comparison(runs, [])
-    return Comparison(list(group_by(runs, words)), [find_key(word, runs) for word in words])
+        return Comparison(runs, where=list(conditions))
+    return Comparison(list(group_by(runs, words)), [find_key(word, runs) for word in words], list(conditions))
 
 
 def paragraphs(

@@ -1,4 +1,4 @@
-"""Curves over training, read from the records: evaluations by seed, and the gradient through time."""
+"""Curves over training, read from the records: a tag's values, seed by seed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Curve:
 
 def evaluation_curve(run: Run, tag: str) -> Curve | None:
     """`tag` at every evaluation. A seed that ended early (solved, say) keeps its last value: its weights stayed."""
-    by_seed = [{step: values[tag] for step, values in lines if tag in values} for lines in run.evaluations]
+    by_seed = [seed.get(tag, {}) for seed in run.series]
     steps = np.array(sorted({step for values in by_seed for step in values}))
     if not len(steps):
         return None
@@ -34,22 +34,3 @@ def evaluation_curve(run: Run, tag: str) -> Curve | None:
         for k, step in enumerate(steps):
             row[k] = values.get(int(step), row[k - 1] if k else np.nan)
     return Curve(steps, table)
-
-
-def flow_map(run: Run, state: str = "hidden") -> tuple[list[int], np.ndarray] | None:
-    """Training steps, and log10 of the gradient's ratio to lag 0: (steps, K) by lag, the median over seeds.
-
-    The first layer of the network, where the way to the input is longest. None without a probe's record.
-    """
-    maps: dict[int, list[np.ndarray]] = {}
-    for lines in run.flow:
-        for step, norms in lines:
-            first = next(iter(maps.values()), [norms[state][0]] if state in norms else [])
-            if state in norms and norms[state][0].shape == first[0].shape:  # seeds that were damaged may differ
-                maps.setdefault(step, []).append(norms[state][0])
-    if not maps:
-        return None
-    steps = sorted(maps)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        rows = [np.median([np.log10(n) - np.log10(n[0]) for n in maps[step]], axis=0) for step in steps]
-    return steps, np.stack(rows)

@@ -10,8 +10,9 @@ import matplotlib as mpl
 import numpy as np
 
 from rnnlstm.record.heatmap import HIGH, LOW, colours
-from rnnlstm.reporting.curves import evaluation_curve, flow_map
-from rnnlstm.reporting.runs import Run, labels
+from rnnlstm.reporting.curves import evaluation_curve
+from rnnlstm.reporting.flow import Flow, flows
+from rnnlstm.reporting.runs import Run, by_task, labels, task_title
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -28,22 +29,13 @@ LONGEST_LABEL = 60  # characters in a legend
 FLOW_COLOURS = ListedColormap(colours(np.linspace(LOW, HIGH, 256)) / 255.0)
 
 
-def by_task(runs: Sequence[Run]) -> dict[tuple[object, object], list[Run]]:
-    """The runs of each task and length."""
-    groups: dict[tuple[object, object], list[Run]] = {}
-    for run in runs:
-        groups.setdefault((run.config.get("task.name"), run.config.get("task.length")), []).append(run)
-    return groups
-
-
 def panels(runs: Sequence[Run]) -> dict[str, list[Run]]:
     """The runs of each task and length by title, the first of each: no more than can be told apart."""
     groups = by_task(runs)
     titled = {}
     for (task, length), members in list(groups.items())[:MOST_PANELS]:
-        words = [str(task or "several tasks"), *([] if length is None else [f"T = {length}"])]
         count = f" (first {len(PALETTE)} of {len(members)})" if len(members) > len(PALETTE) else ""
-        titled[", ".join(words) + count] = members[: len(PALETTE)]
+        titled[task_title(task, length) + count] = members[: len(PALETTE)]
     return titled
 
 
@@ -65,7 +57,7 @@ def learning_curves(runs: Sequence[Run]) -> Figure:
 
 def overview(runs: Sequence[Run]) -> Figure:
     """One task's learning curves, and beside them each configuration's gradient through time, all on one scale."""
-    found = ((run, drawn) for run in runs[: 4 * MOST_MAPS] if (drawn := flow_map(run)) is not None)
+    found = ((run, drawn) for run in runs[: 4 * MOST_MAPS] if (drawn := flows(run).get("hidden")) is not None)
     maps = list(itertools.islice(found, MOST_MAPS))
     figure = plt.figure(figsize=(12, 1.2 + 1.9 * max(2, len(maps))), layout="constrained")
     left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(1, 1.25))[0]
@@ -80,8 +72,8 @@ def overview(runs: Sequence[Run]) -> Figure:
     upper.set_title("learning (median, band over seeds)")
     lower.set_xlabel("update")
     rows = right.subplots(len(maps), 1, squeeze=False)[:, 0]
-    for panel, name, (_, (steps, ratios)) in zip(rows, names, maps, strict=True):
-        image = draw_flow(panel, steps, ratios)
+    for panel, name, (_, flow) in zip(rows, names, maps, strict=True):
+        image = draw_flow(panel, flow)
         panel.set_title(name, fontsize=9, loc="left")
     rows[-1].set_xlabel("time step in the sequence (the answer is given at the last)")
     bar = right.colorbar(image, ax=list(rows), extend="both", ticks=range(int(LOW), int(HIGH) + 1, 2))
@@ -123,9 +115,9 @@ def draw_baselines(axes: Axes, run: Run) -> None:
             )
 
 
-def draw_flow(axes: Axes, steps: Sequence[int], ratios: np.ndarray) -> mpl.image.AxesImage:
+def draw_flow(axes: Axes, flow: Flow) -> mpl.image.AxesImage:
     """Time step across, training step down, colours on the fixed scale."""
-    K = ratios.shape[1]
+    steps, ratios, K = flow.steps, flow.by_step, flow.by_step.shape[1]
     image = axes.imshow(
         np.clip(np.nan_to_num(ratios[:, ::-1], neginf=2 * LOW), 2 * LOW, 2 * HIGH),
         cmap=FLOW_COLOURS,
@@ -151,5 +143,5 @@ def _metric(runs: Sequence[Run]) -> str:
 
 
 def _plateau_tags(run: Run) -> list[str]:
-    first = next((values for lines in run.evaluations for _, values in lines), {})
+    first = next((seed for seed in run.series if seed), {})
     return [tag for tag in first if tag.startswith("baseline/") and tag != "baseline/loss"]

@@ -34,6 +34,7 @@ class Contest:
 
     title: str  #: task and length, and the reference
     name: str
+    run: Run  #: the row
     metric_name: str | None  #: None where the two have no metric in common
     metric: Differences  #: of the headline metric, over the units that have ended on both sides
     steps: Differences  #: of the updates to solve, over all common units
@@ -69,7 +70,7 @@ def contests(rows: Sequence[Run], against: Sequence[str] = ()) -> list[Contest]:
         units = _Units(members[reference])
         for k, run in enumerate(members):
             if k != reference:
-                found.append(_contest(f"{title}minus {names[reference]}", names[k], _Units(run), units))
+                found.append(_contest(f"{title}minus {names[reference]}", names[k], run, units))
     return [contest for contest in found if contest.steps.bounds]
 
 
@@ -128,13 +129,15 @@ def _solving(seed: dict[str, object], every: int) -> Bounds:
     return step + 1, math.inf
 
 
-def _contest(title: str, name: str, a: _Units, b: _Units) -> Contest:
+def _contest(title: str, name: str, run: Run, b: _Units) -> Contest:
+    a = _Units(run)
     shared = [unit for unit in a.steps if unit in b.steps]
     ended = [unit for unit in shared if unit in a.metrics and unit in b.metrics]
     names = a.metric_names | b.metric_names
     return Contest(
         title,
         name,
+        run,
         next(iter(names)) if len(names) == 1 else None,
         Differences.of([(a.metrics[unit],) * 2 for unit in ended], [(b.metrics[unit],) * 2 for unit in ended]),
         Differences.of([a.steps[unit] for unit in shared], [b.steps[unit] for unit in shared]),

@@ -12,11 +12,11 @@ from matplotlib.figure import Figure
 
 from rnnlstm.exits import DiskError
 from rnnlstm.record.naming import as_name
-from rnnlstm.reporting.curves import flow_map
-from rnnlstm.reporting.figures import MOST_MAPS, MOST_PANELS, by_task, learning_curves, overview
+from rnnlstm.reporting.figures import MOST_MAPS, MOST_PANELS, learning_curves, overview
+from rnnlstm.reporting.flow import flows
 from rnnlstm.reporting.reach import reaches
 from rnnlstm.reporting.reach_figure import reach_figure
-from rnnlstm.reporting.runs import Run
+from rnnlstm.reporting.runs import Run, by_task
 from rnnlstm.reporting.survival_figure import survival_curves
 
 
@@ -55,5 +55,5 @@ def _figures(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
         yield "reach.png", reach_figure(far)
     groups = by_task(runs)
     for (task, length), members in list(groups.items())[:MOST_PANELS]:
-        if any(flow_map(run) is not None for run in members[: 4 * MOST_MAPS]):
+        if any("hidden" in flows(run) for run in members[: 4 * MOST_MAPS]):
             yield "overview.png" if len(groups) == 1 else f"overview_{as_name(task)}_T{length}.png", overview(members)

@@ -54,7 +54,7 @@ def reaches(runs: Sequence[Run]) -> list[Reach]:
         counts = {length: _counts(members) for length, members in sorted(by_length.items())}
         counts = {length: (solved, seeds) for length, (solved, seeds) in counts.items() if seeds}
         if counts:
-            task = str(next(iter(by_length.values()))[0].config["task.name"])
+            task = str(next(iter(by_length.values()))[0].config.get("task.name") or "several tasks")
             solved, seeds = zip(*counts.values(), strict=True)
             found.append(Reach(task, name, list(counts), list(solved), list(seeds)))
     return found

@@ -25,6 +25,8 @@ LOG = logging.getLogger("rnnlstm")
 
 #: Seeds whose records are read for a curve: the records of thousands would take minutes.
 MOST_RECORDS = 64
+#: Beginnings of the tags that pictures and pages show; what is logged at every update is not among them.
+SHOWN = ("eval", "baseline/", "clip/", "gate/", "gate_by_kind/")
 
 
 @dataclass(frozen=True)
@@ -51,17 +53,9 @@ class Run:
         return found if len(found) <= MOST_RECORDS else random.Random(0).sample(found, MOST_RECORDS)
 
     @cached_property
-    def evaluations(self) -> list[list[tuple[int, dict[str, float]]]]:
-        """Steps and values of the evaluations of each seed, baselines among them."""
-        kept = ("eval", "baseline/")
-        return [
-            [
-                (step, {tag: value for tag, value in values.items() if tag.startswith(kept)})
-                for step, values in read_metrics(folder / METRICS, quiet=not seed["steps"])
-                if any(tag.startswith(kept) for tag in values)
-            ]
-            for folder, seed in self.records
-        ]
+    def series(self) -> list[dict[str, dict[int, float]]]:
+        """For each seed, the values by step of each tag that begins with one of `SHOWN`."""
+        return [_series(folder, quiet=not seed["steps"]) for folder, seed in self.records]
 
     @cached_property
     def flow(self) -> list[list[tuple[int, dict[str, np.ndarray]]]]:
@@ -96,10 +90,32 @@ def find_runs(places: Iterable[str]) -> list[Run]:
     return sorted(found, key=_order)
 
 
+def _series(folder: Path, quiet: bool) -> dict[str, dict[int, float]]:
+    found: dict[str, dict[int, float]] = {}
+    for step, values in read_metrics(folder / METRICS, quiet):
+        for tag, value in values.items():
+            if tag.startswith(SHOWN):
+                found.setdefault(tag, {})[step] = value
+    return found
+
+
 def _order(run: Run) -> tuple[Any, ...]:
     losses = [loss for loss in run.values("loss") if not math.isnan(loss)]
     loss, length = statistics.median(losses) if losses else math.inf, run.config.get("task.length")
     return str(run.config.get("task.name")), length if isinstance(length, int) else 0, loss, str(run.folder)
+
+
+def by_task(runs: Iterable[Run]) -> dict[tuple[object, object], list[Run]]:
+    """The runs of each task and length."""
+    groups: dict[tuple[object, object], list[Run]] = {}
+    for run in runs:
+        groups.setdefault((run.config.get("task.name"), run.config.get("task.length")), []).append(run)
+    return groups
+
+
+def task_title(task: object, length: object) -> str:
+    """`keyword, T = 100`; a group of runs need have neither in common."""
+    return ", ".join([str(task or "several tasks"), *([] if length is None else [f"T = {length}"])])
 
 
 def differing_keys(runs: Iterable[Run]) -> list[str]:

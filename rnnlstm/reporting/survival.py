@@ -17,6 +17,7 @@ import numpy as np
 from rnnlstm.reporting.runs import Run
 from rnnlstm.reporting.statistics import ENOUGH_SEEDS, MOST_DRAWS, bootstrap_median, outer, wilson
 
+MOST_BANDS = 4  #: in one picture: of more lines, bands hide one another
 ROUNDING = 1e-9  # of a product of a few thousand factors
 
 
@@ -89,6 +90,29 @@ def kaplan_meier(times: SolveTimes) -> Survival:
             size = (1 - share) / (share * greenwood)
         rows.append((step, share, *wilson(share * size, size)))
     return Survival(*np.array(rows).T)
+
+
+@dataclass(frozen=True)
+class SolvedShare:
+    """The share that has solved the task, as a line to draw: a value holds until the next step. N points."""
+
+    steps: np.ndarray  #: (N,), from 0 to where the line ends
+    share: np.ndarray  #: (N,)
+    low: np.ndarray  #: ends of its 95 % interval
+    high: np.ndarray
+    ended: np.ndarray  #: updates at which unsolved seeds were last followed, to be ticked
+    ended_share: np.ndarray  #: the line's value there
+
+
+def solved_share(times: SolveTimes, end: float) -> SolvedShare:
+    """The line as far as it is known: to `end`, the drawing's edge, where all have solved it or one never will."""
+    curve = kaplan_meier(times)
+    known = end if times.solved.all() or np.isinf(times.steps).any() else times.followed
+    steps = np.append(curve.steps, max(known, curve.steps[-1]))
+    share, low, high = (1 - np.append(part, part[-1]) for part in (curve.unsolved, curve.high, curve.low))
+    ended = np.unique(times.steps[~times.solved & np.isfinite(times.steps)])
+    at = np.searchsorted(curve.steps, ended, side="right") - 1
+    return SolvedShare(steps, share, low, high, ended, 1 - curve.unsolved[at])
 
 
 def solve_times(run: Run) -> SolveTimes:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rnnlstm.reporting.figures import LONGEST_LABEL, PALETTE, panels
 from rnnlstm.reporting.runs import Run, labels
-from rnnlstm.reporting.survival import SolveTimes, kaplan_meier, solve_times
-
-MOST_BANDS = 4  #: of more configurations, bands hide one another
+from rnnlstm.reporting.survival import MOST_BANDS, SolveTimes, solve_times, solved_share
 
 
 def survival_curves(runs: Sequence[Run]) -> Figure:
@@ -41,19 +38,10 @@ def survival_curves(runs: Sequence[Run]) -> Figure:
 def _draw(axes: Axes, times: SolveTimes, name: str, colour: str, width: float, end: float, band: bool) -> None:
     """One configuration's line as far as it is known, with a tick where seeds are followed no further. Lines become
     thinner one by one, so that one which runs along another can be seen."""
-    curve = kaplan_meier(times)
-    known = end if times.solved.all() or np.isinf(times.steps).any() else times.followed
-    steps = np.append(curve.steps, max(known, curve.steps[-1]))
-
-    def held(values: np.ndarray) -> np.ndarray:
-        return np.append(values, values[-1])
-
+    curve = solved_share(times, end)
     count = f"{int(times.solved.sum())} of {len(times.steps)}"
-    axes.step(steps, held(1 - curve.unsolved), where="post", color=colour, label=f"{name}: {count}", linewidth=width)
+    axes.step(curve.steps, curve.share, where="post", color=colour, label=f"{name}: {count}", linewidth=width)
     if band:
-        low, high = held(1 - curve.high), held(1 - curve.low)
-        axes.fill_between(steps, low, high, step="post", color=colour, alpha=0.12, linewidth=0)
-    ended = np.unique(times.steps[~times.solved & np.isfinite(times.steps)])
-    if len(ended):
-        shares = 1 - curve.unsolved[np.searchsorted(curve.steps, ended, side="right") - 1]
-        axes.plot(ended, shares, "|", color=colour, markersize=9, markeredgewidth=1.5)
+        axes.fill_between(curve.steps, curve.low, curve.high, step="post", color=colour, alpha=0.12, linewidth=0)
+    if len(curve.ended):
+        axes.plot(curve.ended, curve.ended_share, "|", color=colour, markersize=9, markeredgewidth=1.5)

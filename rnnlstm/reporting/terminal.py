@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from rich import box
 from rich.cells import cell_len
@@ -12,13 +10,18 @@ from rich.table import Table
 from rich.text import Text
 
 from rnnlstm.options import show
-from rnnlstm.reporting.paired import Differences
 from rnnlstm.reporting.pairing import Contest
 from rnnlstm.reporting.runs import Run, differing_keys
-from rnnlstm.reporting.states import STATES
-from rnnlstm.reporting.statistics import ENOUGH_SEEDS, sign_test, wilson
-from rnnlstm.reporting.survival import solve_times
-from rnnlstm.reporting.table import NAMED, finite, row
+from rnnlstm.reporting.table import NAMED, row
+from rnnlstm.reporting.texts import (
+    differences_text,
+    metric_text,
+    number_text,
+    score_text,
+    solved_text,
+    states_text,
+    steps_text,
+)  # fmt: skip
 
 #: Columns to go without in a narrow terminal, the first first. In the middle, keys that change no result.
 SPARED = (
@@ -58,17 +61,17 @@ def _columns(runs: Sequence[Run], among: Sequence[Run], by: Sequence[str]) -> di
     if any(r["configurations"] > 1 for r in rows):
         columns["configurations"] = [f"{r['configurations']:,}" for r in rows]
     columns |= {
-        "metric": [_metric(run, r) for run, r in zip(runs, rows, strict=True)],
-        "solved (95 %)": [_solved(run) for run in runs],
-        "steps to solve": [_steps(run) for run in runs],
-        "clipped": [_number(r["clip_rate"], ".0%") for r in rows],
-        "median norm": [_number(r["median_norm_before_clip"], ".2g") for r in rows],
-        "parameters": [_number(r["parameters"], ",.0f") for r in rows],
-        "multiply-adds": [_number(r["multiply_adds"], ",.0f") for r in rows],
-        "bytes kept": [_number(r["bytes_kept"], ",.0f") for r in rows],
-        "ms/update": [_number(r["ms_per_update"], ".3g") for r in rows],
+        "metric": [metric_text(run, r) for run, r in zip(runs, rows, strict=True)],
+        "solved (95 %)": [solved_text(run) for run in runs],
+        "steps to solve": [steps_text(run) for run in runs],
+        "clipped": [number_text(r["clip_rate"], ".0%") for r in rows],
+        "median norm": [number_text(r["median_norm_before_clip"], ".2g") for r in rows],
+        "parameters": [number_text(r["parameters"], ",.0f") for r in rows],
+        "multiply-adds": [number_text(r["multiply_adds"], ",.0f") for r in rows],
+        "bytes kept": [number_text(r["bytes_kept"], ",.0f") for r in rows],
+        "ms/update": [number_text(r["ms_per_update"], ".3g") for r in rows],
     }
-    states = [_states(r) for r in rows]
+    states = [states_text(r) for r in rows]
     if any(states):
         columns["not done"] = states
     return columns
@@ -101,86 +104,11 @@ def paired_tables(found: Sequence[Contest]) -> Iterator[Table]:
         names = {contest.metric_name or "metric" for contest in rows}
         columns = {
             "configuration": [contest.name for contest in rows],
-            names.pop() if len(names) == 1 else "metric": [_differences(contest.metric, ".3g") for contest in rows],
-            "better in": [_score(contest.better, contest.worse, contest.metric) for contest in rows],
-            "steps to solve": [_differences(contest.steps, ",.0f") for contest in rows],
-            "sooner in": [_score(contest.steps.below, contest.steps.above, contest.steps) for contest in rows],
+            names.pop() if len(names) == 1 else "metric": [
+                differences_text(contest.metric, ".3g") for contest in rows
+            ],
+            "better in": [score_text(contest.better, contest.worse, contest.metric) for contest in rows],
+            "steps to solve": [differences_text(contest.steps, ",.0f") for contest in rows],
+            "sooner in": [score_text(contest.steps.below, contest.steps.above, contest.steps) for contest in rows],
         }
         yield _table(columns, title=title)
-
-
-def _differences(differences: Differences, form: str) -> str:
-    """Median and interval; where the median is only known to lie between bounds, these."""
-    if not differences.bounds or differences.open == len(differences.bounds):
-        return "—"
-    low, high = differences.median()
-    if low == high:
-        middle = "never" if math.isinf(low) else f"{low:+{form}}"
-    elif math.isinf(low) and math.isinf(high):
-        middle = "?"
-    elif math.isinf(low) or math.isinf(high):
-        middle = f"≤ {high:+{form}}" if math.isinf(low) else f"≥ {low:+{form}}"
-    else:
-        middle = f"{low:+{form}} to {high:+{form}}"
-    if len(differences.bounds) == 1:
-        return middle.replace("-", "−")
-    low, high = differences.interval()
-    ends = [f"{end:+{form}}".replace("inf", "∞") for end in (low, high)]
-    brackets = "[]" if len(differences.bounds) >= ENOUGH_SEEDS else "()"
-    return f"{middle} {brackets[0]}{' … '.join(ends)}{brackets[1]}".replace("-", "−")
-
-
-def _score(wins: int, losses: int, differences: Differences) -> str:
-    """`5 of 6, p = 0.22`: ties and pairs that don't say are named, and left out of the sign test."""
-    if not differences.bounds:
-        return "—"
-    parts = [f"{wins} of {len(differences.bounds)}"]
-    if differences.equal:
-        parts.append(f"{differences.equal} equal")
-    if differences.open:
-        parts.append(f"{differences.open} undecided")
-    if wins + losses:
-        parts.append(f"p = {sign_test(wins, losses):.2g}")
-    return ", ".join(parts)
-
-
-def _metric(run: Run, r: dict[str, Any]) -> str:
-    """The median, and under five seeds every value, from five on the interval of the median."""
-    if r["metric"] is None:
-        return "—"
-    text, values = f"{r['metric_name']} {r['metric']:.3g}", finite(run.values("metric"))
-    if len(values) == 1:
-        return text
-    if len(values) < ENOUGH_SEEDS:
-        return f"{text} ({'  '.join(f'{value:.3g}' for value in sorted(values))})"
-    return f"{text} [{r['metric_low']:.3g} … {r['metric_high']:.3g}]"
-
-
-def _solved(run: Run) -> str:
-    low, high = wilson(run.solved, len(run.seeds))
-    return f"{run.solved}/{len(run.seeds)} ({low * 100:.0f}–{high * 100:.0f} %)"
-
-
-def _steps(run: Run) -> str:
-    """The Kaplan–Meier median with its interval; `> 2,000` where it lies beyond what has been seen."""
-    times = solve_times(run)
-
-    def text(step: float) -> str:
-        if math.isfinite(step):
-            return f"{step:,.0f}"
-        return "never" if times.never else f"> {times.followed:,.0f}"
-
-    if len(times.steps) == 1 or not times.solved.any():
-        return text(times.median())
-    low, high = times.interval()
-    brackets = "[]" if len(times.steps) >= ENOUGH_SEEDS else "()"
-    return f"{text(times.median())} {brackets[0]}{text(low)} … {text(high)}{brackets[1]}"
-
-
-def _states(r: dict[str, Any]) -> str:
-    """`2 running, 1 diverged`, or nothing if all are done."""
-    return ", ".join(f"{r[state]} {state}" for state in STATES if state != "done" and r[state])
-
-
-def _number(value: float | None, form: str) -> str:
-    return "—" if value is None else format(value, form)

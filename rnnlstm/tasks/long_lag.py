@@ -133,6 +133,10 @@ class LongLag(Task):
         right = said.argmax(-1) == targets
         return {"accuracy": right.double().mean().item(), "largest_error": error.abs().max().item()}
 
+    def right(self, outputs: Tensor, batch: Batch, b: int) -> bool:
+        """The class that is said is the right one, however sure the network is of it."""
+        return self.metrics(outputs[:, b : b + 1], batch.sequence(b))["accuracy"] == 1
+
     def slices(self, batch: Batch) -> Mapping[str, Tensor]:
         """By class; 2c also by whether more than ten distractors were added."""
         assert batch.kinds is not None

@@ -142,6 +142,14 @@ class Task(ABC):
         """Whether these metrics meet the task's criterion; unless it says otherwise, the headline metric ≥ 0.99."""
         return metrics[self.metric_name] >= 0.99
 
+    def right(self, outputs: Tensor, batch: Batch, b: int) -> bool | None:
+        """Whether the answer to sequence `b` is right: unless a task says otherwise, whether its metrics on this
+        sequence alone meet the criterion. None where one of them isn't defined on a single sequence."""
+        try:
+            return bool(self.solved(self.metrics(outputs[:, b : b + 1], batch.sequence(b))))
+        except KeyError:
+            return None
+
     def slices(self, batch: Batch) -> Mapping[str, Tensor]:
         """Parts of the scored positions whose headline metric is worth a look by itself: names to bool (T, B)."""
         return {}

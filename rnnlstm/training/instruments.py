@@ -7,6 +7,7 @@ from typing import Any
 
 from rnnlstm.models import Replicas
 from rnnlstm.probes import Probe
+from rnnlstm.record.reader import Sample
 from rnnlstm.record.seed_record import SeedRecord
 from rnnlstm.training.plan import Plan
 
@@ -57,13 +58,19 @@ class Instruments:
         return full_scalars(Subject.of(self.plan.task, network, self.probe.batch))
 
     def decode(self, step: int) -> None:
-        """Record some sequences as text, with the right answer and the model's."""
+        """Record some sequences as text, with the right answer, the model's, and whether that is right."""
         if not self.on or step in self._sampled_at:
             return
         self._sampled_at.add(step)
         task, batch = self.plan.task, self.probe.batch
         outputs = self.model.one(self.replica, batch.inputs).detach()
         count = min(SAMPLES, batch.size)
-        self.record.samples(
-            step, [{"text": task.decode(batch, b), "answer": task.answer(outputs, batch, b)} for b in range(count)]
-        )
+        samples: list[Sample] = [
+            {
+                "text": task.decode(batch, b),
+                "answer": task.answer(outputs, batch, b),
+                "right": task.right(outputs, batch, b),
+            }
+            for b in range(count)
+        ]
+        self.record.samples(step, samples)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from rnnlstm.record.aggregate import Aggregate
+from rnnlstm.record.environment import note_environment
 from rnnlstm.record.files import write_whole
 from rnnlstm.record.naming import seed_folder
 from rnnlstm.record.seed_record import WEIGHTS
@@ -41,6 +42,8 @@ class Loop:
         self.trainer = Trainer(plan, work.seeds)
         if work.state is None:
             prepare(folder, plan.config, work.seeds)
+            gpu = {"gpu": torch.cuda.get_device_name(plan.device)} if plan.device.type == "cuda" else {}
+            note_environment(folder, work.seeds, {**machine(), "device": plan.device.type, **gpu})
         else:
             restore_trainer(self.trainer, work.state)
         model, states = self.trainer.model, work.state["replicas"] if work.state else [None] * len(work.seeds)

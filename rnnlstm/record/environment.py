@@ -1,0 +1,83 @@
+"""Where a run was trained: versions and machine, in the run folder's `environment.json`.
+
+Enough to repeat the run or to explain another last digit, and nothing about whose machine it was: no user, no host,
+no path. It is no part of the run's identity.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from rnnlstm.record.files import read_json, write_json
+
+ENVIRONMENT = "environment.json"
+
+
+def note_environment(folder: Path, seeds: Sequence[int], computed_by: Mapping[str, Any]) -> None:
+    """Note in `folder` that training of these seeds begins here and now: `{"trained": [{"seeds": [0, 1], …}, …]}`.
+
+    Seeds added later, perhaps elsewhere, get an entry of their own. `computed_by` is what PyTorch knows: its version,
+    device and threads. Raises: OSError.
+    """
+    earlier = (read_json(folder / ENVIRONMENT) or {}).get("trained")
+    kept = []
+    for entry in earlier if isinstance(earlier, list) else []:
+        if isinstance(entry, dict) and isinstance(entry.get("seeds"), list):
+            left = [seed for seed in entry["seeds"] if seed not in seeds]
+            kept += [{**entry, "seeds": left}] if left else []
+    began = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    kept.append({"seeds": list(seeds), "began": began, **_here(), **computed_by})
+    write_json(folder / ENVIRONMENT, {"trained": kept})
+
+
+@functools.cache
+def _here() -> dict[str, Any]:
+    return {
+        "rnnlstm": package_version("rnnlstm"),
+        "commit": _commit(Path(__file__).resolve().parent),
+        "python": platform.python_version(),
+        "numpy": package_version("numpy"),
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+    }
+
+
+def package_version(package: str) -> str | None:
+    """The version of an installed package; None if it runs without being installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _commit(package: Path) -> str | None:
+    """The checkout's commit, `-dirty` where files were changed; None where this file is in no checkout of its own."""
+
+    def git(*arguments: str) -> str:
+        line = ["git", "-C", str(package), *arguments]
+        return subprocess.run(line, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # installed inside a repository of someone else?
+        return git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*") or None
+    except (OSError, subprocess.SubprocessError, UnicodeError):
+        return None
+
+
+def _processor() -> str | None:
+    """The processor's model, as Linux names it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.processor() or None
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(models, None) or platform.processor() or None

@@ -1,0 +1,107 @@
+"""Reproduce the literature's tables, each with one command, a criterion fixed beforehand, and a verdict.
+
+    python -m rnnlstm.reproduce --list
+    python -m rnnlstm.reproduce NAME… [--quick | --long] [--runs FOLDER] [--out FOLDER]
+
+Examples
+  python -m rnnlstm.reproduce --list               the studies: what they ask, how long they take
+  python -m rnnlstm.reproduce adding --quick       smaller sizes with a criterion of their own, within a minute or so
+  python -m rnnlstm.reproduce all --quick          every study, under ten minutes on two cores
+  python -m rnnlstm.reproduce adding copy          two studies at the sizes of the page, one after the other
+  python -m rnnlstm.reproduce --page results.md    one page from everything that lies in --out
+
+Interrupted, the same command goes on where it stopped. The exit code is 0 for a pass and for a miss alike: a miss is
+a result. Two commands for different studies can run side by side; give each OMP_NUM_THREADS=1 then.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rnnlstm.arguments import Parser, check_writable
+from rnnlstm.exits import DONE, INTERRUPTED, TERMINATED, guarded
+from rnnlstm.options import ConfigError, did_you_mean, show
+from rnnlstm.results.study import Study, studies
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    return guarded(lambda: _main(arguments))
+
+
+def parser() -> Parser:
+    parser = Parser("reproduce", __doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="studies, or all")
+    parser.add_argument("--list", action="store_true", help="name the studies and stop")
+    sizes = parser.add_mutually_exclusive_group()
+    sizes.add_argument("--quick", action="store_const", const="quick", dest="size", help="smaller sizes")
+    sizes.add_argument("--long", action="store_const", const="long", dest="size", help="longer sequences")
+    parser.add_argument(
+        "--runs", metavar="FOLDER", default="results_runs", help="training runs (default results_runs)"
+    )
+    parser.add_argument("--out", metavar="FOLDER", default="results", help="tables and figures (default results)")
+    parser.add_argument("--page", metavar="FILE", help="write one page from what lies in --out")
+    return parser
+
+
+def _main(arguments: Sequence[str] | None) -> int:
+    options = parser().parse_args(arguments)
+    size = options.size or "standard"
+    if options.list:
+        _list()
+        return DONE
+    chosen = _chosen(options.names, size)
+    if not chosen and not options.page:
+        raise ConfigError("which study? --list names them; all takes every one")
+    out, runs = Path(options.out).expanduser(), Path(options.runs).expanduser()
+    if options.page:
+        check_writable(options.page)
+    if chosen:
+        check_writable(options.out, folder=True)
+        check_writable(options.runs, folder=True)
+        from rnnlstm.results.command import reproduce
+
+        stopped = reproduce(chosen, size, runs, out)
+        if stopped is not None:
+            return INTERRUPTED if stopped.name == "SIGINT" else TERMINATED
+    if options.page:
+        from rnnlstm.results.page import write_page
+
+        write_page(Path(options.page).expanduser(), out)
+        print(f"Written: {options.page}")
+    return DONE
+
+
+def _chosen(names: Sequence[str], size: str) -> list[Study]:
+    """Raises: ConfigError for a name that is none, or a study without this size."""
+    known = studies()
+    if list(names) == ["all"]:
+        return [study for study in known.values() if size in study.sizes]
+    for name in names:
+        if name not in known:
+            hint = did_you_mean(name, [*known, "all"])
+            raise ConfigError(f"no study {show(name)}: must be of {', '.join(known)}{hint}")
+        if size not in known[name].sizes:
+            raise ConfigError(f"{name} has no --{size}; it has {', '.join(known[name].sizes)}")
+    return [known[name] for name in dict.fromkeys(names)]
+
+
+def _list() -> None:
+    for study in studies().values():
+        times = ", ".join(f"{size} {_minutes(getattr(study.minutes, size))}" for size in study.sizes)
+        print(f"{study.name:<12} {study.title}: {study.question}")
+        print(f"{'':<12} published: {study.reference}")
+        for size in study.sizes:
+            for check in study.checks(size):
+                print(f"{'':<12} {size}: {check.text}")
+        print(f"{'':<12} time on one core, about: {times}\n")
+
+
+def _minutes(minutes: float) -> str:
+    return f"{minutes * 60:.0f} s" if minutes < 1.5 else f"{minutes:.0f} min"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,62 @@
+"""Measurements on a trained network: other lengths, a gate held, the half-life, dead units."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rnnlstm.models import Network
+    from rnnlstm.sections import Surgery
+    from rnnlstm.tasks import Task
+    from rnnlstm.training.plan import Plan
+
+#: Time steps × sequences that go through the network at once.
+CHUNK = 100_000
+
+
+def network_of(folder: Path, seed: int) -> tuple[Plan, Network]:
+    """The plan and the trained network of one seed of a run."""
+    from rnnlstm.training.saved import load_run, restored
+
+    run = load_run(str(folder / f"seed_{seed}"))
+    return run[0], restored(*run)
+
+
+def score(task: Task, network: Network, seed: int, samples: int, surgery: Surgery | None = None) -> dict[str, float]:
+    """The task's metrics on held-out sequences, those of evaluation, with gates held as `surgery` says."""
+    import torch
+
+    from rnnlstm.analysis.operations import operate
+
+    other = operate(network, surgery) if surgery is not None else network
+    size = max(1, min(samples, CHUNK // task.sequence_length))
+    sums: dict[str, float] = {}
+    done = 0
+    with torch.no_grad():
+        for step, start in enumerate(range(0, samples, size)):
+            batch = task.sample(seed, step, "eval", min(size, samples - start))
+            for name, value in task.metrics(other(batch.inputs), batch).items():
+                sums[name] = sums.get(name, 0.0) + value * batch.mask.shape[1]
+            done += batch.mask.shape[1]
+    return {name: value / done for name, value in sums.items()}
+
+
+def flow_and_units(plan: Plan, network: Network, seed: int) -> dict[str, float]:
+    """On 32 sequences, in float64: `half_life_at_start` of ∂L/∂h in steps, before training; of the trained network
+    `log10_gradient_kept`, at the first step against the last, and the shares of dead and saturated units."""
+    from rnnlstm.analysis.flow import flow
+    from rnnlstm.analysis.subject import Subject
+    from rnnlstm.analysis.units import unit_shares
+    from rnnlstm.probes import half_life
+
+    task = plan.task
+    before, after = (
+        Subject.of(task, net, task.sample(seed, 0, "probe", 32)) for net in (plan.network(seed), network)
+    )
+    norms = flow(after).total["hidden"][-1]
+    return {
+        "half_life_at_start": half_life(flow(before).total["hidden"][-1]),
+        "log10_gradient_kept": (norms[-1] / norms[0]).log10().item(),
+        **unit_shares(after, after.layers - 1),
+    }
