@@ -106,7 +106,7 @@ def mounted():
 
 
 def test_a_disk_that_fills_up_and_gets_larger(mounted, tmp_path):
-    small_disk = mounted(tmp_path / "disk", "size=300k")
+    small_disk = mounted(tmp_path / "disk", "size=600k")
     steps = "train.steps=400"
     assert run(steps, f"runs_root={tmp_path / 'whole'}") == (0, "")
     code, errors = run(steps, f"runs_root={small_disk}")

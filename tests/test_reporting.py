@@ -135,11 +135,11 @@ def test_the_aggregate_is_the_median_and_band_and_counts_earlier_seeds(train):
     final = [read_json(outcome.folder / f"seed_{seed}" / "summary.json")["loss"] for seed in range(5)]
     quartiles = np.quantile(final, (0.25, 0.5, 0.75))
     for name, value in zip(("low", "median", "high"), quartiles, strict=True):
-        shown = events.Scalars(f"eval/loss/{name}")
+        shown = events.Scalars(f"adding_T12/eval/loss/{name}")
         assert [event.step for event in shown] == [0, 2, 4]
         assert shown[-1].value == pytest.approx(value, rel=1e-6)
-    assert events.Scalars("baseline/one_operand_stored")[0].value == pytest.approx(1 / 12)
-    assert math.isclose(events.Scalars("baseline/loss")[0].value, 1 / 6, rel_tol=1e-6)
+    assert events.Scalars("adding_T12/baseline/one_operand_stored")[0].value == pytest.approx(1 / 12)
+    assert math.isclose(events.Scalars("adding_T12/baseline/loss")[0].value, 1 / 6, rel_tol=1e-6)
 
 
 def test_a_threshold_that_decides_everything_or_nothing_is_named(train, caplog):

@@ -129,7 +129,7 @@ def test_no_step_is_twice_in_tensorboard_and_none_is_missing(tmp_path):
         assert shown == pytest.approx([line["train/loss"] for line in record], rel=1e-6)
         assert len(list((outcome.folder / place).glob("events.out.tfevents.*"))) == 1
     events = EventAccumulator(str(outcome.folder / "aggregate"), size_guidance={"scalars": 0}).Reload()
-    assert [e.step for e in events.Scalars("eval/accuracy/median")] == [0, 7, 14, 21, 28, 30]
+    assert [e.step for e in events.Scalars("keyword_T12/eval/accuracy/median")] == [0, 7, 14, 21, 28, 30]
 
 
 def test_a_finished_run_returns_at_once_and_more_seeds_train_what_is_missing(tmp_path):

@@ -107,8 +107,9 @@ def test_a_sweep_survives_its_jobs_and_then_runs_only_what_is_missing(place):
         [sys.executable, "-m", "rnnlstm.compare", "runs", "--csv", "table.csv"],
         cwd=place, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert table.stdout.count("1 failed") == 7
-    assert len(list(csv.DictReader((place / "table.csv").read_text().splitlines()))) == 8
+    rows = list(csv.DictReader((place / "table.csv").read_text().splitlines()))
+    assert sorted(row["failed"] for row in rows) == ["0"] + ["1"] * 7
+    assert "not finished after job_timeout" in table.stdout
 
     (done,) = (weights for weights in place.glob("runs/*/*/seed_0/weights.pt") if "fault" not in weights.parts[-3])
     written = done.stat().st_mtime_ns

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
-import socket
-import subprocess
-import sys
-import time
+import re
 import urllib.parse
 import urllib.request
 
 import pytest
+from tensorboard_page import served
 
 pytestmark = pytest.mark.server
 
@@ -21,35 +20,17 @@ def ask(train, tmp_path):
     options = ("train.steps=8", "eval.every=4", "probe.every=4", "seeds=2", "log.every=2")
     for model in ("rnn", "lstm"):
         train(*options, f"model={model}")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    line = [sys.executable, "-m", "tensorboard.main", "--logdir", str(tmp_path), "--host", "127.0.0.1"]
-    server = subprocess.Popen([*line, "--port", str(port)], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    with served(tmp_path, runs=6) as address:
+        yield functools.partial(get, address)
 
-    def get(path: str, body: dict | None = None, **query: str):
-        url = f"http://127.0.0.1:{port}/{path}?{urllib.parse.urlencode(query)}"
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=20) as answer:
-            content = answer.read()
-            return json.loads(content) if answer.headers["Content-Type"].startswith("application/json") else content
 
-    try:
-        deadline = time.monotonic() + 90
-        while True:
-            try:
-                if len(get("data/runs")) == 6 and len(get("data/plugin/images/tags")) == 4:
-                    break
-            except OSError:
-                pass
-            assert time.monotonic() < deadline, "TensorBoard did not come up"
-            assert server.poll() is None
-            time.sleep(0.3)
-        yield get
-    finally:
-        server.terminate()
-        server.wait(timeout=20)
+def get(address: str, path: str, body: dict | None = None, **query: str):
+    url = f"{address}{path}?{urllib.parse.urlencode(query)}"
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        content = answer.read()
+        return json.loads(content) if answer.headers["Content-Type"].startswith("application/json") else content
 
 
 def test_what_the_page_is_served(ask):
@@ -84,14 +65,26 @@ def test_what_the_page_is_served(ask):
 
     layout = ask("data/plugin/custom_scalars/layout")
     (category,) = layout["category"]
-    charts = {chart["title"]: chart["margin"]["series"] for chart in category["chart"]}
-    assert {"value": "eval/accuracy/median", "lower": "eval/accuracy/low", "upper": "eval/accuracy/high"} in charts[
-        "eval/accuracy"
-    ]
-    aggregate = next(run for run in runs if run.endswith("aggregate"))
-    for series in charts.values():
-        for entry in series:
-            assert set(entry.values()) <= set(scalars[aggregate])
+    assert category["title"] == "keyword_T12: median and band over seeds"
+    charts = {chart["title"]: chart for chart in category["chart"]}
+    assert len(charts) == len(category["chart"]) == 8, "the layouts of two runs are one"
+    (accuracy,) = charts["eval/accuracy"]["margin"]["series"]
+    tags = {
+        end: f"keyword_T12/eval/accuracy/{name}"
+        for end, name in zip(accuracy, ("median", "low", "high"), strict=True)
+    }
+    assert accuracy == tags
+    aggregate = next(run for run in runs if run.endswith("aggregate") and "lstm" in run)
+    drawn = {
+        tag
+        for chart in charts.values()
+        for band in chart.get("margin", {}).get("series", [])
+        for tag in band.values()
+    }
+    assert drawn <= set(scalars[aggregate])
+    (pattern,) = charts["eval/loss beside its baseline"]["multiline"]["tag"]
+    found = {tag for run in runs for tag in scalars[run] if re.match(pattern, tag)}
+    assert found == {"keyword_T12/eval/loss/median", "keyword_T12/baseline/loss"}
 
     body = {
         "experimentName": "", "allowedStatuses": ["STATUS_SUCCESS"], "colParams": [], "startIndex": 0, "sliceSize": 9,

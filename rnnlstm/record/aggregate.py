@@ -1,11 +1,18 @@
-"""The aggregate over a run's seeds: TensorBoard events of the median and a band, with charts that draw them."""
+"""The aggregate over a run's seeds: TensorBoard events of the median and a band, with charts that draw them.
+
+A chart of custom scalars names tags and no runs: it draws every run that has them. So the tags begin with the folder
+that runs of one task and length share (`keyword_T30/eval/loss/median`), and two tasks have charts of their own. The
+layouts of several runs are merged by TensorBoard, category by category; those with equal titles must be equal.
+"""
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from rnnlstm.options import printable
 from rnnlstm.record import tensorboard_plugins as plugins
 from rnnlstm.record.naming import METRICS, seed_folders
 from rnnlstm.record.reader import read_metrics
@@ -24,7 +31,8 @@ class Aggregate:
 
     def __init__(self, folder: Path, task: str, metric: str, plateaus: Sequence[str], strict: bool = False) -> None:
         self._folder, self._strict = folder, strict
-        self._chart = (task, metric, list(plateaus))
+        self._group = printable(folder.resolve().parent.parent.name) or task
+        self._metric, self._plateaus = metric, list(plateaus)
         self._start()
 
     def add(self, step: int, lines: Mapping[int, Mapping[str, float]]) -> None:
@@ -64,27 +72,31 @@ class Aggregate:
                 found = self._latest.values() if tag.startswith("eval") else lines.values()
                 numbers = sorted(line[tag] for line in found if tag in line)
                 values |= dict(zip((f"{tag}/low", f"{tag}/median", f"{tag}/high"), band(numbers), strict=True))
-        self._view.scalars(step, values)
+        self._view.scalars(step, {f"{self._group}/{tag}": value for tag, value in values.items()})
 
     def _start(self) -> None:
         self._latest: dict[int, dict[str, float]] = {}
         self._view = TensorBoardView(self._folder, self._strict)
-        task, metric, plateaus = self._chart
+        told = ", ".join(tag.partition("/")[2] for tag in self._plateaus)
+        title = f"{self._group}: median and band over seeds" + (f" ({told})" if told else "")
+        beside = f"^{re.escape(self._group)}/(eval/loss/median|baseline/.*)$"
+        self._view.add(0, [plugins.layout(title, self._bands(), {"eval/loss beside its baseline": beside})])
 
-        def banded(tag: str) -> tuple[str, str, str]:
-            return (f"{tag}/median", f"{tag}/low", f"{tag}/high")
-
+    def _bands(self) -> dict[str, tuple[str, ...]]:
+        """By title: tags of value, low and high. Of a second band in a chart TensorBoard says that seeds lack it."""
         charts = {
-            f"eval/{metric}": [banded(f"eval/{metric}")],
-            "eval/loss, baseline, plateaus": [
-                banded("eval/loss"),
-                *((tag, tag, tag) for tag in ("baseline/loss", *plateaus)),
-            ],
-            "gradient norm before clipping": [banded("grad/norm_before_clip")],
-            "clip rate": [banded("clip/rate")],
-            "half-life of the gradient through time": [banded("flow/half_life")],
+            f"eval/{self._metric}": f"eval/{self._metric}",
+            "eval/loss": "eval/loss",
+            "gradient 10 steps before the answer, for h": "flow/hidden_lag_10",
+            "gradient 10 steps before the answer, for c": "flow/cell_lag_10",
+            "half-life of the gradient in steps (no line: infinite)": "flow/half_life",
+            "gradient norm before clipping": "grad/norm_before_clip",
+            "share of updates that were clipped": "clip/rate",
         }
-        self._view.add(0, [plugins.layout(f"{task}: median and band over seeds", charts)])
+        return {
+            title: tuple(f"{self._group}/{tag}/{end}" for end in ("median", "low", "high"))
+            for title, tag in charts.items()
+        }
 
 
 def band(numbers: Sequence[float]) -> tuple[float, float, float]:

@@ -69,8 +69,8 @@ GLOSSARY = (
     Entry(
         "flow/<state>",
         "log10 of a ratio",
-        "gradient by time step (left to right) and training step (top to bottom), against the last scored position: "
-        "white as strong, blue weaker (down to 1e-8), red stronger (up to 1e4)",
+        "gradient of the last answer by time step (left: first input, right: the answer) and update (top to bottom), "
+        "against its strength at the answer: white as strong, blue weaker (down to 1e-8), red stronger (up to 1e4)",
     ),
     Entry("gate/<gate>_mean", "activation", "mean of a gate over units, time and the probe's sequences"),
     Entry("gate/<gate>_saturated", "share", "share of a gate's activations below 0.1 or above 0.9"),
@@ -109,7 +109,8 @@ GLOSSARY = (
 )
 
 
-#: What is appended to a tag for one of several layers, and for a number over the seeds.
+#: What is put before a tag in a run's aggregate, and appended for one of several layers and a number over the seeds.
+GROUP = r"([^/]+_T[^/]+/)?"
 PLACEHOLDER = r"(<[a-z ]+>)"
 SUFFIXES = r"(/layer_\d+)?(/(median|low|high))?"
 
@@ -121,6 +122,6 @@ def explain(tag: str) -> Entry | None:
     for entry in by_exactness:
         parts = re.split(PLACEHOLDER, entry.tag)
         pattern = "".join("[^/]+" if part.startswith("<") else re.escape(part) for part in parts)
-        if re.fullmatch(pattern + SUFFIXES, tag):
+        if re.fullmatch(GROUP + pattern + SUFFIXES, tag):
             return entry
     return None

@@ -12,8 +12,10 @@ from rnnlstm.record import tensorboard_plugins as plugins
 from rnnlstm.record.heatmap import flow_png
 from rnnlstm.record.naming import FLOW, METRICS, SAMPLES
 from rnnlstm.record.reader import Sample, read_flow, read_metrics, read_samples
+from rnnlstm.record.samples_table import samples_table
 from rnnlstm.record.tensorboard import TensorBoardView
 
+SYMBOLS = {"hidden": "h", "cell": "c"}  #: how states are called in a picture
 MOST_ROWS = 240  #: rows of the picture of the gradient through time; beyond, every second is dropped
 
 
@@ -69,8 +71,7 @@ class SeedView:
 
     def samples(self, step: int, samples: Sequence[Sample]) -> None:
         """Decoded sequences, each `text` with the right answer, and the model's `answer`."""
-        rows = [f"| {_cell(s['text'])} | {_cell(s['answer'])} |" for s in samples]
-        self._view.text(step, "samples", "\n".join(["| text → right answer | model's answer |", "|---|---|", *rows]))
+        self._view.text(step, "samples", samples_table(samples))
 
     def end(self, step: int, status: str) -> None:
         """The last picture, and the session's end."""
@@ -84,18 +85,5 @@ class SeedView:
     def _draw_flow(self, step: int) -> None:
         for tag, kept in self._flow.items():
             steps, norms = zip(*kept, strict=True)
-            self._view.image(step, tag, *flow_png(steps, np.stack(norms)))
-
-
-def _cell(text: str) -> str:
-    """Text inside a Markdown table; nothing in it is markup."""
-    for mark, escaped in (
-        ("&", "&amp;"),
-        ("<", "&lt;"),
-        ("|", "&#124;"),
-        ("*", "&#42;"),
-        ("[", "&#91;"),
-        ("_", "&#95;"),
-    ):
-        text = text.replace(mark, escaped)
-    return text.replace("\n", " ")
+            state = tag.split("/")[1]
+            self._view.image(step, tag, *flow_png(steps, np.stack(norms), SYMBOLS.get(state, state)))

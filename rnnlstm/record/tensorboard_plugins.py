@@ -21,11 +21,14 @@ from tensorboard.plugins.text import metadata as text_metadata
 from rnnlstm.options import printable
 from rnnlstm.record.glossary import explain
 
-#: Configuration keys that make a column of the HParams table.
-COLUMNS = (
-    "task.name", "task.length", "model.name", "model.init", "model.nonlinearity", "model.backend",
-    "model.hidden_size", "model.num_layers", "optimizer.name", "optimizer.lr", "clip.name", "clip.threshold",
+#: Configuration keys that make a column of the HParams table: its first five, and those to be ticked. TensorBoard
+#: takes the columns from one run and puts them in the order of their names, and can't know what a sweep varies.
+SHOWN = ("model.name", "model.init", "model.hidden_size", "optimizer.lr", "task.length")
+TICKED = (
+    "task.name", "task.variant", "task.decoys", "model.nonlinearity", "model.backend", "model.num_layers",
+    "optimizer.name", "clip.name", "clip.threshold", "train.batch_size", "curriculum.name", "match",
 )  # fmt: skip
+EVERY_TASK = ("eval/loss", "clip/rate")  #: metrics of every task
 
 
 def description(tag: str) -> str:
@@ -56,11 +59,14 @@ def text(tag: str, markdown: str) -> Summary.Value:
 
 
 def session_start(configuration: Mapping[str, Any], group: str, metrics: Sequence[str]) -> list[Summary.Value]:
-    """One row of the HParams table: all sessions (seeds) of a `group` are averaged into it."""
-    hparams = {key: configuration[key] for key in COLUMNS if configuration.get(key) is not None}
+    """One row of the HParams table: all sessions (seeds) of a `group` are averaged into it.
+
+    `metrics` are tags, a column each, those that every task has first: five are shown before one ticks others.
+    """
+    hparams = {key: configuration[key] for key in (*SHOWN, *TICKED) if configuration.get(key) is not None}
     experiment = api_pb2.Experiment(
-        hparam_infos=[api_pb2.HParamInfo(name=key, display_name=key.removesuffix(".name")) for key in COLUMNS],
-        metric_infos=[api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag), display_name=tag) for tag in metrics],
+        hparam_infos=[_column(key) for key in (*SHOWN, *TICKED)],
+        metric_infos=[_metric(tag) for tag in sorted(metrics, key=lambda tag: tag not in EVERY_TASK)],
         time_created_secs=time.time(),
     )
     start = plugin_data_pb2.SessionStartInfo(group_name=group, start_time_secs=time.time())
@@ -86,23 +92,38 @@ def session_end(status: str) -> Summary.Value:
     return _hparams(hparams_metadata.SESSION_END_INFO_TAG, plugin_data_pb2.HParamsPluginData(session_end_info=end))
 
 
-def layout(category: str, charts: Mapping[str, Sequence[Sequence[str]]]) -> Summary.Value:
-    """Custom scalars: margin charts by title, each of (value, low, high) triples of tags."""
-    margins = [
+def layout(category: str, bands: Mapping[str, Sequence[str]], lines: Mapping[str, str]) -> Summary.Value:
+    """Custom scalars, by title: charts of a band (tags of value, low and high), then of tags that fit a pattern."""
+    series = layout_pb2.MarginChartContent.Series
+    charts = [
         layout_pb2.Chart(
-            title=title,
-            margin=layout_pb2.MarginChartContent(
-                series=[layout_pb2.MarginChartContent.Series(value=v, lower=lo, upper=up) for v, lo, up in series]
-            ),
+            title=title, margin=layout_pb2.MarginChartContent(series=[series(value=value, lower=low, upper=high)])
         )
-        for title, series in reversed(list(charts.items()))  # the page shows a category's last chart first
+        for title, (value, low, high) in bands.items()
     ]
-    proto = layout_pb2.Layout(category=[layout_pb2.Category(title=category, chart=margins)])
+    charts += [
+        layout_pb2.Chart(title=title, multiline=layout_pb2.MultilineChartContent(tag=[pattern]))
+        for title, pattern in lines.items()
+    ]
+    charts.reverse()  # the page shows a category's last chart first
+    proto = layout_pb2.Layout(category=[layout_pb2.Category(title=category, chart=charts)])
     return Summary.Value(
         tag=layout_metadata.CONFIG_SUMMARY_TAG,
         metadata=layout_metadata.create_summary_metadata(),
         tensor=_strings([proto.SerializeToString()], scalar=True),
     )
+
+
+def _column(key: str) -> api_pb2.HParamInfo:
+    return api_pb2.HParamInfo(
+        name=key,
+        display_name=key.removesuffix(".name"),
+        differs=key in SHOWN,  # five that "differ" are shown, and come before the others
+    )
+
+
+def _metric(tag: str) -> api_pb2.MetricInfo:
+    return api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag), display_name=tag, description=description(tag))
 
 
 def _hparams(tag: str, data: plugin_data_pb2.HParamsPluginData) -> Summary.Value:
