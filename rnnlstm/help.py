@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rnnlstm.options import show
-from rnnlstm.schema import OPTIMIZERS, SECTIONS, TOP, Config
+from rnnlstm.schema import SECTIONS, TOP, VARIANTS, Config
 from rnnlstm.sections import NetworkOptions
 
 
@@ -45,7 +45,7 @@ def words() -> list[str]:
 def _groups() -> dict[str, list[str]]:
     """Each group's choices."""
     folder = _config_folder()
-    groups = ("task", "model", "optimizer", "clip", "probe", "curriculum", "experiment")
+    groups = ("task", "model", "optimizer", "clip", "probe", "curriculum", "launcher", "experiment")
     return {
         group: sorted(str(p.relative_to(folder / group).with_suffix("")) for p in (folder / group).rglob("*.yaml"))
         for group in groups
@@ -54,7 +54,7 @@ def _groups() -> dict[str, list[str]]:
 
 def _fields() -> Iterator[tuple[str, dataclasses.Field[Any]]]:
     for section, cls in SECTIONS.items():
-        variants = [cls, *(OPTIMIZERS.values() if section == "optimizer" else [])]
+        variants = [cls, *VARIANTS.get(section, {}).values()]
         seen: set[str] = {"name"}
         for variant in variants:
             for f in dataclasses.fields(variant):

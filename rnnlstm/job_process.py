@@ -13,42 +13,25 @@ import signal
 import sys
 import threading
 import time
-import traceback
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 from typing import TYPE_CHECKING
 
-from rnnlstm.exits import INTERRUPTED, BusyError, CheckpointError, DiskError, JobError
-from rnnlstm.options import ConfigError
+from rnnlstm.exits import INTERRUPTED, JobError
+from rnnlstm.failures import Failure
 from rnnlstm.training.stopping import StopFlag
 
 if TYPE_CHECKING:
     from rnnlstm.jobs import Job
-    from rnnlstm.training.run import Outcome
+    from rnnlstm.training.outcome import Outcome
 
 GRACE = 10.0  #: seconds that a job has to save and go, once it has been told to
 #: What a job imports, also what torch's optimisers, NumPy and Pillow import only when they are first used.
 PRELOADED = ("rnnlstm.plugins", "rnnlstm.training.run", "torch._dynamo", "numpy.ma", "PIL.PngImagePlugin")
-#: Failures that mean the same in the process that waits.
-EXPECTED: tuple[type[Exception], ...] = (ConfigError, CheckpointError, BusyError, DiskError)
-
-
-@dataclass(frozen=True)
-class _Failure:
-    kind: str
-    message: str
-    log: str
-
-    def error(self) -> Exception:
-        for kind in EXPECTED:
-            if kind.__name__ == self.kind:
-                return kind(self.message)
-        return JobError(f"{self.kind}: {self.message}", self.log)
 
 
 def warm_up() -> None:
@@ -84,7 +67,7 @@ def train_apart(job: Job, stop: StopFlag, timeout: float | None = None) -> Outco
 def _result(
     job: Job, process: ForkServerProcess, reader: Connection, stop: StopFlag, timeout: float | None
 ) -> Outcome:
-    from rnnlstm.training.run import Outcome
+    from rnnlstm.training.outcome import Outcome
 
     found = _received(process, reader, timeout)
     late = found is None and process.is_alive()
@@ -100,14 +83,14 @@ def _result(
     process.join(GRACE)  # a thread that the job left may keep it
     if isinstance(found, Outcome):
         return found
-    if isinstance(found, _Failure):
+    if isinstance(found, Failure):
         raise found.error()
     if stop.signal is not None:  # before it could listen to signals, or as it was told so three times
         return Outcome(job.folder, [], stop.signal)
     raise JobError(_last_words(process.exitcode))
 
 
-def _received(process: ForkServerProcess, reader: Connection, seconds: float | None) -> Outcome | _Failure | None:
+def _received(process: ForkServerProcess, reader: Connection, seconds: float | None) -> Outcome | Failure | None:
     """What the process sends before it ends, or within so many seconds; None if nothing comes."""
     ready = wait([reader, process.sentinel], seconds)
     try:
@@ -148,7 +131,7 @@ def _train(job: Job, writer: Connection, timeout: float | None) -> None:
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except Exception as error:
-        writer.send(_Failure(type(error).__name__, str(error), traceback.format_exc()))
+        writer.send(Failure.of(error))
     finally:
         faulthandler.cancel_dump_traceback_later()
 

@@ -46,6 +46,11 @@ def compose_jobs(
             jobs.append(Job(config, run_folder(tree, composer.defaults_of(tree))))
     if to_train:
         _refuse_clashes(jobs)
+        for job in jobs:
+            if job.config.launcher != jobs[0].config.launcher:
+                raise OptionError(
+                    "launcher", job.config.launcher.name, "a sweep has one launcher, the same for all jobs"
+                )
     return jobs
 
 

@@ -1,23 +1,22 @@
-"""Training the jobs of a command one after another, in this process or each in its own."""
+"""Training the jobs of a command: one after another, in this process or each in its own, or by a launcher."""
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rnnlstm.exits import BusyError, DiskError, JobError
-from rnnlstm.job_process import EXPECTED, train_apart, warm_up
+from rnnlstm.exits import DiskError
+from rnnlstm.failures import settle
+from rnnlstm.job_process import train_apart, warm_up
 from rnnlstm.jobs import Job
-from rnnlstm.options import ConfigError
-from rnnlstm.record.endings import record_failure
+from rnnlstm.launchers.sweep import Ended, check_launcher, train_elsewhere
+from rnnlstm.training.outcome import Outcome
 from rnnlstm.training.stopping import StopFlag
 
 if TYPE_CHECKING:  # importing torch takes seconds: only once there is something to train
+    from rnnlstm.launchers.standing import Standing
     from rnnlstm.training.progress import Progress
-    from rnnlstm.training.run import Outcome
-
-Ended = Callable[[int, Job, "Outcome | Exception"], None]
 
 
 def train_jobs(
@@ -26,20 +25,45 @@ def train_jobs(
     ended: Ended,
     progress_for: Callable[[Job], Progress],
     apart: bool,
+    watching: Callable[[Standing], None] = lambda _: None,
 ) -> None:
     """Check all jobs whole, then train each; one that fails does not stop the others. Ends early on a signal.
 
-    `apart`: each in a process of its own, if there are several. A job with a `job_timeout` always has its own.
+    `apart`: each in a process of its own, if there are several. A job with a `job_timeout` always has its own. With a
+    launcher other than serial, jobs run wherever it has them run, and `watching` is shown how the sweep stands.
     Raises: ConfigError before anything is trained or written; DiskError; with one job, whatever it raises.
     """
+    launcher = check_launcher(jobs)
     apart = apart and len(jobs) > 1
-    if apart or any(job.config.job_timeout is not None for job in jobs):
+    if launcher.name == "serial" and (apart or any(job.config.job_timeout is not None for job in jobs)):
         warm_up()
     from rnnlstm.training.plan import make_plan
-    from rnnlstm.training.run import Outcome, train_run
 
-    for job in jobs:
-        make_plan(job.config)
+    for job in jobs:  # another machine may have devices that this one lacks
+        make_plan(job.config if launcher.shares_this_machine else replace(job.config, device="auto"))
+    if launcher.name == "serial":
+        _train_in_turn(jobs, started, ended, progress_for, apart)
+        return
+
+    def ended_elsewhere(number: int, job: Job, ending: Outcome | Exception) -> None:
+        if isinstance(ending, Exception) and len(jobs) == 1:
+            raise ending
+        started(number, job)
+        ended(number, job, ending)
+
+    train_elsewhere(jobs, launcher, ended_elsewhere, watching)
+
+
+def _train_in_turn(
+    jobs: Sequence[Job],
+    started: Callable[[int, Job], None],
+    ended: Ended,
+    progress_for: Callable[[Job], Progress],
+    apart: bool,
+) -> None:
+    from rnnlstm.training.plan import make_plan
+    from rnnlstm.training.run import train_run
+
     with StopFlag() as stop:
         for number, job in enumerate(jobs):
             if stop.signal is not None:
@@ -56,7 +80,7 @@ def train_jobs(
                 raise
             except Exception as error:
                 if len(jobs) > 1 or timeout is not None:
-                    _settle(job, error)
+                    settle(job, error)
                 if len(jobs) == 1:
                     raise
                 ended(number, job, error)
@@ -64,25 +88,3 @@ def train_jobs(
             ended(number, job, outcome)
             if outcome.stopped_by is not None:
                 return
-
-
-def failure_log(error: Exception) -> str:
-    """A failure's traceback; empty for what needs none."""
-    if isinstance(error, JobError):
-        return error.log
-    return "" if isinstance(error, EXPECTED) else "".join(traceback.format_exception(error))
-
-
-def failure_reason(error: Exception) -> str:
-    return str(error) if isinstance(error, (JobError, *EXPECTED)) else f"{type(error).__name__}: {error}"
-
-
-def _settle(job: Job, error: Exception) -> None:
-    """A status for a failed job: it may not have come to write one. Raises: DiskError."""
-    if isinstance(error, ConfigError | BusyError):  # the folder is someone else's
-        return
-    config = job.config
-    try:
-        record_failure(job.folder, config.tree, config.seed_numbers, failure_reason(error), failure_log(error))
-    except OSError as problem:
-        raise DiskError(f"can't write results in {job.folder}: {problem.strerror or problem}") from problem

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rnnlstm.jobs import Job, compose_jobs
 
 if TYPE_CHECKING:
-    from rnnlstm.training.run import Outcome
+    from rnnlstm.training.outcome import Outcome
 
 
 def run(overrides: Sequence[str] = ()) -> list[dict[str, Any]]:

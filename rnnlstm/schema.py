@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from rnnlstm.launcher_options import LauncherOptions, LocalOptions, RayOptions, SlurmOptions
 from rnnlstm.options import ConfigError, OptionError, check_options, did_you_mean, option
 from rnnlstm.sections import (
     CheckpointOptions,
@@ -47,11 +48,14 @@ class Config:
     log: LogOptions
     checkpoint: CheckpointOptions
     surgery: Surgery
+    launcher: LauncherOptions
     tree: Mapping[str, Any]  #: the whole configuration as it was composed, plain values
     seed: int = option(0, "the first replica's seed", at_least=0, at_most=2**62)
     seeds: int = option(1, "replicas in lockstep, R", at_least=1, at_most=10_000)
     device: str = option("auto", "auto, cpu, cuda or cuda:<n>")
-    threads: int | None = option(None, "CPU threads; null: the machine's cores", at_least=1, at_most=4096)
+    threads: int | None = option(
+        None, "CPU threads; null: the machine's cores, 1 for a job beside others", at_least=1, at_most=4096
+    )
     dtype: str = option("float32", "precision", choices=("float32", "float64"))
     runs_root: str = option("runs", "where results go")
     name: str | None = option(None, "a label in front of the run folder's name")
@@ -91,8 +95,13 @@ SECTIONS: dict[str, type] = {
     "log": LogOptions,
     "checkpoint": CheckpointOptions,
     "surgery": Surgery,
+    "launcher": LauncherOptions,
 }
-OPTIMIZERS: dict[str, type] = {"rmsprop": RMSpropOptions, "sgd": SGDOptions}
+#: Choices of a section that have further keys.
+VARIANTS: dict[str, dict[str, type]] = {
+    "optimizer": {"rmsprop": RMSpropOptions, "sgd": SGDOptions},
+    "launcher": {"local": LocalOptions, "slurm": SlurmOptions, "ray": RayOptions},
+}
 #: Keys of `Config` itself.
 TOP = (
     "seed",
@@ -135,8 +144,7 @@ def read_config(tree: Mapping[str, Any]) -> Config:
 def _section(cls: type[Section], tree: Any, key: str) -> Section:
     if not isinstance(tree, Mapping):
         raise OptionError(key, tree, f"is a section of keys: {key}.… = …")
-    if key == "optimizer":
-        cls = OPTIMIZERS.get(str(tree.get("name")), cls)
+    cls = VARIANTS.get(key, {}).get(str(tree.get("name")), cls)
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     _require_keys(tree, list(fields), f"{key}.")
     try:

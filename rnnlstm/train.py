@@ -7,6 +7,7 @@ Examples
   python -m rnnlstm.train task=adding model=rnn optimizer.lr=1e-3 seeds=4
   python -m rnnlstm.train -m task=copy,adding,keyword model=rnn,lstm       a sweep: every combination
   python -m rnnlstm.train -m model.backend=reference,torch     from scratch beside PyTorch's own
+  python -m rnnlstm.train -m model=rnn,lstm launcher=local     jobs beside each other; also slurm, ray
 
 Options
   -m, --multirun       values separated by commas make a sweep
@@ -22,15 +23,17 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
 from rnnlstm.exits import DONE, INTERRUPTED, JOB_FAILED, TERMINATED, fail, guarded
 from rnnlstm.options import ConfigError, did_you_mean, show
 
 if TYPE_CHECKING:
     from rnnlstm.jobs import Job
+    from rnnlstm.launchers.standing import Standing
+    from rnnlstm.training.outcome import Outcome
     from rnnlstm.training.progress import Progress
-    from rnnlstm.training.run import Outcome
 
 FLAGS = ("-m", "--multirun", "--cfg", "-c", "--config-dir", "-cd", "--help", "-h", "--completion")
 
@@ -105,7 +108,8 @@ def _main(arguments: Sequence[str]) -> int:
 
     jobs = compose_jobs(request.overrides, request.sweep, request.config_dir)
     report = _Report(len(jobs))
-    train_jobs(jobs, report.started, report.ended, report.progress, apart=True)
+    with report:
+        train_jobs(jobs, report.started, report.ended, report.progress, True, report.watching)
     return report.code
 
 
@@ -115,8 +119,21 @@ class _Report:
     def __init__(self, jobs: int) -> None:
         from rich.console import Console
 
+        from rnnlstm.sweep_progress import SweepProgress
+
         self.jobs, self.code = jobs, DONE
+        self.stopped = False
+        self.failed = 0
         self.console = Console(highlight=False, soft_wrap=True)
+        self.standing = SweepProgress(self.console)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.standing.close(self.failed, summarise=kind is None)
 
     def started(self, number: int, job: Job) -> None:
         count = f"[{number + 1}/{self.jobs}] " if self.jobs > 1 else ""
@@ -127,11 +144,16 @@ class _Report:
 
         return progress_on(self.console, job.config.task["name"], job.config.train.steps)
 
+    def watching(self, standing: Standing) -> None:
+        """How a sweep on a launcher stands."""
+        self.standing.show(standing, self.failed)
+
     def ended(self, number: int, job: Job, outcome: Outcome | Exception) -> None:
-        from rnnlstm.launch import failure_log, failure_reason
+        from rnnlstm.failures import failure_log, failure_reason
         from rnnlstm.requeue import requeue
 
         if isinstance(outcome, Exception):
+            self.failed += 1
             sys.stderr.write(failure_log(outcome))
             self.code = fail(f"{job.folder}: {failure_reason(outcome)}", JOB_FAILED)
             return
@@ -139,7 +161,8 @@ class _Report:
             self.console.print("  finished already; overwrite=true trains it anew", markup=False)
         for summary in outcome.summaries:
             self.console.print(f"  {_line(summary)}", markup=False)
-        if outcome.stopped_by is not None:
+        if outcome.stopped_by is not None and not self.stopped:
+            self.stopped = True
             self.code = INTERRUPTED if outcome.stopped_by.name == "SIGINT" else TERMINATED
             print(f"stopped by {outcome.stopped_by.name}; what was reached is saved", file=sys.stderr)
             requeue(outcome.stopped_by)

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "rnnlstm"
 ROOMS = (
     {"options", "exits"},
     {"guard"},
-    {"sections", "plain_yaml"},
+    {"sections", "launcher_options", "plain_yaml"},
     {"schema", "batch", "random_stream", "registry", "arguments"},
     {"objections"},
     {"composition"},
@@ -27,12 +27,14 @@ ROOMS = (
     {"reporting"},
     {"plugins", "help"},
     {"jobs"},
+    {"failures"},
     {"job_process"},
+    {"launchers"},
     {"launch"},
     {"python_api"},
     {"measure"},
     {"results"},
-    {"requeue"},
+    {"requeue", "sweep_progress"},
     {"compare", "benchmark", "gradflow", "events", "reproduce"},
     {"completion"},
     {"train"},
@@ -42,8 +44,8 @@ LEVEL = {name: level for level, names in enumerate(ROOMS) for name in names}
 STRANGERS = [{"cells", "tasks", "record"}]
 #: Outside packages that only some modules may import.
 ONLY = {
-    "hydra": {"composition", "objections"},
-    "omegaconf": {"composition", "objections"},
+    "hydra": {"composition", "objections", "launchers.bridge"},
+    "omegaconf": {"composition", "objections", "launchers.bridge"},
     "tensorboard": {"record.tensorboard", "record.tensorboard_plugins"},
     "PIL": {"record.heatmap"},
     "jinja2": {"reporting.html.markup"},

@@ -13,7 +13,7 @@ from rnnlstm.cells import CELLS
 from rnnlstm.composition import Composer, config_folder
 from rnnlstm.jobs import compose_jobs, compose_tree
 from rnnlstm.options import ConfigError
-from rnnlstm.schema import OPTIMIZERS, SECTIONS, Config, NetworkOptions
+from rnnlstm.schema import SECTIONS, VARIANTS, Config, NetworkOptions
 from rnnlstm.tasks import TASKS
 from rnnlstm.training.plan import make_plan
 from rnnlstm.training.progress import Progress
@@ -64,9 +64,10 @@ def test_composed_defaults_are_the_schemas_defaults():
         if field.metadata and field.name in tree:
             default = field.default if field.default is not dataclasses.MISSING else field.default_factory()
             assert tree[field.name] == default
-    for name, cls in OPTIMIZERS.items():
-        section = compose_tree([f"optimizer={name}"])["optimizer"]
-        assert section == {field.name: field.default for field in dataclasses.fields(cls)} | {"name": name}
+    for group, classes in VARIANTS.items():
+        for name, cls in classes.items():
+            section = compose_tree([f"{group}={name}"])[group]
+            assert section == {field.name: field.default for field in dataclasses.fields(cls)} | {"name": name}
 
 
 def test_a_folder_of_the_users_own_configs(tmp_path):

@@ -28,6 +28,7 @@ HOUSEKEEPING = (
     "job_timeout",
     "plugins",
     "checkpoint",
+    "launcher",
 )
 SEED_FOLDER = re.compile(r"seed_(0|[1-9][0-9]{0,18})", re.ASCII)
 #: Files in a seed's folder.

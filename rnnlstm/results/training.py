@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rnnlstm.exits import CheckpointError, DiskError, JobError
+from rnnlstm.failures import failure_log, failure_reason
 from rnnlstm.jobs import Job
-from rnnlstm.launch import failure_log, failure_reason, train_jobs
+from rnnlstm.launch import train_jobs
 from rnnlstm.record.endings import finished
 from rnnlstm.record.files import LineWriter, read_json, read_lines, write_json
 from rnnlstm.record.naming import seed_folder
@@ -26,8 +27,8 @@ from rnnlstm.results.study import Study, Sweep
 from rnnlstm.results.tuning import Trial, choose
 
 if TYPE_CHECKING:
+    from rnnlstm.training.outcome import Outcome
     from rnnlstm.training.progress import Progress
-    from rnnlstm.training.run import Outcome
 
 SECONDS, MEASURED = "seconds.jsonl", "measured.json"
 Say = Callable[[str], None]

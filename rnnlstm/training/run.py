@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -16,19 +13,10 @@ from rnnlstm.record.lock import locked
 from rnnlstm.record.naming import seed_folder
 from rnnlstm.record.seed_record import SUMMARY
 from rnnlstm.training.loop import Loop
+from rnnlstm.training.outcome import Outcome
 from rnnlstm.training.pending import pending
 from rnnlstm.training.plan import Plan
 from rnnlstm.training.progress import Progress
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended: the summaries of its replicas, and the signal that stopped it, if one did."""
-
-    folder: Path
-    summaries: list[dict[str, Any]]
-    stopped_by: signal.Signals | None = None
-    trained: bool = True  #: False where everything had been finished before
 
 
 def train_run(plan: Plan, folder: Path, progress: Progress) -> Outcome:
