@@ -11,7 +11,6 @@ import functools
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -40,13 +39,6 @@ OPEN = ("task", "model", *SECTIONS, *TOP, OPTIONAL)
 Tree = dict[str, Any]
 
 
-def config_folder() -> Path:
-    """Where the YAML files are: inside an installed package, beside it in a checkout."""
-    package = Path(__file__).resolve().parent
-    inside = package / "configs"
-    return inside if inside.is_dir() else package.parent / "configs"
-
-
 class Composer:
     """Composes configurations; a context within which Hydra is set up. `extra` is a folder of the user's own YAML."""
 
@@ -61,7 +53,7 @@ class Composer:
     @contextmanager
     def active(self) -> Iterator[Composer]:
         GlobalHydra.instance().clear()
-        with initialize_config_dir(config_dir=str(config_folder()), version_base="1.3"):
+        with initialize_config_dir(config_dir=str(plain_yaml.config_folder()), version_base="1.3"):
             yield self
 
     def compose(self, overrides: Sequence[str]) -> Tree:
@@ -75,12 +67,16 @@ class Composer:
             if override.is_sweep_override():
                 rule = "several values make a sweep; start it with -m"
                 raise OptionError(override.key_or_group, value_text(override), rule)
-        plain = [override for override in parsed if self._is_plain(override)]
-        others = [str(override.input_line) for override in parsed if not self._is_plain(override)]
-        tree = copy.deepcopy(self._base(tuple(others))) if plain and self._composes(others) else {}
-        if plain and all(_put(tree, override.key_or_group, override.value()) for override in plain):
-            return guard.resolve(tree)
-        return guard.resolve(self._hydra(overrides))
+        plain: list[Override] = []
+        others: list[Override] = []
+        for override in parsed:
+            (plain if self._is_plain(override) else others).append(override)
+        try:
+            tree = copy.deepcopy(self._base(tuple(str(override.input_line) for override in others)))
+            done = all(_put(tree, override.key_or_group, override.value()) for override in plain)
+        except ConfigError:
+            done = False
+        return guard.resolve(tree if done else self._hydra(overrides))  # Hydra's own objection, if there is one
 
     def sweep(self, overrides: Sequence[str], at_most: int = MOST_JOBS) -> list[list[str]]:
         """The overrides of each job: every combination of the listed values, the last key varying fastest.
@@ -180,14 +176,6 @@ class Composer:
             config = compose("train", overrides=[*self.search, *_without_null(overrides)])
             tree = OmegaConf.to_container(config, resolve=False, throw_on_missing=True)
         return dict(tree)  # type: ignore[arg-type]
-
-    def _composes(self, overrides: Sequence[str]) -> bool:
-        """Whether these overrides can be composed without the others."""
-        try:
-            self._base(tuple(overrides))
-        except ConfigError:
-            return False
-        return True
 
     def _is_plain(self, override: Override) -> bool:
         """A value for a key, and nothing that takes Hydra's part: no choice of a group, no new or removed key."""

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from rnnlstm.options import show
+from rnnlstm.plain_yaml import config_folder
 from rnnlstm.schema import SECTIONS, TOP, VARIANTS, Config
 from rnnlstm.sections import NetworkOptions
 
 
 def keys() -> str:
     """Groups to choose from, then every key of the schema with its default, meaning and rule."""
-    folder = _config_folder()
+    folder = config_folder()
     lines = ["Groups (choose one: task=adding)"]
     lines += [f"  {group:<28}{', '.join(names)}" for group, names in _groups().items()]
     lines.append("\nKeys of the chosen task and model (defaults and meanings; change with model.hidden_size=128)")
@@ -34,7 +35,7 @@ def words() -> list[str]:
     the values of a key that has only some."""
     found = [f"{group}={name}" for group, names in _groups().items() for name in names]
     for group in ("task", "model"):
-        for path in sorted((_config_folder() / group).glob("*.yaml")):
+        for path in sorted((config_folder() / group).glob("*.yaml")):
             found += [f"{group}.{entry.partition('=')[0]}=" for entry in _yaml_entries(path)]
     for key, f in _fields():
         choices = ["true", "false"] if f.type == "bool" else f.metadata["choices"] or [""]
@@ -44,7 +45,7 @@ def words() -> list[str]:
 
 def _groups() -> dict[str, list[str]]:
     """Each group's choices."""
-    folder = _config_folder()
+    folder = config_folder()
     groups = ("task", "model", "optimizer", "clip", "probe", "curriculum", "launcher", "experiment")
     return {
         group: sorted(str(p.relative_to(folder / group).with_suffix("")) for p in (folder / group).rglob("*.yaml"))
@@ -93,9 +94,3 @@ def _yaml_entries(path: Path) -> Iterator[str]:
             continue
         value, _, comment = rest.partition("#")
         yield f"{f'{key}={value.strip()}':<24}{comment.strip() or known.get(key, '')}".rstrip()
-
-
-def _config_folder() -> Path:
-    package = Path(__file__).resolve().parent
-    inside = package / "configs"
-    return inside if inside.is_dir() else package.parent / "configs"

@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING
 
 from rnnlstm.exits import INTERRUPTED, JobError
 from rnnlstm.failures import Failure
+from rnnlstm.training.outcome import Outcome
 from rnnlstm.training.stopping import StopFlag
 
 if TYPE_CHECKING:
     from rnnlstm.jobs import Job
-    from rnnlstm.training.outcome import Outcome
 
 GRACE = 10.0  #: seconds that a job has to save and go, once it has been told to
 #: What a job imports, also what torch's optimisers, NumPy and Pillow import only when they are first used.
@@ -67,8 +67,6 @@ def train_apart(job: Job, stop: StopFlag, timeout: float | None = None) -> Outco
 def _result(
     job: Job, process: ForkServerProcess, reader: Connection, stop: StopFlag, timeout: float | None
 ) -> Outcome:
-    from rnnlstm.training.outcome import Outcome
-
     found = _received(process, reader, timeout)
     late = found is None and process.is_alive()
     if late:  # it may still save
@@ -127,7 +125,7 @@ def _train(job: Job, writer: Connection, timeout: float | None) -> None:
     if timeout is not None:  # where does it hang?
         faulthandler.dump_traceback_later(timeout + 0.9 * GRACE, exit=False)
     try:
-        writer.send(_outcome(job))
+        writer.send(train_here(job))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except Exception as error:
@@ -136,7 +134,8 @@ def _train(job: Job, writer: Connection, timeout: float | None) -> None:
         faulthandler.cancel_dump_traceback_later()
 
 
-def _outcome(job: Job) -> Outcome:
+def train_here(job: Job) -> Outcome:
+    """Train a job that was composed in another process: here its plugins have still to be imported."""
     from rich.console import Console
 
     from rnnlstm.plugins import import_plugins
@@ -145,8 +144,7 @@ def _outcome(job: Job) -> Outcome:
     from rnnlstm.training.run import train_run
 
     import_plugins(job.config.plugins)
-    progress = progress_on(Console(highlight=False), job.config.task["name"], job.config.train.steps)
-    return train_run(make_plan(job.config), job.folder, progress)
+    return train_run(make_plan(job.config), job.folder, progress_on(Console(highlight=False), job.config))
 
 
 def _follow_parent() -> None:

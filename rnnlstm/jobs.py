@@ -10,6 +10,7 @@ from typing import Any
 from rnnlstm.composition import MOST_JOBS, Composer, Tree, value_text
 from rnnlstm.options import ConfigError, OptionError
 from rnnlstm.plugins import import_plugins
+from rnnlstm.record.endings import finished, summaries
 from rnnlstm.record.naming import run_folder, seed_folder
 from rnnlstm.schema import Config, read_config
 
@@ -20,6 +21,14 @@ class Job:
 
     config: Config
     folder: Path
+
+    def finished(self) -> bool:
+        """Whether nothing of it is left to train. Raises: CheckpointError if that can't be told."""
+        return all(finished(self.folder, seed) for seed in self.config.seed_numbers)
+
+    def summaries(self) -> list[dict[str, Any]]:
+        """Those of its seeds that have one."""
+        return summaries(self.folder, self.config.seed_numbers)
 
 
 def compose_jobs(

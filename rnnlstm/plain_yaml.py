@@ -28,6 +28,13 @@ DEFAULT = re.compile(r"(?:(?:optional|override) )*/?\w[\w.-]*(?:/\w[\w.-]*)*", r
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # LibYAML's is ten times faster, where it was built in
 
 
+def config_folder() -> Path:
+    """Where the YAML files are: inside an installed package, beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
 def own_folder(place: str) -> Path:
     """A user's folder of YAML files, looked through. Raises: ConfigError."""
     try:

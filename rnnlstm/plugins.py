@@ -12,8 +12,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from rnnlstm.composition import Composer, config_folder
+from rnnlstm.composition import Composer
 from rnnlstm.options import OptionError
+from rnnlstm.plain_yaml import config_folder
 from rnnlstm.sections import NetworkOptions
 
 

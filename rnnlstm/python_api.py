@@ -27,7 +27,7 @@ def run(overrides: Sequence[str] = ()) -> list[dict[str, Any]]:
     console = Console()
 
     def progress(job: Job) -> Progress:
-        return progress_on(console, job.config.task["name"], job.config.train.steps)
+        return progress_on(console, job.config)
 
     sweep = [o for o in overrides if o not in ("-m", "--multirun")]
     summaries: list[dict[str, Any]] = []

@@ -103,20 +103,7 @@ VARIANTS: dict[str, dict[str, type]] = {
     "launcher": {"local": LocalOptions, "slurm": SlurmOptions, "ray": RayOptions},
 }
 #: Keys of `Config` itself.
-TOP = (
-    "seed",
-    "seeds",
-    "device",
-    "threads",
-    "dtype",
-    "runs_root",
-    "name",
-    "overwrite",
-    "resume",
-    "job_timeout",
-    "plugins",
-    "match",
-)
+TOP = tuple(f.name for f in dataclasses.fields(Config) if "help" in f.metadata)
 
 
 def read_config(tree: Mapping[str, Any]) -> Config:

@@ -142,7 +142,7 @@ class _Report:
     def progress(self, job: Job) -> Progress:
         from rnnlstm.training.progress import progress_on
 
-        return progress_on(self.console, job.config.task["name"], job.config.train.steps)
+        return progress_on(self.console, job.config)
 
     def watching(self, standing: Standing) -> None:
         """How a sweep on a launcher stands."""

@@ -1,4 +1,4 @@
-"""Small sweeps in real processes, for the launchers' tests; and what holds of them on any launcher."""
+"""Small runs and sweeps in real processes, and what holds of them on any launcher."""
 
 from __future__ import annotations
 
@@ -9,13 +9,43 @@ import sys
 import time
 
 from conftest import SMALL
-from test_sweeps import FAULTY
-
-__all__ = ["FAULTY", "LONG", "THREADS", "assert_same_runs", "running", "statuses", "sweep", "wait_for"]
 
 OPTIONS = (*(option for option in SMALL if "embedding" not in option), "train.stop_when_solved=false")
 #: Seconds of training, and often saved.
 LONG = ("train.steps=1000", "checkpoint.every=20", "probe=off", "eval.every=500", "log.every=50")
+
+#: A task that ends its process in many ways, at the third batch that is trained on.
+FAULTY = """
+import os, signal, sys, time
+from dataclasses import dataclass
+
+import rnnlstm
+from rnnlstm.tasks.adding import Adding
+
+
+@rnnlstm.register_task("faulty")
+@dataclass(frozen=True, kw_only=True)
+class Faulty(Adding):
+    fault: str = rnnlstm.option("none", "how it ends")
+
+    def sample(self, seed, step, stream="train", batch_size=64):
+        if stream == "train" and step == 3 and not os.path.exists("mended"):
+            getattr(self, "do_" + self.fault)()
+        return super().sample(seed, step, stream, batch_size)
+
+    def do_none(self): pass
+    def do_raise(self): raise ArithmeticError("made to fail")
+    def do_exit(self): sys.exit(7)
+    def do_vanish(self): os._exit(0)
+    def do_kill(self): os.kill(os.getpid(), signal.SIGKILL)
+    def do_segfault(self): os.kill(os.getpid(), signal.SIGSEGV)
+    def do_memory(self): bytearray(2**62)
+    def do_hang(self):
+        while True:
+            try: time.sleep(1000)
+            except KeyboardInterrupt: pass
+    def do_slow(self): time.sleep(2)
+"""
 
 #: A task that writes down how many threads its jobs compute with.
 THREADS = """
@@ -33,18 +63,28 @@ class ThreadsUsed(Adding):
 """
 
 
-def running(place, *overrides, threads=1, env=None):
-    line = [sys.executable, "-m", "rnnlstm.train", "-m", *OPTIONS, *overrides]
+def started(place, *arguments, threads=1, env=None):
+    """The command in a process of its own, in the folder `place`."""
+    line = [sys.executable, "-m", "rnnlstm.train", *OPTIONS, *arguments]
     line += [f"threads={threads}"] if threads else []
     environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"} | (env or {})
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(line, cwd=place, env=environment, **pipes)
 
 
-def sweep(place, *overrides, threads=1, env=None, timeout=400):
-    process = running(place, *overrides, threads=threads, env=env)
+def command(place, *arguments, timeout=400, **how):
+    """Exit code, standard output and error of the command, once it has ended."""
+    process = started(place, *arguments, **how)
     out, err = process.communicate(timeout=timeout)
     return process.returncode, out, err
+
+
+def running(place, *overrides, **how):
+    return started(place, "-m", *overrides, **how)
+
+
+def sweep(place, *overrides, **how):
+    return command(place, "-m", *overrides, **how)
 
 
 def statuses(place):

@@ -10,9 +10,10 @@ from conftest import SMALL
 
 from rnnlstm import guard
 from rnnlstm.cells import CELLS
-from rnnlstm.composition import Composer, config_folder
+from rnnlstm.composition import Composer
 from rnnlstm.jobs import compose_jobs, compose_tree
 from rnnlstm.options import ConfigError
+from rnnlstm.plain_yaml import config_folder
 from rnnlstm.schema import SECTIONS, VARIANTS, Config, NetworkOptions
 from rnnlstm.tasks import TASKS
 from rnnlstm.training.plan import make_plan

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 
 import pytest
@@ -218,7 +219,8 @@ def test_slices_are_the_headline_metric_on_parts_of_the_evaluation(train, monkey
     }  # fmt: skip
     plan = plan_for("task=keyword", "task.length=12", "task.decoys=0.3", "model.hidden_size=8")
     model = Trainer(plan, [0]).model
-    scores, slices = evaluate(model, 0, plan.task, 0, 200)
+    network = functools.partial(model.one, 0)
+    scores, slices = evaluate(network, plan.task, 0, 200)
     batch = plan.task.sample(0, 0, "eval", 200)
     outputs = model.one(0, batch.inputs).detach()
     right = outputs[-1].argmax(-1) == batch.targets[-1]
@@ -227,10 +229,10 @@ def test_slices_are_the_headline_metric_on_parts_of_the_evaluation(train, monkey
     assert slices["no_other_dish"] == pytest.approx(right[~named].double().mean().item())
     assert scores["accuracy"] == pytest.approx(right.double().mean().item())
     monkeypatch.setattr(type(plan.task), "slices", lambda task, batch: {"outside": ~batch.mask})
-    assert evaluate(model, 0, plan.task, 0, 50)[1] == {}
+    assert evaluate(network, plan.task, 0, 50)[1] == {}
     monkeypatch.undo()
     nothing = dataclasses.replace(plan.task, decoys=0.0)
-    assert set(evaluate(model, 0, nothing, 0, 50)[1]) == {"no_other_dish"}
+    assert set(evaluate(network, nothing, 0, 50)[1]) == {"no_other_dish"}
 
 
 def test_a_text_file_is_read_once_for_all_lengths(tmp_path):

@@ -10,62 +10,18 @@ import sys
 import time
 
 import pytest
-from conftest import SMALL
+from sweeping import FAULTY, OPTIONS, command, started, wait_for
 
 from rnnlstm.record.files import read_json
 
-#: A task that ends its process in many ways, at the third batch that is trained on.
-FAULTY = """
-import os, signal, sys, time
-from dataclasses import dataclass
-
-import rnnlstm
-from rnnlstm.tasks.adding import Adding
-
-
-@rnnlstm.register_task("faulty")
-@dataclass(frozen=True, kw_only=True)
-class Faulty(Adding):
-    fault: str = rnnlstm.option("none", "how it ends")
-
-    def sample(self, seed, step, stream="train", batch_size=64):
-        if stream == "train" and step == 3 and not os.path.exists("mended"):
-            getattr(self, "do_" + self.fault)()
-        return super().sample(seed, step, stream, batch_size)
-
-    def do_none(self): pass
-    def do_raise(self): raise ArithmeticError("made to fail")
-    def do_exit(self): sys.exit(7)
-    def do_vanish(self): os._exit(0)
-    def do_kill(self): os.kill(os.getpid(), signal.SIGKILL)
-    def do_segfault(self): os.kill(os.getpid(), signal.SIGSEGV)
-    def do_memory(self): bytearray(2**62)
-    def do_hang(self):
-        while True:
-            try: time.sleep(1000)
-            except KeyboardInterrupt: pass
-    def do_slow(self): time.sleep(2)
-"""
 FAULTS = ("raise", "none", "exit", "vanish", "kill", "segfault", "memory", "hang")
 SLOW = "train.steps=1000000"  # ends by its timeout
-COMMON = [option for option in SMALL if "embedding" not in option] + ["threads=1", "train.stop_when_solved=false"]
 
 
 @pytest.fixture
 def place(tmp_path):
     (tmp_path / "faulty.py").write_text(FAULTY)
     return tmp_path
-
-
-def start(place, *overrides, env=None):
-    line = [sys.executable, "-m", "rnnlstm.train", *COMMON, *overrides]
-    return subprocess.Popen(line, cwd=place, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def train(place, *overrides, timeout=120):
-    process = start(place, *overrides)
-    out, err = process.communicate(timeout=timeout)
-    return process.returncode, out, err
 
 
 def summaries(place):
@@ -80,7 +36,7 @@ def summaries(place):
 def test_a_sweep_survives_its_jobs_and_then_runs_only_what_is_missing(place):
     sweep = ("-m", "plugins=[faulty]", "task=faulty", f"task.fault={','.join(FAULTS)}", "train.steps=6")
     limited = (*sweep, "job_timeout=6", "train.batch_size=4")
-    code, out, err = train(place, *limited)
+    code, out, err = command(place, *limited)
     assert code == 1, err
     found = summaries(place)
     assert set(found) == set(FAULTS)
@@ -114,7 +70,7 @@ def test_a_sweep_survives_its_jobs_and_then_runs_only_what_is_missing(place):
     (done,) = (weights for weights in place.glob("runs/*/*/seed_0/weights.pt") if "fault" not in weights.parts[-3])
     written = done.stat().st_mtime_ns
     (place / "mended").touch()
-    code, out, err = train(place, *limited)
+    code, out, err = command(place, *limited)
     assert code == 0, err
     assert [line.rpartition(": ")[2] for line in err.splitlines()] == [
         "seed 0 was stopped before its first checkpoint and begins anew"
@@ -127,13 +83,13 @@ def test_a_sweep_survives_its_jobs_and_then_runs_only_what_is_missing(place):
 
 def test_jobs_that_diverge_are_results(place):
     explosive = ("model=rnn", "model.nonlinearity=identity", "model.init=orthogonal", "clip=none", "optimizer=sgd")
-    code, out, err = train(place, "-m", "task=adding", *explosive, "optimizer.lr=1e-6,1000", "train.steps=60")
+    code, out, err = command(place, "-m", "task=adding", *explosive, "optimizer.lr=1e-6,1000", "train.steps=60")
     assert code == 0, err
     states = [read_json(path)["status"] for path in place.glob("runs/*/*/seed_0/summary.json")]
     assert sorted(states) == ["diverged", "done"]
     assert "diverged: the " in out
     assert "finished already" not in out
-    code, out, err = train(place, "-m", "task=adding", *explosive, "optimizer.lr=1e-6,1000", "train.steps=60")
+    code, out, err = command(place, "-m", "task=adding", *explosive, "optimizer.lr=1e-6,1000", "train.steps=60")
     assert (code, out.count("finished already"), err) == (0, 2, "")
 
 
@@ -142,7 +98,7 @@ def test_a_job_that_needs_longer_than_its_timeout_is_saved_and_goes_on(place):
     overrides = ("task=adding", "train.steps=1000000", "job_timeout=3")
     steps = []
     for _ in range(2):
-        code, _out, err = train(place, *overrides)
+        code, _out, err = command(place, *overrides)
         assert code == 1
         assert err.splitlines()[-1].endswith("not finished after job_timeout=3 s (saved; the same command goes on)")
         (summary,) = summaries(place).values()
@@ -153,7 +109,7 @@ def test_a_job_that_needs_longer_than_its_timeout_is_saved_and_goes_on(place):
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR2, 143)])
 def test_a_signal_to_a_sweep_saves_the_job_and_ends(place, sent, code):
-    process = start(place, "-m", "task=adding", "model=rnn,lstm", SLOW, "checkpoint.every=20")
+    process = started(place, "-m", "task=adding", "model=rnn,lstm", SLOW, "checkpoint.every=20")
     wait_for(place, "runs/*/*/checkpoints/*.pt", process)
     process.send_signal(sent)
     _out, err = process.communicate(timeout=60)
@@ -168,7 +124,7 @@ def test_under_slurm_a_stopped_job_asks_to_be_started_again(place, sent, asks):
     scontrol.write_text(f"#!/bin/sh\necho $* > {place}/asked\n")
     scontrol.chmod(0o755)
     environment = {**os.environ, "SLURM_JOB_ID": "42", "PATH": f"{place}:{os.environ['PATH']}"}
-    process = start(place, "task=adding", SLOW, "checkpoint.every=20", env=environment)
+    process = started(place, "task=adding", SLOW, "checkpoint.every=20", env=environment)
     wait_for(place, "runs/*/*/checkpoints/*.pt", process)
     process.send_signal(sent)
     _out, err = process.communicate(timeout=60)
@@ -179,7 +135,7 @@ def test_under_slurm_a_stopped_job_asks_to_be_started_again(place, sent, asks):
 
 
 def test_a_killed_sweep_leaves_no_process_behind_and_its_job_saves(place):
-    process = start(place, "-m", "task=adding", "model=rnn,lstm", SLOW, "checkpoint.every=20")
+    process = started(place, "-m", "task=adding", "model=rnn,lstm", SLOW, "checkpoint.every=20")
     wait_for(place, "runs/*/*/checkpoints/*.pt", process)
     (lock,) = place.glob("runs/*/*/.lock")
     job = read_json(lock)["pid"]
@@ -196,14 +152,7 @@ def test_a_killed_sweep_leaves_no_process_behind_and_its_job_saves(place):
 
 
 def test_a_script_that_is_not_guarded_can_give_its_jobs_a_timeout(place):
-    overrides = ["-m", "task=adding", "model=rnn,lstm", "train.steps=2", "job_timeout=60", *COMMON]
+    overrides = ["-m", "task=adding", "model=rnn,lstm", "train.steps=2", "job_timeout=60", *OPTIONS]
     (place / "script.py").write_text(f"import rnnlstm\nprint(len(rnnlstm.run({overrides})), flush=True)\n")
     done = subprocess.run([sys.executable, "script.py"], cwd=place, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout) == (0, "2\n"), done.stderr
-
-
-def wait_for(place, pattern, process):
-    end = time.monotonic() + 60
-    while not list(place.glob(pattern)) and process.poll() is None and time.monotonic() < end:
-        time.sleep(0.01)
-    assert list(place.glob(pattern)), process.communicate()[1]

@@ -25,9 +25,6 @@ from rnnlstm.launchers.slurm import Queue
 from rnnlstm.launchers.standing import Standing
 from rnnlstm.launchers.work import packed
 from rnnlstm.options import ConfigError, OptionError
-from rnnlstm.record.endings import finished
-from rnnlstm.record.files import read_json
-from rnnlstm.record.naming import SUMMARY, seed_folder
 from rnnlstm.training.outcome import Outcome
 from rnnlstm.training.stopping import StopFlag
 
@@ -74,7 +71,7 @@ def train_elsewhere(
     left = {number: job for number, job in enumerate(jobs) if not _finished(job)}
     for number, job in enumerate(jobs):
         if number not in left:
-            ended(number, job, Outcome(job.folder, _summaries(job), trained=False))
+            ended(number, job, Outcome(job.folder, job.summaries(), trained=False))
     if not left:
         return
     units = _units(left)
@@ -214,8 +211,13 @@ def _read(sweep: Sweep, number: int, letter: Letter, bridge: _Bridge, stop: Stop
     if letter.failure is None:
         job = sweep.open[number]
         stopped = signal.Signals[letter.stopped_by] if letter.stopped_by else None
+        if (
+            stopped and stop.signal is None and number in bridge.lost()
+        ):  # by the launcher's death, not by anyone's wish
+            _lose(sweep, number, bridge, stop, begun=True)
+            return
         stopped = stopped and (stop.signal or stopped)  # Slurm makes a TERM of every signal
-        sweep.close(number, Outcome(job.folder, _summaries(job), stopped, letter.trained))
+        sweep.close(number, Outcome(job.folder, job.summaries(), stopped, letter.trained))
         return
     error = letter.failure.error()
     if isinstance(error, DiskError):
@@ -228,12 +230,12 @@ def _lose(sweep: Sweep, number: int, bridge: _Bridge, stop: StopFlag, begun: boo
     job = sweep.open[number]
     if stop.signal is not None:
         if begun:
-            sweep.close(number, Outcome(job.folder, _summaries(job), stop.signal))
+            sweep.close(number, Outcome(job.folder, job.summaries(), stop.signal))
         else:
             del sweep.open[number]
         return
     error = JobError(bridge.reason(number))
-    if not any(summary.get("status") == "interrupted" for summary in _summaries(job)):
+    if not any(summary.get("status") == "interrupted" for summary in job.summaries()):
         settle(job, error)
     sweep.close(number, error)
 
@@ -241,7 +243,7 @@ def _lose(sweep: Sweep, number: int, bridge: _Bridge, stop: StopFlag, begun: boo
 def _finished(job: Job) -> bool:
     """Damage that leaves it open is the job's to tell."""
     try:
-        return not job.config.overwrite and all(finished(job.folder, seed) for seed in job.config.seed_numbers)
+        return not job.config.overwrite and job.finished()
     except CheckpointError:
         return False
 
@@ -252,8 +254,3 @@ def _units(jobs: dict[int, Job]) -> list[list[tuple[int, Job]]]:
     for number, job in jobs.items():
         units.setdefault(job.folder, []).append((number, job))
     return list(units.values())
-
-
-def _summaries(job: Job) -> list[dict[str, object]]:
-    found = (read_json(seed_folder(job.folder, seed) / SUMMARY) for seed in job.config.seed_numbers)
-    return [summary for summary in found if summary is not None]

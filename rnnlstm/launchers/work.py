@@ -17,7 +17,7 @@ from typing import Any
 
 from rnnlstm.exits import JobError
 from rnnlstm.failures import settle
-from rnnlstm.job_process import train_apart, warm_up
+from rnnlstm.job_process import train_apart, train_here, warm_up
 from rnnlstm.jobs import Job
 from rnnlstm.launchers.letterbox import Letter, Letterbox
 from rnnlstm.schema import read_config
@@ -65,7 +65,7 @@ class Work:
         job = Job(replace(config, threads=config.threads or self.threads), job.folder)
         try:
             box.begin(name)
-            ending = self._apart(box, job) if self.apart else _here(job)
+            ending = self._apart(box, job) if self.apart else train_here(job)
             if ending.stopped_by is not None and not self.apart and box.asked_to_stop() is None:
                 _leave_to_slurm(job, ending.stopped_by)
                 return
@@ -82,16 +82,6 @@ class Work:
         warm_up()
         with StopFlag() as stop, _following(box):
             return train_apart(job, stop, job.config.job_timeout)
-
-
-def _here(job: Job) -> Outcome:
-    from rnnlstm.plugins import import_plugins
-    from rnnlstm.training.plan import make_plan
-    from rnnlstm.training.progress import Progress
-    from rnnlstm.training.run import train_run
-
-    import_plugins(job.config.plugins)
-    return train_run(make_plan(job.config), job.folder, Progress())
 
 
 def _leave_to_slurm(job: Job, stopped_by: signal.Signals) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,12 @@ def finished(folder: Path, seed: int) -> bool:
         raise CheckpointError(f"{problem}; whether the seed has finished can't be told; overwrite=true begins anew")
     LOG.warning("%s; the seed counts as not finished", printable(problem))
     return False
+
+
+def summaries(folder: Path, seeds: Iterable[int]) -> list[dict[str, Any]]:
+    """Those of the seeds that have one."""
+    found = (read_json(seed_folder(folder, seed) / SUMMARY) for seed in seeds)
+    return [summary for summary in found if summary is not None]
 
 
 def write_configuration(folder: Path, tree: Mapping[str, Any]) -> None:

@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from rnnlstm.cells import CELLS, make_cell
-from rnnlstm.composition import config_folder
 from rnnlstm.models import network_cost
 from rnnlstm.options import OptionError
+from rnnlstm.plain_yaml import config_folder
 from rnnlstm.recurrence import choose_backend
 from rnnlstm.tasks import TASKS, make_task
 

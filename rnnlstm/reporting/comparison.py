@@ -9,7 +9,7 @@ from rich.table import Table
 
 from rnnlstm.reporting.pairing import Contest, contests
 from rnnlstm.reporting.runs import Run, find_runs
-from rnnlstm.reporting.selection import find_key, group_by, pooled_over, select
+from rnnlstm.reporting.selection import find_key, first_of_each, group_by, pooled_over, select
 from rnnlstm.reporting.states import reasons
 from rnnlstm.reporting.table import equal_keys
 from rnnlstm.reporting.terminal import paired_tables, table
@@ -66,14 +66,8 @@ def paragraphs(
 
 def spread_out(rows: Sequence[Run], top: int) -> list[Run]:
     """At most `top` rows: the first of each task and length, then the second of each, and so on."""
-    met: dict[tuple[object, object], int] = {}
-    ranks = []
-    for run in rows:
-        task = run.config.get("task.name"), run.config.get("task.length")
-        ranks.append(met.setdefault(task, 0))
-        met[task] += 1
-    chosen = sorted(range(len(rows)), key=lambda k: (ranks[k], k))[:top]
-    return [rows[k] for k in sorted(chosen)]
+    tasks = [(run.config.get("task.name"), run.config.get("task.length")) for run in rows]
+    return [rows[k] for k in first_of_each(tasks, top)]
 
 
 def _explanation(pairs: Sequence[Contest], top: int, named: bool) -> Iterator[str]:

@@ -12,6 +12,7 @@ from matplotlib.ticker import NullLocator
 
 from rnnlstm.reporting.figures import LONGEST_LABEL, MOST_PANELS, PALETTE
 from rnnlstm.reporting.reach import Reach
+from rnnlstm.reporting.runs import shortened
 
 MARKERS = "osD^vP*X"
 
@@ -48,7 +49,7 @@ def _draw(axes: Axes, reach: Reach, k: int, count: int) -> None:
     lengths = np.array(reach.lengths) * 1.025 ** (k - (count - 1) / 2)
     shares = np.array(reach.shares)
     low, high = np.array(reach.intervals).T
-    name = reach.name if len(reach.name) <= LONGEST_LABEL else reach.name[: LONGEST_LABEL - 1] + "…"
+    name = shortened(reach.name, LONGEST_LABEL)
     axes.errorbar(
         lengths,
         shares,

@@ -143,7 +143,11 @@ def labels(runs: Sequence[Run], longest: int = 1000) -> list[str]:
     names = [_label(run, differing) for run in runs]
     if len(set(names)) < len(names):
         names = [_label(run, differing, ()) for run in runs]
-    return [name if len(name) <= longest else f"{name[: longest - 1]}…" for name in names]
+    return [shortened(name, longest) for name in names]
+
+
+def shortened(name: str, longest: int) -> str:
+    return name if len(name) <= longest else f"{name[: longest - 1]}…"
 
 
 def _label(run: Run, differing: Iterable[str], left_out: Sequence[str] = UNLABELLED) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -85,6 +85,17 @@ def find_key(word: str, runs: Iterable[Run]) -> str:
     if ends and word != "name":
         raise ConfigError(f"{show(word)} could be {' or '.join(ends)}")
     raise ConfigError(f"unknown key {show(word)}{did_you_mean(word, [*known, *_ends(known)])}")
+
+
+def first_of_each(kinds: Sequence[Hashable], most: int) -> list[int]:
+    """Where, of things of several kinds in an order, the first of each kind stand, then the second of each, and so
+    on: at most so many places, in their order."""
+    met: dict[Hashable, int] = {}
+    ranks = []
+    for kind in kinds:
+        ranks.append(met.setdefault(kind, 0))
+        met[kind] += 1
+    return sorted(sorted(range(len(kinds)), key=lambda k: (ranks[k], k))[:most])
 
 
 def canonical(value: Any) -> str:

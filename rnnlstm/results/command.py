@@ -30,7 +30,7 @@ def reproduce(chosen: Sequence[Study], size: str, runs: Path, out: Path) -> sign
         console.width = 180
 
     def progress(job: Job) -> Progress:
-        return progress_on(console, job.config.task["name"], job.config.train.steps)
+        return progress_on(console, job.config)
 
     def say(text: str) -> None:
         console.print(text, markup=False, soft_wrap=True)

@@ -11,13 +11,12 @@ import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rnnlstm.exits import CheckpointError, DiskError, JobError
 from rnnlstm.failures import failure_log, failure_reason
 from rnnlstm.jobs import Job
 from rnnlstm.launch import train_jobs
-from rnnlstm.record.endings import finished
 from rnnlstm.record.files import LineWriter, read_json, read_lines, write_json
 from rnnlstm.record.naming import seed_folder
 from rnnlstm.record.seed_record import METRICS, SUMMARY, WEIGHTS
@@ -65,7 +64,7 @@ class Runner:
         self._total = sum(map(cost, tuning.values())) + sum(map(cost, placeholders))
         self._done, self._spent = 0.0, 0.0
         self._train("tuning", {f"{_name(key)}, lr {rate:g}": job for (key, rate), job in tuning.items()})
-        trials = {at: Trial.of(_summaries(job), job.config.train.steps) for at, job in tuning.items()}
+        trials = {at: Trial.of(job.summaries(), job.config.train.steps) for at, job in tuning.items()}
         rates = _rates(cells, sweep, trials)
         final = {cell.key: cell.job(rates[cell.key], sweep.final) for cell in cells}
         self._train("final", {f"{_name(key)}, lr {rates[key]:g}": job for key, job in final.items()})
@@ -83,7 +82,7 @@ class Runner:
             raise DiskError(f"can't write in {self.folder}: {error.strerror}") from None
 
     def _train(self, stage: str, jobs: Mapping[str, Job]) -> None:
-        todo = {name: job for name, job in jobs.items() if not _finished(job)}
+        todo = {name: job for name, job in jobs.items() if not job.finished()}
         self._total -= sum(cost(job) for job in jobs.values()) - sum(map(cost, todo.values()))
         if not todo:
             self._say(f"{stage}: all {len(jobs)} runs are there")
@@ -166,16 +165,8 @@ def _use_threads(sweep: Sweep) -> None:
             torch.set_num_threads(int(override.removeprefix("threads=")))
 
 
-def _finished(job: Job) -> bool:
-    return all(finished(job.folder, seed) for seed in job.config.seed_numbers)
-
-
 def _name(key: tuple[str, str]) -> str:
     return ", ".join(key)
-
-
-def _summaries(job: Job) -> list[dict[str, Any]]:
-    return [read_json(seed_folder(job.folder, seed) / SUMMARY) or {} for seed in job.config.seed_numbers]
 
 
 Trials = Mapping[tuple[tuple[str, str], float], Trial]
@@ -195,26 +186,26 @@ def _rates(cells: Sequence[Cell], sweep: Sweep, trials: Trials) -> dict[tuple[st
 
 
 def _row(cell: Cell, job: Job, sweep: Sweep, trials: Trials, measured: Sequence[Mapping[str, float]]) -> Row:
-    summaries = _summaries(job)
-    scores = [{**_last_scores(job, s["seed"]), **more} for s, more in zip(summaries, measured, strict=True)]
+    ends = job.summaries()
+    scores = [{**_last_scores(job, s["seed"]), **more} for s, more in zip(ends, measured, strict=True)]
     names = list(dict.fromkeys(name for values in scores for name in values))
     return Row(
         setting=cell.setting.name,
         arm=cell.arm.name,
-        metric_name=summaries[0]["metric_name"],
+        metric_name=ends[0]["metric_name"],
         rate=job.config.optimizer.lr,
         steps=job.config.train.steps,
         batch_size=job.config.train.batch_size,
         hidden_size=job.config.network.hidden_size,
-        parameters=summaries[0]["parameters"],
-        baseline=summaries[0]["baseline"],
-        seeds=[s["seed"] for s in summaries],
-        solved=[bool(s["solved"]) for s in summaries],
-        diverged=[s["status"] == "diverged" for s in summaries],
-        steps_to_solve=[s["steps_to_solve"] for s in summaries],
-        metric=[_finite(s["metric"]) for s in summaries],
-        loss=[_finite(s["loss"]) for s in summaries],
-        clip_rate=[s["clip_rate"] for s in summaries],
+        parameters=ends[0]["parameters"],
+        baseline=ends[0]["baseline"],
+        seeds=[s["seed"] for s in ends],
+        solved=[bool(s["solved"]) for s in ends],
+        diverged=[s["status"] == "diverged" for s in ends],
+        steps_to_solve=[s["steps_to_solve"] for s in ends],
+        metric=[_finite(s["metric"]) for s in ends],
+        loss=[_finite(s["loss"]) for s in ends],
+        clip_rate=[s["clip_rate"] for s in ends],
         scores={name: [_finite(values.get(name)) for values in scores] for name in names},
         tuning={f"{rate:g}": trials[cell.key, rate].as_data() for rate in sweep.grid if (cell.key, rate) in trials},
     )

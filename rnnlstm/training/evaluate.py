@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 
 import torch
+from torch import Tensor
 
 from rnnlstm.batch import Batch
 from rnnlstm.models import Replicas
@@ -23,14 +25,14 @@ def evaluations(
     """All scores of one replica by the prefix of their tags: `eval` at the training length, `eval_slice` the headline
     metric on the task's slices there, the plan's variations, and `eval_current` at the length that a growing
     curriculum is at. A length that is solved grows."""
-    samples = plan.config.eval.samples
-    scores, slices = evaluate(model, replica, plan.task, seed, samples)
+    network, samples = functools.partial(model.one, replica), plan.config.eval.samples
+    scores, slices = evaluate(network, plan.task, seed, samples, plan.device)
     found = {"eval": scores, "eval_slice": slices}
     for prefix, variation in plan.variations.items():
-        found[prefix], _ = evaluate(model, replica, variation, seed, samples)
+        found[prefix], _ = evaluate(network, variation, seed, samples, plan.device)
     current = curriculum.growing(replica)
     if current is not None:
-        found["eval_current"], _ = evaluate(model, replica, current, seed, samples)
+        found["eval_current"], _ = evaluate(network, current, seed, samples, plan.device)
         if current.solved(found["eval_current"]):
             curriculum.grow(replica)
     elif curriculum.grows:  # said to the end, so that a median over seeds is one over all of them
@@ -40,16 +42,16 @@ def evaluations(
 
 @torch.no_grad()
 def evaluate(
-    model: Replicas, replica: int, task: Task, seed: int, samples: int
+    network: Callable[[Tensor], Tensor], task: Task, seed: int, samples: int, device: torch.device | None = None
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """`loss` and the task's metrics of one replica, on `samples` sequences of its seed's stream `eval`; and the
-    headline metric on each slice that has a scored position."""
-    device = next(iter(model.parameters.values())).device
+    """`loss` and the task's metrics of a network, on `samples` sequences of the seed's stream `eval`; and the
+    headline metric on each slice that has a scored position. `network` maps inputs (T, B) or (T, B, I) to outputs
+    (T, B, O)."""
     size = max(1, min(samples, CHUNK // task.sequence_length))
     outputs, batches = [], []
     for step, start in enumerate(range(0, samples, size)):
-        batch = task.sample(seed, step, "eval", min(size, samples - start)).to(device)
-        outputs.append(model.one(replica, batch.inputs))  # (T, b, O)
+        batch = task.sample(seed, step, "eval", min(size, samples - start)).to(device or torch.device("cpu"))
+        outputs.append(network(batch.inputs))  # (T, b, O)
         batches.append(batch)
     whole, batch = torch.cat(outputs, 1), _joined(batches)
     scores = {"loss": task.loss(whole, batch).item(), **task.metrics(whole, batch)}

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from rnnlstm.schema import Config
 from rnnlstm.training.replica import Replica
 from rnnlstm.training.step import Update
 
@@ -31,9 +32,9 @@ class Progress:
         pass
 
 
-def progress_on(console: Console, label: str, steps: int) -> Progress:
-    """Live on a terminal, quiet elsewhere."""
-    return LiveProgress(console, label, steps) if console.is_terminal else Progress()
+def progress_on(console: Console, config: Config) -> Progress:
+    """A run's: live on a terminal, quiet elsewhere."""
+    return LiveProgress(console, config.task["name"], config.train.steps) if console.is_terminal else Progress()
 
 
 class LiveProgress(Progress):

@@ -8,10 +8,8 @@ from pathlib import Path
 import torch
 
 from rnnlstm.exits import DiskError
-from rnnlstm.record.files import read_json
+from rnnlstm.record.endings import summaries
 from rnnlstm.record.lock import locked
-from rnnlstm.record.naming import seed_folder
-from rnnlstm.record.seed_record import SUMMARY
 from rnnlstm.training.loop import Loop
 from rnnlstm.training.outcome import Outcome
 from rnnlstm.training.pending import pending
@@ -37,8 +35,6 @@ def train_run(plan: Plan, folder: Path, progress: Progress) -> Outcome:
                     stopped = Loop(plan, work, folder, opened, progress).complete()
                 if stopped is not None:
                     break
-            paths = [seed_folder(folder, seed) / SUMMARY for seed in plan.config.seed_numbers]
-            summaries = [summary for path in paths if (summary := read_json(path)) is not None]
-            return Outcome(folder, summaries, stopped, trained=bool(todo))
+            return Outcome(folder, summaries(folder, plan.config.seed_numbers), stopped, trained=bool(todo))
     except OSError as error:
         raise DiskError(f"can't write results in {folder}: {error.strerror or error}") from error

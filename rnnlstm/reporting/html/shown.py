@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from rnnlstm.options import show
 from rnnlstm.reporting.runs import Run, by_task, labels, task_title
+from rnnlstm.reporting.selection import first_of_each
 
 #: Configurations in the figures of one task: as many as there are colours.
 MOST_SHOWN = 8
@@ -50,19 +51,8 @@ def grouped(runs: Sequence[Run]) -> list[TaskGroup]:
     groups = []
     for number, ((task, length), members) in enumerate(by_task(runs).items(), start=1):
         names = labels(members)
-        chosen = sorted(_chosen(members))
+        # The best of each model first: runs come in the order of their loss.
+        chosen = first_of_each([show(run.config.get("model.name")) for run in members], MOST_SHOWN)
         shown = [Shown(members[k], names[k], style) for style, k in enumerate(chosen)]
         groups.append(TaskGroup(f"g{number}", task_title(task, length), str(task), members, names, shown))
     return groups
-
-
-def _chosen(runs: Sequence[Run]) -> list[int]:
-    """The best of each model first, then the second best of each, and so on; runs come in the order of their
-    loss, groups in the order of the values that they were grouped by."""
-    rank: dict[str, int] = {}
-    order = []
-    for k, run in enumerate(runs):
-        model = show(run.config.get("model.name"))
-        rank[model] = rank.get(model, 0) + 1
-        order.append((rank[model], k))
-    return [k for _, k in sorted(order)[:MOST_SHOWN]]

@@ -62,7 +62,7 @@ class Gates(Study):
         found = {}
         for gate in GATES:
             for how, surgery in (("open", Surgery(open=[gate])), ("shut", Surgery(shut=[gate]))):
-                found[f"{gate}_{how}"] = score(task, network, seed, samples, surgery)[task.metric_name]
+                found[f"{gate}_{how}"] = score(task, network, seed, samples, surgery)
         return found
 
     def checks(self, size: str) -> list[Check]:

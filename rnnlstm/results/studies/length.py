@@ -65,9 +65,7 @@ class Length(Study):
         plan, network = network_of(folder, seed)
         task = plan.task
         samples = 256 if size == "quick" else 1024
-        return {
-            f"at_{T}": score(task.vary(length=T), network, seed, samples)[task.metric_name] for T in LENGTHS[size]
-        }
+        return {f"at_{T}": score(task.vary(length=T), network, seed, samples) for T in LENGTHS[size]}
 
     def checks(self, size: str) -> list[Check]:
         keyword, adding = (

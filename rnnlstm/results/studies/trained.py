@@ -11,9 +11,6 @@ if TYPE_CHECKING:
     from rnnlstm.tasks import Task
     from rnnlstm.training.plan import Plan
 
-#: Time steps × sequences that go through the network at once.
-CHUNK = 100_000
-
 
 def network_of(folder: Path, seed: int) -> tuple[Plan, Network]:
     """The plan and the trained network of one seed of a run."""
@@ -23,23 +20,13 @@ def network_of(folder: Path, seed: int) -> tuple[Plan, Network]:
     return run[0], restored(*run)
 
 
-def score(task: Task, network: Network, seed: int, samples: int, surgery: Surgery | None = None) -> dict[str, float]:
-    """The task's metrics on held-out sequences, those of evaluation, with gates held as `surgery` says."""
-    import torch
-
+def score(task: Task, network: Network, seed: int, samples: int, surgery: Surgery | None = None) -> float:
+    """The headline metric on held-out sequences, those of evaluation, with gates held as `surgery` says."""
     from rnnlstm.analysis.operations import operate
+    from rnnlstm.training.evaluate import evaluate
 
     other = operate(network, surgery) if surgery is not None else network
-    size = max(1, min(samples, CHUNK // task.sequence_length))
-    sums: dict[str, float] = {}
-    done = 0
-    with torch.no_grad():
-        for step, start in enumerate(range(0, samples, size)):
-            batch = task.sample(seed, step, "eval", min(size, samples - start))
-            for name, value in task.metrics(other(batch.inputs), batch).items():
-                sums[name] = sums.get(name, 0.0) + value * batch.mask.shape[1]
-            done += batch.mask.shape[1]
-    return {name: value / done for name, value in sums.items()}
+    return evaluate(other, task, seed, samples)[0][task.metric_name]
 
 
 def flow_and_units(plan: Plan, network: Network, seed: int) -> dict[str, float]:
