@@ -42,6 +42,7 @@ KEYS = [
     "in-short", "results", "learning", "solving", "seed-by-seed", "gradient", "gates", "clipping", "answers", "cost",
     "reproduce",
 ]  # fmt: skip
+WITH_REACH = [*KEYS[:4], "reach", *KEYS[4:]]
 EVIL = "<script>alert(1)</script>\"'&\u202e\x07"
 
 
@@ -69,7 +70,7 @@ def read(root, where=(), by=(), against=()) -> Reader:
     return reader
 
 
-def check_whole(reader: Reader) -> None:
+def check_whole(reader: Reader, keys=KEYS) -> None:
     """What holds of every report."""
     ids = reader.ids()
     assert len(ids) == len(set(ids))
@@ -83,7 +84,7 @@ def check_whole(reader: Reader) -> None:
                 assert set(value.split()) <= set(ids), f"<{e.tag}> is named by {value}"
         if e.attributes.get("href", "").startswith("#"):
             assert e.attributes["href"][1:] in ids
-    assert [e.attributes["id"] for e in reader.all("section")] == KEYS
+    assert [e.attributes["id"] for e in reader.all("section")] == keys
     levels = [int(e.tag[1]) for e in reader.elements if re.fullmatch("h[1-6]", e.tag)]
     assert levels[0] == 1
     assert levels.count(1) == 1
@@ -279,6 +280,33 @@ def test_when_they_solve_it(tmp_path):
     assert "half of the seeds" in drawing.text
 
 
+def test_how_far_they_reach(tmp_path):
+    for length, solved in {20: {0, 1, 2}, 50: {0, 1}, 80: set()}.items():
+        make_run(tmp_path / f"lstm{length}", task__length=length, solved=solved, summaries=[{"status": "done"}] * 3)
+        make_run(
+            tmp_path / f"rnn{length}", task__length=length, model__name="rnn", summaries=[{"status": "done"}] * 3
+        )
+    reader = read(tmp_path)
+    check_whole(reader, WITH_REACH)
+    lstm, rnn = reader.tables()["Solved, by length: keyword"]
+    assert lstm[:2] == ["lstm", "50"]
+    assert [cell.partition(" (")[0] for cell in lstm[2:]] == ["3 of 3", "2 of 3", "0 of 3"]
+    assert rnn[:2] == ["rnn", "not even 20"]
+    (drawing,) = [e for e in reader.all("svg") if e.attributes.get("aria-labelledby", "").startswith("t1-reach")]
+    assert "lstm: 50; rnn: not even 20" in drawing.text
+    assert "lstm: 2 of 3" in drawing.text
+
+
+def test_a_kind_of_figure_is_explained_once(tmp_path):
+    for length in (20, 50):
+        make_run(tmp_path / f"run{length}", task__length=length)
+    reader = read(tmp_path)
+    captions = [e.text for e in reader.all("figcaption")]
+    assert len([words for words in captions if "A line climbs by a step" in words]) == 1
+    assert len([words for words in captions if "as in the first of these figures" in words]) >= 1
+    check_whole(reader, WITH_REACH)  # and what it points to is there
+
+
 def test_a_line_of_steps_holds_each_value_until_the_next():
     times = SolveTimes.of([10, 20, 30], [True, True, False])
     (group,) = Report.of(Comparison([Run(HERE, {}, [])])).groups
@@ -471,6 +499,6 @@ def test_many_tasks_are_bounded_too(tmp_path):
     for length in range(MOST_GROUPS + 2):
         make_run(tmp_path / f"run{length}", task__length=10 + length)
     reader = read(tmp_path)
-    check_whole(reader)
+    check_whole(reader, WITH_REACH)
     assert len([e for e in reader.ids() if e.endswith("-learning")]) == MOST_GROUPS
     assert "2 further tasks or lengths without figures" in reader.all("main")[0].text

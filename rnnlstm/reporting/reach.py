@@ -60,6 +60,16 @@ def reaches(runs: Sequence[Run]) -> list[Reach]:
     return found
 
 
+def by_reach(found: Sequence[Reach]) -> dict[str, list[Reach]]:
+    """Of each task, the networks that reach farthest first."""
+    tasks: dict[str, list[Reach]] = {}
+    for reach in found:
+        tasks.setdefault(reach.task, []).append(reach)
+    for members in tasks.values():
+        members.sort(key=lambda reach: (-(reach.longest or 0), -sum(reach.shares)))
+    return tasks
+
+
 def _network(run: Run) -> tuple[str, ...]:
     """All of the configuration but the length, and for how long it may be trained."""
     kept = {key: value for key, value in run.config.items() if key not in UNLABELLED or key == "task.name"}

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from rnnlstm.reporting.figures import LONGEST_LABEL, MOST_PANELS, PALETTE
-from rnnlstm.reporting.reach import Reach
+from rnnlstm.reporting.reach import Reach, by_reach
 from rnnlstm.reporting.runs import shortened
 
 MARKERS = "osD^vP*X"
@@ -20,15 +20,11 @@ MARKERS = "osD^vP*X"
 def reach_figure(found: Sequence[Reach]) -> Figure:
     """A panel for each task: the share of seeds that solve it, by length, with 95 % intervals; networks that reach
     farthest first."""
-    tasks: dict[str, list[Reach]] = {}
-    for reach in found:
-        tasks.setdefault(reach.task, []).append(reach)
-    tasks = dict(list(tasks.items())[:MOST_PANELS])
+    tasks = dict(list(by_reach(found).items())[:MOST_PANELS])
     most = max(min(len(members), len(PALETTE)) for members in tasks.values())
     size = (1 + 6 * len(tasks), 3.6 + 0.22 * most)
     figure, axes = plt.subplots(1, len(tasks), figsize=size, squeeze=False, layout="constrained")
     for panel, (task, members) in zip(axes[0], tasks.items(), strict=True):
-        members = sorted(members, key=lambda reach: (-(reach.longest or 0), -sum(reach.shares)))
         for k, reach in enumerate(members[: len(PALETTE)]):
             _draw(panel, reach, k, min(len(members), len(PALETTE)))
         lengths = sorted({length for reach in members for length in reach.lengths})

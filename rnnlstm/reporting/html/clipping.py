@@ -64,9 +64,10 @@ def _part(report: Report, group: TaskGroup) -> Markup | None:
     parts = [
         legend(group),
         figure(
+            report,
             f"{group.key}-rates",
             [Panel(rate, "how often")],
-            Markup(RATE),
+            RATE,
             Numbers(f"Clipping, {group.title}", heads, rows),
         ),
     ]
@@ -75,7 +76,7 @@ def _part(report: Report, group: TaskGroup) -> Markup | None:
     if ends:
         y_axis = Axis("gradient norm", (min(ends) - 0.05, max(ends) + 0.05), log=True)
         panels = [Panel(_norm_plot(group, s, lines, y_axis), s.name, s) for s, lines in found if lines]
-        parts.append(figure(f"{group.key}-norms", panels, Markup(NORMS), None))
+        parts.append(figure(report, f"{group.key}-norms", panels, NORMS, None))
     if rows := [row for s, _ in curves for row in _largest(report, s)]:
         parts.append(table(Numbers(f"{LARGEST}, {group.title}", ("configuration", "parameter", "share", ""), rows)))
     return Markup("").join(parts)

@@ -31,11 +31,11 @@ HEADS = (
 
 
 def section(report: Report) -> Section:
-    parts = [_part(group) for group in report.drawn]
+    parts = [_part(report, group) for group in report.drawn]
     return chapter("cost", "Cost and score", report, INTRO, parts, "No speed has been recorded yet.")
 
 
-def _part(group: TaskGroup) -> Markup | None:
+def _part(report: Report, group: TaskGroup) -> Markup | None:
     dots = [
         Dot(f"{s.name}, seed {seed['seed']}: {number(y)} at {number(ms)} ms", s.style, math.log10(ms), y)
         for s in group.shown
@@ -58,7 +58,7 @@ def _part(group: TaskGroup) -> Markup | None:
     )  # fmt: skip
     numbers = Numbers(f"Cost and score, {group.title}", HEADS, [_row(s) for s in group.shown])
     return legend(group, dots=True) + figure(
-        f"{group.key}-costs", [Panel(picture, f"{words} and time")], Markup(CAPTION), numbers
+        report, f"{group.key}-costs", [Panel(picture, f"{words} and time")], CAPTION, numbers
     )
 
 

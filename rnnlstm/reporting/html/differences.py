@@ -36,11 +36,11 @@ def section(report: Report) -> Section:
     least = 1 if report.against else 2
     found = [c for c in contests(report.runs, report.against) if len(c.steps.bounds) >= least]
     intro = INTRO.format(reference=NAMED if report.against else LOWEST)
-    parts = [_part(group, found) for group in report.drawn]
+    parts = [_part(report, group, found) for group in report.drawn]
     return chapter("seed-by-seed", "Seed by seed", report, intro, parts, MISSING)
 
 
-def _part(group: TaskGroup, found: Sequence[Contest]) -> Markup | None:
+def _part(report: Report, group: TaskGroup, found: Sequence[Contest]) -> Markup | None:
     styles = {id(s.run): s.style for s in group.shown}
     pairs = [contest for contest in found if id(contest.run) in styles]
     if not pairs:
@@ -74,7 +74,7 @@ def _part(group: TaskGroup, found: Sequence[Contest]) -> Markup | None:
     ]  # fmt: skip
     if not panels:
         return numbers
-    return numbers + figure(f"{group.key}-differences", panels, Markup(CAPTION), None)
+    return numbers + figure(report, f"{group.key}-differences", panels, CAPTION, None)
 
 
 def _panel(

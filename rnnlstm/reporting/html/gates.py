@@ -47,8 +47,8 @@ def _part(report: Report, group: TaskGroup) -> Markup | None:
     if not panels:
         return None
     numbers = Numbers(f"Gates by kind of token, {group.title}", ("gate, token", "before training", "last look"), rows)
-    caption = Markup(CAPTION.format(layers="The first layer is shown." if any_layers else ""))
-    return figure(f"{group.key}-gates", panels, caption, numbers)
+    caption = CAPTION.format(layers="The first layer is shown." if any_layers else "")
+    return figure(report, f"{group.key}-gates", panels, caption, numbers)
 
 
 def _gates(report: Report, s: Shown) -> tuple[dict[str, Means], bool]:

@@ -64,13 +64,13 @@ def _part(report: Report, group: TaskGroup) -> Markup | None:
         "three quarters back",
         "at the first step",
     )
-    by_lag = figure(f"{group.key}-lags", panels, Markup(BY_LAG), Numbers(f"Gradient, {group.title}", heads, rows))
+    by_lag = figure(report, f"{group.key}-lags", panels, BY_LAG, Numbers(f"Gradient, {group.title}", heads, rows))
     plain_first = sorted(flows, key=lambda found: len(report.records.flow(found[0].run)))  # an RNN beside an LSTM
     panels = [
         Panel(draw_map(f"{group.key}-map-{s.style}-{k}", s, state, flow), f"{s.name}: {STATES.get(state, state)}", s)
         for k, (s, state, flow) in enumerate(plain_first)
     ]
-    maps = figure(f"{group.key}-maps", panels, Markup(MAPS), None, foot=colour_bar(group.key))
+    maps = figure(report, f"{group.key}-maps", panels, MAPS, None, foot=colour_bar(group.key))
     return legend(group) + by_lag + maps
 
 

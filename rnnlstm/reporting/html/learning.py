@@ -61,7 +61,7 @@ def _part(report: Report, group: TaskGroup) -> Markup | None:
     band = "Bands: the range over seeds." if few else "Bands: the middle half of the seeds (their range under five)."
     heads = ("median", "first", "at a quarter", "halfway", "at three quarters", "last")
     numbers = Numbers(f"Medians over training, {group.title}", heads, rows)
-    return legend(group) + figure(f"{group.key}-learning", panels, Markup(CAPTION.format(band=band)), numbers)
+    return legend(group) + figure(report, f"{group.key}-learning", panels, CAPTION.format(band=band), numbers)
 
 
 def levels_of(report: Report, group: TaskGroup) -> list[Level]:

@@ -22,6 +22,7 @@ from rnnlstm.reporting.html import (
     gradient,
     learning,
     overview,
+    reach,
     reproduce,
     solving,
     summary,
@@ -30,12 +31,13 @@ from rnnlstm.reporting.html.markup import HERE, render
 from rnnlstm.reporting.html.parts import Report, Section
 from rnnlstm.reporting.states import counts
 
-#: The chapters, as they are read. A new one is a module with a function `section`, and its place here.
-SECTIONS: tuple[Callable[[Report], Section], ...] = (
+#: The chapters, as they are read. A new one: a module with a function `section`, and its place here. None: no chapter
+SECTIONS: tuple[Callable[[Report], Section | None], ...] = (
     overview.section,
     summary.section,
     learning.section,
     solving.section,
+    reach.section,
     differences.section,
     gradient.section,
     gates.section,
@@ -56,7 +58,7 @@ def page(found: Comparison, against: Sequence[str] = ()) -> str:
     written = render(
         "page.html",
         title=f"{'; '.join(tasks[:3])}{' …' if len(tasks) > 3 else ''}",
-        sections=[section(report) for section in SECTIONS],
+        sections=[section for make in SECTIONS if (section := make(report)) is not None],
         style=Markup((HERE / "style.css").read_text(encoding="utf-8")),
         version=package_version("rnnlstm"),
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),

@@ -23,6 +23,7 @@ class Report:
     groups: list[TaskGroup]
     against: Sequence[str] = ()  #: conditions of the row that others are compared with
     records: Records = field(default_factory=Records)
+    explained: dict[str, str] = field(default_factory=dict)  #: captions, and the first figure that has each
 
     @classmethod
     def of(cls, found: Comparison, against: Sequence[str] = ()) -> Report:
@@ -37,6 +38,15 @@ class Report:
     def drawn(self) -> list[TaskGroup]:
         """The groups that have figures."""
         return self.groups[:MOST_GROUPS]
+
+    def caption(self, words: str, key: str) -> Markup:
+        """What to see in the figure `key`, or where an earlier one of its kind says so."""
+        first = self.explained.setdefault(words, key)
+        if first == key:
+            return Markup(words)
+        return Markup('<strong>What to see</strong>: as in <a href="#{}">the first of these figures</a>.').format(
+            first
+        )
 
 
 @dataclass(frozen=True)
@@ -82,11 +92,12 @@ def unbroken(words: str) -> str:
 
 
 def figure(
-    key: str, panels: Sequence[Panel], caption: Markup | str, numbers: Numbers | None, foot: object = ""
+    report: Report, key: str, panels: Sequence[Panel], caption: str, numbers: Numbers | None, foot: object = ""
 ) -> Markup:
     """Drawings, a caption that says what to see, and the numbers for those who would rather read them."""
     shown = numbers if numbers is not None and numbers.rows else None
-    return render("figure.html", key=key, panels=panels, caption=caption, numbers=shown, foot=foot, table=table)
+    words = report.caption(caption, key)
+    return render("figure.html", key=key, panels=panels, caption=words, numbers=shown, foot=foot, table=table)
 
 
 def legend(group: TaskGroup, dots: bool = False) -> Markup:

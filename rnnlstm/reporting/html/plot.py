@@ -67,6 +67,7 @@ class Axis:
     label: str
     range: tuple[float, float] | None = None  #: None: that of the data
     log: bool = False  #: the data are log10 of what is written at the ticks
+    ticks: Sequence[tuple[float, str]] = ()  #: places and texts, in place of round numbers
 
 
 def plot(
@@ -107,7 +108,7 @@ def plot(
         element("title", title, id=f"{key}-title"),
         element("desc", description, id=f"{key}-desc"),
         clip,
-        *axes(x, y, x_axis.label, y_axis.label),
+        *axes(x, y, x_axis.label, y_axis.label, x_axis.ticks),
         element("g", *inside, clip_path=f"url(#{key}-clip)"),
         *marks,
         *_levels(levels, x, y),
@@ -118,13 +119,15 @@ def plot(
     )
 
 
-def axes(x: Scale, y: Scale, x_label: str, y_label: str) -> Iterator[Markup]:
+def axes(
+    x: Scale, y: Scale, x_label: str, y_label: str, x_ticks: Sequence[tuple[float, str]] = ()
+) -> Iterator[Markup]:
     """Grid lines, ticks and labels."""
     bottom, top, left, right = y.start, y.end, x.start, x.end
     for value, text in y.ticks():
         yield element("line", class_="grid", x1=left, x2=right, y1=y.at(value), y2=y.at(value))
         yield element("text", text, class_="tick", x=left - 7, y=y.at(value) + 4, text_anchor="end")
-    for value, text in x.ticks():
+    for value, text in x_ticks or x.ticks():
         yield element("line", class_="axis", x1=x.at(value), x2=x.at(value), y1=bottom, y2=bottom + 4)
         yield element("text", text, class_="tick", x=x.at(value), y=bottom + 18, text_anchor="middle")
     yield element("line", class_="axis", x1=left, x2=right, y1=bottom, y2=bottom)

@@ -41,10 +41,12 @@ HEADS = ("configuration", "solved (95\u00a0%)", "updates to solve: median", "fol
 
 
 def section(report: Report) -> Section:
-    return chapter("solving", "When they solve it", report, INTRO, [_part(group) for group in report.drawn], "")
+    return chapter(
+        "solving", "When they solve it", report, INTRO, [_part(report, group) for group in report.drawn], ""
+    )
 
 
-def _part(group: TaskGroup) -> Markup:
+def _part(report: Report, group: TaskGroup) -> Markup:
     times = [solve_times(s.run) for s in group.shown]
     end = max((t.followed for t in times), default=0.0) or 1.0
     shares = [solved_share(t, end) for t in times]
@@ -66,9 +68,9 @@ def _part(group: TaskGroup) -> Markup:
         (keyed(s.name, s.style), unbroken(solved_text(s.run)), unbroken(steps_text(s.run)), number(t.followed))
         for s, t, _ in words
     ]
-    caption = Markup(CAPTION.format(bands=BANDS if bands else ""))
+    caption = CAPTION.format(bands=BANDS if bands else "")
     return Markup("").join([
-        legend(group), figure(f"{group.key}-solving", [Panel(picture)], caption, None),
+        legend(group), figure(report, f"{group.key}-solving", [Panel(picture)], caption, None),
         table(Numbers(f"{group.title}: when they solve it", HEADS, rows)),
     ])  # fmt: skip
 
