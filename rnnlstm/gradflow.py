@@ -8,11 +8,13 @@ Examples
   python -m rnnlstm.gradflow task=adding -- model=rnn model.nonlinearity=tanh,relu -- model=lstm
                                              groups of settings after --, on top of what stands before the first
   python -m rnnlstm.gradflow weights=runs/keyword_T100/lstm-1a2b3c4d  a trained network, as its run left it
+  python -m rnnlstm.gradflow weights=runs/keyword_T100                every trained network below a folder
   python -m rnnlstm.gradflow weights=RUN show=surgery                 the table "what makes the LSTM remember"
   python -m rnnlstm.gradflow show=map,activations                     where gradients vanish and explode
 
 Keys of its own; every other key is one of rnnlstm.train's
-  weights=RUN,…      run folders of trained networks, instead of fresh ones; further keys change their configuration
+  weights=RUN,…      run folders of trained networks, or a folder with runs below it, instead of fresh networks;
+                     further keys change their configuration
   show=PART,…        flow (the table and most figures), surgery, activations, map; default flow
   out=FOLDER         where figures, table.csv and results.json go; default gradflow
   sequences=N        sequences that are looked at; default 16
@@ -118,11 +120,11 @@ def _settings(request: Request) -> list[Setting]:
     from rnnlstm.jobs import compose_jobs
     from rnnlstm.reporting.gradflow import Setting
     from rnnlstm.training.plan import make_plan
-    from rnnlstm.training.saved import load_run, restored
+    from rnnlstm.training.saved import load_run, restored, runs_at
 
     plans: list[tuple[Plan, int]] = []
     if request.weights:
-        found = [load_run(place, request.overrides) for place in request.weights]
+        found = [load_run(folder, request.overrides) for place in request.weights for folder in runs_at(place)]
         networks = [restored(*run) for run in found]
         plans = [(plan, seed) for plan, seed, _ in found]
     else:

@@ -66,6 +66,20 @@ def test_a_trained_network_from_its_run_folder(train, tmp_path, capsys):
     assert (seed, longer.task.sequence_length, longer.backend) == (4, 20, "reference")
 
 
+def test_every_trained_network_below_a_folder(train, tmp_path, capsys):
+    folders = [train("train.steps=2", f"model={model}").folder for model in ("rnn", "gru")]
+    (folders[0].parent / "lstm-unfinished").mkdir()
+    (folders[0].parent / "lstm-unfinished" / "config.yaml").write_text((folders[0] / "config.yaml").read_text())
+    root = folders[0].parent
+    assert folders[1].parent == root
+    assert main([f"weights={root}", f"out={tmp_path / 'flow'}"]) == 0
+    flow = json.loads((tmp_path / "flow" / "results.json").read_text())["flow"]
+    assert sorted(entry["setting"].split()[0] for entry in flow) == ["gru", "rnn"]
+    (tmp_path / "empty").mkdir()
+    assert main([f"weights={tmp_path / 'empty'}"]) == 2
+    assert "no runs in" in capsys.readouterr().err
+
+
 def test_map_and_activations(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("rnnlstm.reporting.gradflow.GAINS", (0.9, 1.1))
     monkeypatch.setattr("rnnlstm.reporting.gradflow.LENGTHS", (4, 8))

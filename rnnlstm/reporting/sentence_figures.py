@@ -64,7 +64,7 @@ def distance_figure(found: Sequence[tuple[str, Subject, Tensor]]) -> Figure:
         kinds = subject.batch.kinds
         names = subject.task.kind_names if kinds is not None else ("input",)
         counts = [int((kinds == k).sum()) if kinds is not None else logs.numel() for k in range(len(names))]
-        for k in sorted(range(len(names)), key=lambda k: -counts[k]):
+        for k in sorted((k for k in range(len(names)) if counts[k]), key=lambda k: -counts[k]):
             chosen = kinds == k if kinds is not None else torch.ones_like(logs, dtype=torch.bool)
             size = 3 if counts[k] == max(counts) else 16
             colour = PALETTE[k % len(PALETTE)]
@@ -106,8 +106,8 @@ def gates_figure(found: Sequence[tuple[str, Subject]], sequence: int = 0, layer:
             if part == 0:
                 axis.set_title(label, loc="left", fontsize=10)
     scale = mpl.cm.ScalarMappable(mpl.colors.Normalize(0, 1), "Purples")
-    bar = figure.colorbar(scale, ax=list(axes[:, 0]), shrink=0.6, pad=0.01)
-    bar.set_label("gate, mean over units: 0 shut, 1 open\n(|c|: 1 or more)")
+    bar = figure.colorbar(scale, ax=list(axes[:, 0]), shrink=0.6, pad=0.01, ticks=[0, 1])
+    bar.ax.set_yticklabels(["0 shut", "1 open"], fontsize=8)  # fits where one network makes a low picture
     return figure
 
 
@@ -115,7 +115,7 @@ def _series(subject: Subject, sequence: int, layer: int) -> dict[str, Tensor]:
     """(T,) by name: gates, and |c| of the cell state."""
     series = {name: gate[:, sequence].mean(-1) for name, gate in subject.path.gates[layer].items()}
     if "cell" in subject.path.states[layer]:
-        series["|c|"] = subject.path.states[layer]["cell"][:, sequence].abs().mean(-1)
+        series["|c|, up to 1"] = subject.path.states[layer]["cell"][:, sequence].abs().mean(-1)
     return series
 
 

@@ -14,9 +14,19 @@ from rnnlstm.models import Network
 from rnnlstm.options import ConfigError, OptionError, show
 from rnnlstm.plain_yaml import check_run, read_text, read_yaml
 from rnnlstm.record.naming import flatten
+from rnnlstm.record.run_folder import find_run_folders
 from rnnlstm.record.seed_record import WEIGHTS
 from rnnlstm.schema import Config, read_config, unknown_key
 from rnnlstm.training.plan import Plan, make_plan
+
+
+def runs_at(place: str) -> list[str]:
+    """Run folders with trained weights below a folder of runs; `place` itself if it is none."""
+    check_run(place)
+    folder = Path(place).expanduser()
+    if not folder.is_dir() or (folder / "config.yaml").exists() or (folder / WEIGHTS).exists():
+        return [place]
+    return sorted(str(run) for run in find_run_folders([place]) if any(run.glob(f"seed_*/{WEIGHTS}"))) or [place]
 
 
 def load_run(folder: str, overrides: Sequence[str] = ()) -> tuple[Plan, int, dict[str, Tensor]]:

@@ -1,0 +1,52 @@
+"""Commands and links that are printed in README and docs are still true."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from tour import commands
+
+from rnnlstm.jobs import compose_jobs
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def training_commands(page):
+    """What stands after `python -m rnnlstm.train`, in blocks of code and within a line, as arguments."""
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    for words in re.findall(r"python -m rnnlstm\.train\b([^`\n]*)", text):
+        yield shlex.split(words, comments=True)
+
+
+def test_training_commands_compose():
+    found = [(page.name, words) for page in PAGES for words in training_commands(page)]
+    assert len(found) >= 20
+    for page, words in found:
+        if any(word.startswith("--") or "hiden" in word or word.startswith("plugins=") for word in words):
+            continue  # options, the mistake that README shows, and modules that a reader writes
+        multirun = "-m" in words
+        overrides = [word for word in words if word != "-m"]
+        jobs = compose_jobs(overrides, multirun, to_train=False)
+        assert jobs, f"{page}: {' '.join(words)}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_pictures_are_there(page):
+    text = BLOCK.sub("", page.read_text(encoding="utf-8"))
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if not target.startswith(("http:", "https:", "#")):
+            assert (page.parent / target.partition("#")[0]).exists(), f"{page.name}: {target}"
+
+
+def test_the_tour_has_the_output_of_each_command():
+    page = (ROOT / "docs" / "tour.md").read_text(encoding="utf-8")
+    found = commands(page)
+    assert len(found) == 7
+    assert page.count("\n$ ") == len(found)
+    for command in found:
+        assert page.partition(command)[2].lstrip("\n").partition("```")[0].strip(), f"no output of {command}"
