@@ -1,4 +1,4 @@
-"""TensorBoard over a folder of runs, and its page in a real browser: for tests, and for scripts/screenshots.
+"""TensorBoard over a folder of runs, and its page in a real browser: for tests, and for scripts/figures.
 
 Needs Chromium (Debian's `chromium`, or the path in CHROMIUM) and Python's `playwright` for the page alone.
 """
