@@ -280,6 +280,23 @@ def test_when_they_solve_it(tmp_path):
     assert "half of the seeds" in drawing.text
 
 
+@pytest.mark.parametrize("third", ["stuck", "between"])
+def test_what_is_said_in_short(tmp_path, third):
+    """A network that is better than guessing without a gradient isn't said to have stayed at guessing."""
+    losses = {"a": 0.1, "b": 2.0, "c": 2.0 if third == "stuck" else 1.2}
+    for k, (name, loss) in enumerate(losses.items()):
+        folder = make_run(
+            tmp_path / name, model__name=("lstm", "gru", "rnn")[k], solved={0, 1, 2} if name == "a" else (),
+            summaries=[{"loss": loss, "status": "done"}] * 3,
+        )  # fmt: skip
+        for seed in range(3):
+            far = [1.0 if name == "a" else 10.0**-lag for lag in range(50)]
+            (folder / f"seed_{seed}" / "flow.jsonl").write_text(json.dumps({"step": 9, "hidden": [far]}) + "\n")
+    shown = read(tmp_path).all("main")[0].text
+    assert "the gradient tells those that solve the task" in shown
+    assert ("Between them stands rnn" in shown) == (third == "between")
+
+
 def test_how_far_they_reach(tmp_path):
     for length, solved in {20: {0, 1, 2}, 50: {0, 1}, 80: set()}.items():
         make_run(tmp_path / f"lstm{length}", task__length=length, solved=solved, summaries=[{"status": "done"}] * 3)
@@ -366,7 +383,7 @@ def test_what_became_of_seeds_that_are_not_done(tmp_path):
         assert any(words.startswith(f"1 {state}: ") for words in told), state
     assert "1 diverged: the loss is <b>NaN</b> (lstm)" in told
     assert "1 failed: no memory (lstm)" in told
-    cell = reader.tables()["keyword, T = 50"][0][1].replace("\u00a0", " ")
+    cell = reader.tables()["keyword, T = 50"][0][5].replace("\u00a0", " ")
     assert cell == "3 done, 1 stopped, 1 diverged, 1 failed, 1 missing"
     assert "still training" not in reader.all("header")[0].text
     assert not any("1 diverged" in e.text for e in read(tmp_path / "b").all("li"))
@@ -387,7 +404,7 @@ def test_a_page_on_a_selection_says_so(tmp_path):
     assert "4 configurations, 12 trained networks" in pooled.all("header")[0].text
     rows = pooled.tables()["keyword"]
     assert [row[0] for row in rows] == ["lstm", "rnn"]
-    assert [row[1] for row in rows] == ["6\u00a0done", "6\u00a0done"]
+    assert [row[5] for row in rows] == ["6\u00a0done", "6\u00a0done"]
     (told,) = re.findall(r"pooled over ([^.]*\.[^.]*\.[a-z]*)", pooled.all("main")[0].text)
     assert set(told.split(", ")) == {"task.length", "optimizer.lr"}
 

@@ -22,8 +22,8 @@ RATE = (
 )
 NORMS = (
     "<strong>What to see.</strong> Coloured: the gradient’s norm as backpropagation left it, since the evaluation "
-    "before; line: median, band: from the 10 % to the 90 % quantile. Grey: the norm after clipping, which the "
-    "optimiser was given. Where the two part, clipping was at work. Medians over seeds, the same scale in all."
+    "before; line: median, band: from the 10 % to the 90 % quantile. Dashed, its band grey: the norm after clipping, "
+    "which the optimiser was given. Where the two part, clipping was at work. Medians over seeds, one scale in all."
 )
 LARGEST = (
     "Of the updates that were clipped, the share in which this parameter’s gradient was the largest; mean over seeds"

@@ -26,8 +26,8 @@ CAPTION = (
     "on one side of zero is a clear difference; under five it says little. One that crosses zero may be chance. "
     "Lines without a bar at an end go on: of seeds that have not solved the task it is only known that they are "
     "later. In the table, <em>better in</em> and <em>sooner in</em> count seeds, and p is the exact sign test: how "
-    "likely so uneven a split would be if both were as good. With five seeds it can’t fall below 0.06, with six not "
-    "below 0.03."
+    "likely so uneven a split would be if both were as good. With three seeds it can’t fall below 0.25, with five "
+    "not below 0.06, with six not below 0.03."
 )
 MISSING = "No two configurations have two seeds with the same data in common."
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -54,7 +55,7 @@ def _part(report: Report, group: TaskGroup) -> Markup | None:
     if not examples:
         return None
     shown = sorted(examples.values(), key=lambda example: -len(example.said))[:MOST_EXAMPLES]
-    return render("examples.html", examples=shown, group=group, verdict=_verdict)
+    return render("examples.html", examples=shown, group=group, verdict=_verdict, numeric=_is_number(shown[0].right))
 
 
 def _question(question: str, right: str) -> Markup:
@@ -69,6 +70,10 @@ def _short(words: str) -> str:
         return words
     half = LONGEST // 2
     return f"{words[:half]} … {len(words) - 2 * half:,} characters … {words[-half:]}"
+
+
+def _is_number(answer: str) -> bool:
+    return re.fullmatch(r"[-−]?\d+\.\d+", answer.strip()) is not None
 
 
 def _verdict(sample: Sample) -> Markup:

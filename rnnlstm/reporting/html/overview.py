@@ -23,7 +23,7 @@ APART = 2.0
 #: What a start is, for those who meet the word first here.
 STARTS = {
     "default": "weights as PyTorch draws them; an LSTM’s forget gate then starts half closed",
-    "chrono": "gates that start open for times as long as the sequences (Tallec & Ollivier 2018)",
+    "chrono": "forget gates that start almost open: memory for about a sequence’s length (Tallec & Ollivier 2018)",
     "forget_bias": "a bias that opens the forget gate from the start (Gers et al. 2000)",
     "orthogonal": "recurrent weights that keep lengths",
     "identity": "recurrent weights that start by copying the state (Le et al. 2015)",
@@ -45,7 +45,8 @@ class Finding:
     reach: float | None  #: log10 of the gradient left at the first step
     reach_text: str
     state: str
-    lag: int
+    lag: int  #: at which that is
+    steps_back: int  #: from the answer to the first step; farther back than `lag`, float32 holds nothing
 
     @property
     def stuck(self) -> bool:
@@ -84,23 +85,24 @@ def _first_line(group: str, name: str) -> str:
 def _finding(report: Report, s: Shown) -> Finding:
     run, steps, metric = s.run, solve_times(s.run).median(), row(s.run)["metric"]
     losses, baselines = finite(run.values("loss")), finite(run.values("baseline"))
-    reach, state, lag = None, "", 0
+    reach, state, lag, steps_back = None, "", 0, 0
     for name, flow in report.records.flow(run).items():
         arrived = np.flatnonzero(np.isfinite(flow.last))  # float32 rounds the rest to nothing
         if len(arrived) and (reach is None or flow.last[arrived[-1]] > reach):
-            reach, lag = float(flow.last[arrived[-1]]), int(arrived[-1])
+            reach, lag, steps_back = float(flow.last[arrived[-1]]), int(arrived[-1]), len(flow.last) - 1
             state = {"hidden": "its state h", "cell": "its memory c"}.get(name, name)
     return Finding(
         s, run.solved, len(run.seeds), number(steps) if math.isfinite(steps) else "",
         "" if metric is None else number(metric), statistics.median(losses) if losses else None,
         baselines[0] if baselines else None, reach, "" if reach is None else _left(reach), state, lag,
+        steps_back,
     )  # fmt: skip
 
 
 def _left(log10: float) -> str:
     if log10 > 0.3:
-        return f"{number(10.0 ** min(log10, 300), '.2g')} times as strong as"
-    return "as strong as" if log10 > -0.1 else unbroken(f"{share(log10)} of that")
+        return f"{number(10.0 ** min(log10, 300), '.2g')} times as strong as at the answer"
+    return "as strong as at the answer" if log10 > -0.1 else unbroken(f"{share(log10)} of that at the answer")
 
 
 def _conclusion(findings: list[Finding]) -> str:
@@ -109,12 +111,23 @@ def _conclusion(findings: list[Finding]) -> str:
     stuck = [f.reach for f in findings if f.stuck and f.reach is not None]
     if not solved or not stuck:
         return ""
-    if min(solved) - max(stuck) >= APART:
+    if min(solved) - max(stuck) < APART:
         return (
-            "Here the gradient tells them apart: where it reaches back to the start, the network learned to "
-            "remember; where it had vanished on the way, the network stayed at what can be had without looking."
+            "Here the gradient’s reach alone does not tell the networks that learned from those that did not: look "
+            "at its course over training, and at the gates."
         )
-    return (
-        "Here the gradient’s reach alone does not tell the networks that learned from those that did not: look at "
-        "its course over training, and at the gates."
+    between = [f for f in findings if not f.stuck and 2 * f.solved <= f.seeds and f.reach is not None]
+    exceptions = [f.shown.name for f in between if min(solved) - (f.reach or 0.0) >= APART]
+    told = (
+        "Here the gradient tells those that solve the task from those that learn nothing: where it reaches back to "
+        "the start, the network learned to remember; where it had vanished on the way, the network stayed at what "
+        "can be had without looking."
     )
+    if exceptions:
+        names = " and ".join([*exceptions[:2], *(["others"] if len(exceptions) > 2 else [])])
+        told += (
+            f" Between them stands {names}: better than without looking, not solved, and at the last look without "
+            "such a gradient. It may have learned at moments when its gradient did reach back: see the maps below, "
+            "update by update."
+        )
+    return told

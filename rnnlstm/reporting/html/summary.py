@@ -18,7 +18,7 @@ from rnnlstm.reporting.table import finite, row
 from rnnlstm.reporting.texts import metric_text, solved_text, states_text, steps_text
 
 HEADS = (
-    "configuration", "seeds", "score", "solved (95\u00a0%)", "updates to solve", "held-out loss", "clipped",
+    "configuration", "solved (95\u00a0%)", "score", "updates to solve", "held-out loss", "seeds", "clipped",
     "median norm", "parameters", "ms an update",
 )  # fmt: skip
 #: What became of seeds that are not done, for who meets the word first here.
@@ -71,11 +71,11 @@ def _cells(run: Run) -> list[object]:
     clipped = r["clip_rate"]
     states = ", ".join(filter(None, (f"{r['done']} done" if r["done"] else "", states_text(r))))
     return [
-        element("span", re.sub(r"(\d) ", "\\1\u00a0", states), class_="brief"),
-        unbroken(metric_text(run, r)),
         unbroken(solved_text(run)),
+        unbroken(metric_text(run, r)),
         unbroken(steps_text(run)),
         number(statistics.median(losses)) if losses else "—",
+        element("span", re.sub(r"(\d) ", "\\1\u00a0", states), class_="brief"),
         "—" if clipped is None else f"{clipped:.0%}".replace("%", "\u00a0%"),
         number(r["median_norm_before_clip"]),
         number(r["parameters"]),
