@@ -17,6 +17,8 @@ from rnnlstm.training.plan import Plan
 
 #: Time steps × sequences that go through the network at once: what still lies in a cache is quickest.
 CHUNK = 25_000
+#: A GPU has room for so many chunks at once, and would be idle with one. The sequences are the same.
+DEVICE_CHUNKS = 16
 
 
 def evaluations(
@@ -48,12 +50,13 @@ def evaluate(
     headline metric on each slice that has a scored position. `network` maps inputs (T, B) or (T, B, I) to outputs
     (T, B, O)."""
     size = max(1, min(samples, CHUNK // task.sequence_length))
-    outputs, batches = [], []
-    for step, start in enumerate(range(0, samples, size)):
-        batch = task.sample(seed, step, "eval", min(size, samples - start)).to(device or torch.device("cpu"))
-        outputs.append(network(batch.inputs))  # (T, b, O)
-        batches.append(batch)
-    whole, batch = torch.cat(outputs, 1), _joined(batches)
+    drawn = [
+        task.sample(seed, step, "eval", min(size, samples - start))
+        for step, start in enumerate(range(0, samples, size))
+    ]
+    batch = _joined(drawn).to(device or torch.device("cpu"))
+    at_once = size if batch.inputs.device.type == "cpu" else DEVICE_CHUNKS * size
+    whole = torch.cat([network(inputs) for inputs in batch.inputs.split(at_once, 1)], 1)  # (T, B, O)
     scores = {"loss": task.loss(whole, batch).item(), **task.metrics(whole, batch)}
     slices = {}
     for name, part in task.slices(batch).items():
