@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import subprocess
 import sys
 
 import pytest
@@ -102,11 +104,12 @@ def test_a_run_leaves_the_record_that_the_cpu_leaves(protocol, tmp_path):
     """Every task: data, loss, metrics, slices, decoded samples, probes, curriculum, checkpoints, final weights."""
     name, *variant = protocol.split()
     length = max(12, _shortest(name, variant))
+    probe = f"probe={'full' if name == 'keyword' else 'standard'}"
     records = []
     for device in (None, DEVICE):
         overrides = [
             *SMALL, f"task={name}", *(f"task.variant={v}" for v in variant), f"task.length={length}", "seeds=2",
-            "train.steps=4", "eval.every=2", "log.every=1", "probe=full", "probe.every=2", "checkpoint.every=2",
+            "train.steps=4", "eval.every=2", "log.every=1", "probe.every=2", probe, "checkpoint.every=2",
             "model.hidden_size=4", f"runs_root={tmp_path}/{device}", "train.stop_when_solved=false",
         ]  # fmt: skip
         (job,) = compose_jobs(overrides)
@@ -137,6 +140,24 @@ def _shortest(name, variant):
 def _lines(path):
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     return [{k: v for k, v in line.items() if not k.startswith("time/")} for line in lines]
+
+
+def test_cuda_is_told_to_be_exact_and_repeatable_and_the_cpu_nothing():
+    code = (
+        "import os, sys, torch; from rnnlstm.training.device import settle; settle(torch.device(sys.argv[1]))\n"
+        "print(os.environ.get('CUBLAS_WORKSPACE_CONFIG'), torch.are_deterministic_algorithms_enabled(),"
+        " torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32,"
+        " torch.backends.cuda.matmul.allow_tf32)"
+    )
+    said = {}
+    environment = {key: value for key, value in os.environ.items() if key != "CUBLAS_WORKSPACE_CONFIG"}
+    for device in ("cpu", "cuda:1"):
+        line = [sys.executable, "-W", "error", "-c", code, device]
+        said[device] = subprocess.run(
+            line, env=environment, capture_output=True, text=True, check=True
+        ).stdout.split()
+    assert said["cpu"][:3] == ["None", "False", "False"]
+    assert said["cuda:1"] == [":4096:8", "True", "True", "False", "False", "False"]
 
 
 def test_the_next_batches_are_drawn_ahead_unless_something_else_is_asked_for():

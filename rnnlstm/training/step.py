@@ -21,6 +21,7 @@ from rnnlstm.random_stream import RandomStream
 from rnnlstm.tasks import Task
 from rnnlstm.training.clip import ClipEvent, clip_replicas
 from rnnlstm.training.curriculum import Curriculum
+from rnnlstm.training.device import settle
 from rnnlstm.training.feed import Feed
 from rnnlstm.training.optimizers import make_optimizer
 from rnnlstm.training.plan import Plan
@@ -44,7 +45,8 @@ class Trainer:
 
     def __init__(self, plan: Plan, seeds: Sequence[int]) -> None:
         self.plan, self.seeds = plan, list(seeds)
-        self.model = Replicas([plan.network(seed) for seed in seeds], plan.device)
+        settle(plan.device)
+        self.model = Replicas([plan.network(seed) for seed in seeds], plan.device, plan.config.precision)
         self.feed = Feed(self.seeds, plan.config.train.batch_size, plan.device)
         self.optimizer = make_optimizer(plan.config.optimizer, self.model.parameters.values())
         self.curriculum = Curriculum(plan.task, plan.config.curriculum, len(self.seeds))
