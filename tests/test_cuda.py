@@ -59,6 +59,19 @@ def test_twice_the_same_bits(model, backend):
     assert losses([0, 1], 20, *overrides) == losses([0, 1], 20, *overrides)
 
 
+@pytest.mark.parametrize(
+    "more", [(), ("model=gru", "task=copy"), ("model=rnn", "precision=bfloat16"), ("model=lru",)]
+)
+def test_replaying_a_graph_trains_as_without(more, monkeypatch, caplog):
+    overrides = ("device=cuda", "clip.threshold=0.1", *more)
+    trainer = Trainer(plan_for(*OPTIONS, *overrides), [0, 1, 2])
+    replayed = [trainer.step(step).losses for step in range(1, 21)]
+    assert len(trainer.passes._recordings) == 1, caplog.messages
+    monkeypatch.setenv("RNNLSTM_GRAPHS", "off")
+    for a, b in zip(replayed, losses([0, 1, 2], 20, *overrides), strict=True):
+        assert a == pytest.approx(b, rel=1e-4)
+
+
 def test_float32_is_float32_and_not_tf32():
     settle(torch.device("cuda"))
     torch.manual_seed(0)

@@ -23,6 +23,7 @@ from rnnlstm.training.clip import ClipEvent, clip_replicas
 from rnnlstm.training.curriculum import Curriculum
 from rnnlstm.training.device import settle
 from rnnlstm.training.feed import Feed
+from rnnlstm.training.graphs import Graphs, capture_on
 from rnnlstm.training.optimizers import make_optimizer
 from rnnlstm.training.plan import Plan
 
@@ -48,8 +49,11 @@ class Trainer:
         settle(plan.device)
         self.model = Replicas([plan.network(seed) for seed in seeds], plan.device, plan.config.precision)
         self.feed = Feed(self.seeds, plan.config.train.batch_size, plan.device)
+        capture = capture_on(plan.device) if plan.backend == "fused" else None  # fused: no noise, whose masks change
+        self.passes = Graphs(self.model.parameters.values(), capture)
         self.optimizer = make_optimizer(plan.config.optimizer, self.model.parameters.values())
         self.curriculum = Curriculum(plan.task, plan.config.curriculum, len(self.seeds))
+        self._masks: list[dict[str, Tensor]] | None = None  # noise of the present update
         self._frozen: list[int] = []
         self._held: dict[str, Tensor] = {}  # weights of the frozen, in their order
 
@@ -57,13 +61,8 @@ class Trainer:
         """Update number `step`, from 1 on."""
         clip, tasks = self.plan.config.clip, self._tasks(step)
         batches = self.feed.take(tasks, step)
-        outputs = self.model([batch.inputs for batch in batches], self._noise(step, batches))  # (T, B, O) of each
-        losses = torch.stack(
-            [task.loss(out, batch) for task, out, batch in zip(tasks, outputs, batches, strict=True)]
-        )  # (R,)
-
-        self.optimizer.zero_grad()
-        losses.sum().backward()  # each replica's gradient is its own loss's
+        self._masks = self._noise(step, batches)
+        outputs, losses = self.passes(self._forward, tasks, batches)  # and backward, each by its own loss
         self.feed.ahead(self._tasks(step + 1), step + 1)  # while a GPU is at work
         clips = clip_replicas(self.model.parameters, clip.name, clip.threshold, step)
 
@@ -74,7 +73,13 @@ class Trainer:
         self._quieten()
         self.optimizer.step()
         self._restore()
-        return Update(step, values, clips, broken, [out.detach() for out in outputs], batches, tasks)
+        return Update(step, values, clips, broken, outputs, batches, tasks)
+
+    def _forward(self, tasks: list[Task], batches: Sequence[Batch]) -> tuple[list[Tensor], Tensor]:
+        """Outputs (T, B, O) of each replica, and losses (R,)."""
+        outputs = self.model([batch.inputs for batch in batches], self._masks)
+        each = zip(tasks, outputs, batches, strict=True)
+        return outputs, torch.stack([task.loss(out, batch) for task, out, batch in each])
 
     def _tasks(self, step: int) -> list[Task]:
         """What each replica trains on in update number `step`."""
