@@ -102,7 +102,7 @@ def test_a_recording_that_fails_is_named_once_and_training_goes_on_without(how, 
         raise RuntimeError("operation not permitted when stream is capturing\nand more")
 
     fails.calls = 0
-    stand_in = StandIn(wrong=0.1) if how == "wrong numbers" else fails
+    stand_in = StandIn(wrong=1e-6) if how == "wrong numbers" else fails
     plain, replaying = trainers(stand_in)
     assert_equal_updates(plain, replaying, range(1, 6))
     assert (stand_in.recorded if how == "wrong numbers" else fails.calls) == 1
