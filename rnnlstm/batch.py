@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -26,9 +28,30 @@ class Batch:
         kinds = None if self.kinds is None else self.kinds[:, b : b + 1]
         return Batch(self.inputs[:, b : b + 1], self.targets[:, b : b + 1], self.mask[:, b : b + 1], kinds)
 
+    @cached_property
+    def scored(self) -> Tensor:
+        """int64: the scored positions, numbered through (T·B). An index as good as the mask, and quicker: a GPU makes
+        the CPU wait until it has counted a mask, at every use."""
+        return self.mask.flatten().nonzero()[:, 0]
+
+    def at_scored(self, values: Tensor) -> Tensor:
+        """What `values` (T, B, …) has at the scored positions: (scored, …)."""
+        return values.flatten(0, 1)[self.scored]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All of the batch by name, `scored` included."""
+        found = {"inputs": self.inputs, "targets": self.targets, "mask": self.mask, "scored": self.scored}
+        return found if self.kinds is None else {**found, "kinds": self.kinds}
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor]) -> Batch:
+        """The batch whose `tensors` these are."""
+        batch = cls(tensors["inputs"], tensors["targets"], tensors["mask"], tensors.get("kinds"))
+        batch.__dict__["scored"] = tensors["scored"]  # where cached_property keeps it
+        return batch
+
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`; itself if it is there already."""
         if self.inputs.device == device:
             return self
-        kinds = None if self.kinds is None else self.kinds.to(device)
-        return Batch(self.inputs.to(device), self.targets.to(device), self.mask.to(device), kinds)
+        return Batch.of({name: tensor.to(device) for name, tensor in self.tensors().items()})

@@ -1,10 +1,11 @@
 """Measure speed: the fused recurrences against PyTorch's modules, and training against a plain script.
 
-    python -m rnnlstm.benchmark [--quick] [--json FILE] [--figure FILE] [--threads N] [--rounds N]
+    python -m rnnlstm.benchmark [--quick] [--json FILE] [--figure FILE] [--threads N] [--rounds N] [--device NAME]
 
 Examples
   python -m rnnlstm.benchmark --quick                  three shapes, with the slow contenders, some minutes
   python -m rnnlstm.benchmark --json speed.json        the whole grid of shapes
+  python -m rnnlstm.benchmark --device cuda            training on a GPU: 1, 64 and 256 replicas, and nothing else
 
 Contenders take turns within one process; times are medians with quartiles. Ratios are what to look at: single times
 move with whatever else the machine is doing.
@@ -45,6 +46,7 @@ def parser() -> Parser:
     result.add_argument("--figure", metavar="FILE", help="draw the ratios there, as a PNG")
     result.add_argument("--threads", type=int, metavar="N", help="CPU threads; default: the machine's cores")
     result.add_argument("--rounds", type=int, default=9, metavar="N", help="measured rounds of each contender")
+    result.add_argument("--device", metavar="NAME", help="only training there, with many replicas: cuda, cuda:1, cpu")
     return result
 
 
@@ -53,6 +55,8 @@ def _main(arguments: Sequence[str] | None) -> int:
     for name in ("threads", "rounds"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             raise ConfigError(f"--{name} {getattr(options, name)}: must be at least 1")
+    if options.device is not None and options.figure is not None:
+        raise ConfigError("--figure draws the recurrences, which --device leaves out")
     for name in ("json", "figure"):  # now, and not after minutes of measuring
         path = getattr(options, name)
         if path is not None:
@@ -62,12 +66,15 @@ def _main(arguments: Sequence[str] | None) -> int:
 
     if options.threads:
         torch.set_num_threads(options.threads)
-    report = _machine()
-    report |= _recurrences(options.quick, options.rounds)
-    report |= _training(options.rounds)
-    report |= _instruments()
-    report |= _batches(3 * options.rounds)
-    report |= _growth_and_load(options.rounds)
+    if options.device is not None:
+        report = _on_device(options.device, options.quick, options.rounds)
+    else:
+        report = _machine()
+        report |= _recurrences(options.quick, options.rounds)
+        report |= _training(options.rounds)
+        report |= _instruments()
+        report |= _batches(3 * options.rounds)
+        report |= _growth_and_load(options.rounds)
     try:
         if options.json:
             from rnnlstm.record.files import write_json
@@ -169,6 +176,22 @@ def _training(rounds: int) -> dict[str, Any]:
             found.append(entry)
             print(f"  {model:<5}seeds={seeds}  ratio {entry['ratio']:5.2f}   {_shown(times)}{also}", flush=True)
     return {"training": found}
+
+
+def _on_device(name: str, quick: bool, rounds: int) -> dict[str, Any]:
+    from rnnlstm.measure import on_device
+
+    device = on_device.checked_device(name)
+    shown = on_device.device_name(device)
+    print(f"{shown}\nTraining: an update in lockstep against plain scripts over PyTorch's module in turn, ms")
+    found = []
+    for model in MODELS:
+        for replicas in on_device.QUICK_REPLICAS if quick else on_device.REPLICAS:
+            times = on_device.training_on(device, model, replicas, rounds)
+            ratio = times["plain scripts"].median / times["lockstep"].median
+            found.append({"model": model, "seeds": replicas, "times": _plain(times), "ratio": ratio})
+            print(f"  {model:<5}seeds={replicas:<4} ratio {ratio:5.2f}   {_shown(times)}", flush=True)
+    return {"device": shown, "training_on_device": found}
 
 
 def _instruments() -> dict[str, Any]:

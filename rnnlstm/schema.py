@@ -56,7 +56,8 @@ class Config:
     threads: int | None = option(
         None, "CPU threads; null: the machine's cores, 1 for a job beside others", at_least=1, at_most=4096
     )
-    dtype: str = option("float32", "precision", choices=("float32", "float64"))
+    dtype: str = option("float32", "of weights and all else", choices=("float32", "float64"))
+    precision: str = option("full", "of matrix products", choices=("full", "bfloat16"))
     runs_root: str = option("runs", "where results go")
     name: str | None = option(None, "a label in front of the run folder's name")
     overwrite: bool = option(False, "replace results that are there already")
@@ -73,6 +74,8 @@ class Config:
         check_options(self)
         if not re.fullmatch(r"auto|cpu|cuda(:(0|[1-9][0-9]?))?", self.device):
             raise OptionError("device", self.device, "must be auto, cpu, cuda or cuda:<n>")
+        if self.precision != "full" and self.dtype != "float32":
+            raise OptionError("precision", self.precision, f"goes with dtype=float32, not {self.dtype}")
         if self.name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}", self.name):
             rule = "must be up to 60 letters, digits, dots, dashes and underscores, starting with a letter or digit"
             raise OptionError("name", self.name, rule)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
 import rnnlstm
-from rnnlstm.benchmark import main
+from rnnlstm.benchmark import MODELS, main
 from rnnlstm.compare import main as compare
+from rnnlstm.measure import on_device
 from rnnlstm.measure.growth import growth, under_load
 from rnnlstm.measure.instruments import instruments_share
 from rnnlstm.measure.plain import against_plain_scripts, two_at_a_time
@@ -82,7 +85,32 @@ def test_training_against_plain_scripts_writes_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_training_on_a_device_of_its_own(tmp_path, monkeypatch, capsys):
+    """On the CPU, and with networks small enough for it."""
+    small = ["task.length=5", "model.hidden_size=4", "train.batch_size=2"]
+    training = on_device.training_on
+    monkeypatch.setattr(on_device, "training_on", lambda *arguments: training(*arguments, small))
+    monkeypatch.setattr(on_device, "QUICK_REPLICAS", (1, 3))
+    place = tmp_path / "speed.json"
+    assert main(["--device", "cpu", "--quick", "--rounds", "2", "--json", str(place)]) == 0
+    report = json.loads(place.read_text())
+    assert report["device"] in capsys.readouterr().out
+    entries = report["training_on_device"]
+    assert [(entry["model"], entry["seeds"]) for entry in entries] == [(m, n) for m in MODELS for n in (1, 3)]
+    for entry in entries:
+        times = entry["times"]
+        assert entry["ratio"] == times["plain scripts"]["median"] / times["lockstep"]["median"]
+
+
+def test_a_call_is_timed_to_its_end():
+    events = []
+    in_turn({"a": lambda: events.append("call")}, rounds=1, warm_up=1, wait=lambda: events.append("wait"))
+    assert events == ["call", "wait"] * 2
+
+
 def test_a_mistake_is_one_line(capsys):
+    assert main(["--device", "cuda:99"]) == main(["--device", "abacus"]) == 2
+    assert "device=cuda:99" in capsys.readouterr().err
     assert main(["--rounds", "0"]) == 2
     assert main(["--fast"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 2

@@ -96,7 +96,7 @@ def test_tensorboard_shows_the_record(outcome):
 
 def test_the_glossary_explains_every_emitted_tag_and_nothing_else(outcome, train):
     value = train("task=adding", "train.steps=2", "clip=value", "name=value", "model.num_layers=2")
-    full = train("train.steps=2", "probe=full", "probe.every=1", "name=full")
+    full = train("train.steps=2", "probe=full", "probe.every=1", "name=full", "precision=bfloat16")
     growing = train("train.steps=2", "curriculum=growing", "curriculum.start=5", "name=growing")
     tags = set()
     for run in (outcome, value, full, growing):

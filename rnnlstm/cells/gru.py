@@ -61,6 +61,7 @@ class GRUCell(Cell):
         return gates["update"]
 
     def torch_layer(self, x: Tensor, state: State, w: Weights) -> tuple[Tensor, State]:
-        # The arguments after the weights: has_biases, num_layers, dropout, train, bidirectional, batch_first.
-        outputs, h = torch.gru(x, state[0][None], list(w.values()), "bias_ih" in w, 1, 0.0, False, False, False)
+        # After the weights: has_biases, num_layers, dropout, train, bidirectional, batch_first. `train` means that
+        # cuDNN keeps what its backward pass needs; on the CPU nothing asks for it.
+        outputs, h = torch.gru(x, state[0][None], list(w.values()), "bias_ih" in w, 1, 0.0, x.is_cuda, False, False)
         return outputs, (h[0],)

@@ -70,6 +70,7 @@ class LSTMCell(Cell):
 
     def torch_layer(self, x: Tensor, state: State, w: Weights) -> tuple[Tensor, State]:
         h, c = (s[None] for s in state)
-        # The arguments after the weights: has_biases, num_layers, dropout, train, bidirectional, batch_first.
-        outputs, h, c = torch.lstm(x, (h, c), list(w.values()), "bias_ih" in w, 1, 0.0, False, False, False)
+        # After the weights: has_biases, num_layers, dropout, train, bidirectional, batch_first. `train` means that
+        # cuDNN keeps what its backward pass needs; on the CPU nothing asks for it.
+        outputs, h, c = torch.lstm(x, (h, c), list(w.values()), "bias_ih" in w, 1, 0.0, x.is_cuda, False, False)
         return outputs, (h[0], c[0])

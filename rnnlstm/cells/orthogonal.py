@@ -43,7 +43,7 @@ class OrthogonalCell(Cell):
                 angles = torch.empty(H // 2).uniform_(-math.pi, math.pi, generator=generator)
                 A.zero_()
                 index = torch.arange(H // 2) * 2
-                A[index, index + 1] = angles.to(A.dtype)
+                A[index, index + 1] = angles.to(A)
 
     def prepare(self, w: Weights) -> Weights:
         A = w["weight_hh"]

@@ -69,6 +69,7 @@ class RNNCell(Cell):
 
     def torch_layer(self, x: Tensor, state: State, w: Weights) -> tuple[Tensor, State]:
         layer = torch.rnn_tanh if self.nonlinearity == "tanh" else torch.rnn_relu
-        # The arguments after the weights: has_biases, num_layers, dropout, train, bidirectional, batch_first.
-        outputs, h = layer(x, state[0][None], list(w.values()), "bias_ih" in w, 1, 0.0, False, False, False)
+        # After the weights: has_biases, num_layers, dropout, train, bidirectional, batch_first. `train` means that
+        # cuDNN keeps what its backward pass needs; on the CPU nothing asks for it.
+        outputs, h = layer(x, state[0][None], list(w.values()), "bias_ih" in w, 1, 0.0, x.is_cuda, False, False)
         return outputs, (h[0],)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import multiprocessing
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -34,12 +34,12 @@ class PlainNetwork(nn.Module):
 def plain_step(plan: Plan, seed: int) -> Callable[[], None]:
     """One update of a plain script: forward, backward, `clip_grad_norm_`, Adam."""
     torch.manual_seed(seed)
-    network, config = PlainNetwork(plan), plan.config
+    network, config = PlainNetwork(plan).to(plan.device), plan.config
     optimizer = torch.optim.Adam(network.parameters(), lr=config.optimizer.lr)
     steps = iter(range(1, 1_000_000_000))
 
     def step() -> None:
-        batch = plan.task.sample(seed, next(steps), batch_size=config.train.batch_size)
+        batch = plan.task.sample(seed, next(steps), batch_size=config.train.batch_size).to(plan.device)
         loss = plan.task.loss(network(batch.inputs), batch)
         optimizer.zero_grad()
         loss.backward()
@@ -49,9 +49,12 @@ def plain_step(plan: Plan, seed: int) -> Callable[[], None]:
     return step
 
 
-def against_plain_scripts(model: str, seeds: int, rounds: int) -> dict[str, Timing]:
-    """An update of `seeds` replicas in lockstep, and as many plain scripts in turn; at the default configuration."""
-    plan = _default_plan(model)
+def against_plain_scripts(
+    model: str, seeds: int, rounds: int, overrides: Sequence[str] = (), wait: Callable[[], None] = lambda: None
+) -> dict[str, Timing]:
+    """An update of `seeds` replicas in lockstep, and as many plain scripts in turn; at the default configuration, on
+    the CPU unless `overrides` say otherwise. `wait` as for `in_turn`."""
+    plan = default_plan(model, "device=cpu", *overrides)
     trainer, plain = Trainer(plan, range(seeds)), [plain_step(plan, seed) for seed in range(seeds)]
     steps = iter(range(1, 1_000_000_000))
 
@@ -59,11 +62,12 @@ def against_plain_scripts(model: str, seeds: int, rounds: int) -> dict[str, Timi
         for step in plain:
             step()
 
-    return in_turn({"lockstep": lambda: trainer.step(next(steps)), "plain scripts": scripts}, rounds)
+    return in_turn({"lockstep": lambda: trainer.step(next(steps)), "plain scripts": scripts}, rounds, wait=wait)
 
 
-def _default_plan(model: str) -> Plan:
-    (job,) = compose_jobs([f"model={model}", "runs_root=benchmark_writes_nothing"])
+def default_plan(model: str, *overrides: str) -> Plan:
+    """Raises: ConfigError."""
+    (job,) = compose_jobs([f"model={model}", "runs_root=benchmark_writes_nothing", *overrides])
     return make_plan(job.config)
 
 
@@ -86,7 +90,7 @@ def two_at_a_time(model: str, seeds: int, rounds: int) -> float:
 
 def _half(model: str, seeds: list[int], rounds: int, barrier: Any, queue: Any) -> None:
     torch.set_num_threads(1)
-    plan = _default_plan(model)
+    plan = default_plan(model, "device=cpu")
     scripts = [plain_step(plan, seed) for seed in seeds]
     times = []
     for k in range(rounds + 2):

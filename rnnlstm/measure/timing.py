@@ -19,13 +19,20 @@ class Timing:
     high: float  #: upper quartile
 
 
-def in_turn(contenders: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 2) -> dict[str, Timing]:
-    """Call each contender once a round, `rounds` times after `warm_up` rounds that don't count."""
+def in_turn(
+    contenders: Mapping[str, Callable[[], object]],
+    rounds: int,
+    warm_up: int = 2,
+    wait: Callable[[], None] = lambda: None,
+) -> dict[str, Timing]:
+    """Call each contender once a round, `rounds` times after `warm_up` rounds that don't count. `wait` returns when
+    what was called has come to its end, which on a GPU it hasn't when the call returns."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for k in range(warm_up + rounds):
         for name, call in contenders.items():
             started = time.perf_counter()
             call()
+            wait()
             if k >= warm_up:
                 seconds[name].append(time.perf_counter() - started)
     return {name: _summary([1e3 * s for s in times]) for name, times in seconds.items()}

@@ -13,14 +13,16 @@ from torch import Tensor
 from torch.func import functional_call, stack_module_state, vmap
 
 from rnnlstm.models.network import Network
-from rnnlstm.recurrence import Trace, can_vmap, traced
+from rnnlstm.recurrence import Trace, can_vmap, products_in, traced
 
 
 class Replicas:
     """A stack of networks. `parameters` maps names to leaves of shape (R, …)."""
 
-    def __init__(self, networks: Sequence[Network], device: torch.device | str = "cpu") -> None:
-        self.count = len(networks)
+    def __init__(
+        self, networks: Sequence[Network], device: torch.device | str = "cpu", precision: str = "full"
+    ) -> None:
+        self.count, self.precision = len(networks), precision
         stacked, _ = stack_module_state(list(networks))
         self.parameters: dict[str, Tensor] = {
             name: weight.detach().to(device).requires_grad_() for name, weight in stacked.items()
@@ -51,8 +53,20 @@ class Replicas:
         with torch.enable_grad(), traced(self.shell.recurrence, trace):
             return self._call(weights, inputs)
 
-    def _call(self, weights: dict[str, Tensor], inputs: Tensor, noise: Mapping[str, Tensor] | None = None) -> Tensor:
-        return functional_call(self.shell, weights, (inputs, noise))
+    def apart(self, replica: int, inputs: Tensor, precision: str) -> tuple[dict[str, Tensor], Tensor]:
+        """One replica's outputs at some precision, and weights of their own for gradients to reach."""
+        weights = {name: weight.detach().requires_grad_() for name, weight in self.weights(replica).items()}
+        return weights, self._call(weights, inputs, precision=precision)
+
+    def _call(
+        self,
+        weights: dict[str, Tensor],
+        inputs: Tensor,
+        noise: Mapping[str, Tensor] | None = None,
+        precision: str | None = None,
+    ) -> Tensor:
+        with products_in(precision or self.precision):
+            return functional_call(self.shell, weights, (inputs, noise))
 
     def weights(self, replica: int) -> dict[str, Tensor]:
         """One replica's weights, as views of the stack, under the names of its network's `state_dict`."""

@@ -95,6 +95,16 @@ GLOSSARY = (
     Entry("influence/<kind>", "output per input", "mean ‖∂answer/∂x_t‖ over tokens of a kind"),
     Entry("unit/saturated", "share", "activations whose slope is below a tenth of the steepest"),
     Entry("unit/dead", "share", "units that put out zero at every step of every sequence"),
+    Entry(
+        "precision/loss_error",
+        "share",
+        "with precision=bfloat16: what the loss is off by against full precision, on the probe's sequences",
+    ),
+    Entry(
+        "precision/gradient_error",
+        "share",
+        "the same of the gradient over all parameters: norm of the difference against the norm",
+    ),
     Entry("samples", "text", "the probe's first sequences with the right answer and the model's"),
     Entry(
         "time/steps_per_second",

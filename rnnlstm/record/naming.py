@@ -30,6 +30,9 @@ HOUSEKEEPING = (
     "checkpoint",
     "launcher",
 )
+#: Keys that configurations of earlier versions lack, with the value that says what was done then. At that value a key
+#: is no part of a run's identity, so that earlier runs keep their names.
+LATER = {"precision": "full"}
 SEED_FOLDER = re.compile(r"seed_(0|[1-9][0-9]{0,18})", re.ASCII)
 #: Files in a seed's folder.
 METRICS, CLIP_EVENTS, FLOW, SAMPLES = "metrics.jsonl", "clip_events.jsonl", "flow.jsonl", "samples.jsonl"
@@ -96,7 +99,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def _essence(tree: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in tree.items() if key not in HOUSEKEEPING}
+    return {key: v for key, v in tree.items() if key not in HOUSEKEEPING and LATER.get(key) != v}
 
 
 def _numbers(value: Any) -> Any:

@@ -130,7 +130,7 @@ class MarkedNumbers(Task):
         return f"{outputs[:, b][batch.mask[:, b]].item():.2f}"
 
     def metrics(self, outputs: Tensor, batch: Batch) -> dict[str, float]:
-        error = outputs[batch.mask].double() - batch.targets[batch.mask].double()
+        error = batch.at_scored(outputs).double() - batch.at_scored(batch.targets).double()
         return {"mse": error.square().mean().item(), "within": (error.abs() < NEAR).double().mean().item()}
 
     def right(self, outputs: Tensor, batch: Batch, b: int) -> bool:

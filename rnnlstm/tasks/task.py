@@ -129,7 +129,7 @@ class Task(ABC):
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         """The training loss, a scalar: the mean over the scored positions of the cross-entropy in nats where targets
         are classes, of the squared error where they are numbers."""
-        answers, targets = outputs[batch.mask], batch.targets[batch.mask]  # (scored, O)
+        answers, targets = batch.at_scored(outputs), batch.at_scored(batch.targets)  # (scored, O)
         if targets.is_floating_point():
             return F.mse_loss(answers, targets.to(answers.dtype))
         return F.cross_entropy(answers, targets)
@@ -198,7 +198,7 @@ def step_numbers(T: int, device: torch.device | str = "cpu") -> Tensor:
 
 def share_right(outputs: Tensor, batch: Batch) -> float:
     """Share of the scored positions whose largest output is the target's."""
-    return (outputs[batch.mask].argmax(-1) == batch.targets[batch.mask]).double().mean().item()
+    return (batch.at_scored(outputs).argmax(-1) == batch.at_scored(batch.targets)).double().mean().item()
 
 
 def _numbers(values: Tensor) -> str:

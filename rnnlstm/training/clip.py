@@ -74,6 +74,7 @@ def _clip(gradients: Mapping[str, Tensor], kind: str, threshold: float | None, s
     elif threshold is None or not threshold > 0:
         raise ValueError(f"threshold must be above 0, not {threshold}")
     limit = math.inf if threshold is None else threshold
+    # From here on, everything but the gradients is on the CPU: another device is waited for once, in `_norms`.
     by_parameter = _norms(gradients)  # (P, R)
     before = by_parameter.square().sum(0).sqrt()  # (R,)
     finite = before.isfinite()
@@ -85,16 +86,16 @@ def _clip(gradients: Mapping[str, Tensor], kind: str, threshold: float | None, s
         coefficient = torch.where(fired, limit / before, 1.0)
         if fired.any():  # most updates leave the gradient alone
             for g in gradients.values():
-                g.mul_(coefficient.to(g.dtype).view(-1, *[1] * (g.dim() - 1)))
+                g.mul_(coefficient.to(g.device, g.dtype).view(-1, *[1] * (g.dim() - 1)))
         after, coefficients = before * coefficient, coefficient.tolist()
     elif kind == "value":
         coefficients = None
-        cut = torch.stack([(g.abs() > limit).flatten(1).sum(1) for g in gradients.values()]).sum(0)  # (R,)
+        cut = torch.stack([(g.abs() > limit).flatten(1).sum(1) for g in gradients.values()]).sum(0).cpu()  # (R,)
         entries = sum(g[0].numel() for g in gradients.values())
         fired = finite & (cut > 0)
         if fired.any():
             for g in gradients.values():
-                which = fired.view(-1, *[1] * (g.dim() - 1))
+                which = fired.to(g.device).view(-1, *[1] * (g.dim() - 1))
                 g.copy_(torch.where(which, g.clamp(-limit, limit), g))
             after = _norms(gradients).square().sum(0).sqrt()
         shares = (cut / entries).tolist()
@@ -118,8 +119,8 @@ def _clip(gradients: Mapping[str, Tensor], kind: str, threshold: float | None, s
 
 
 def _norms(gradients: Mapping[str, Tensor]) -> Tensor:
-    """float64 (P, R): the norm of each parameter's gradient, by replica."""
-    return torch.stack([torch.linalg.vector_norm(g.flatten(1).double(), dim=1) for g in gradients.values()])
+    """float64 (P, R), on the CPU: the norm of each parameter's gradient, by replica."""
+    return torch.stack([torch.linalg.vector_norm(g.flatten(1).double(), dim=1) for g in gradients.values()]).cpu()
 
 
 # A gradient remembers the version it had when it was clipped. A backward pass makes a new tensor, or adds

@@ -11,23 +11,30 @@ from torch import Tensor
 
 from rnnlstm.batch import Batch
 from rnnlstm.models import Replicas
+from rnnlstm.probes.probe import SEQUENCES
 from rnnlstm.tasks import Task
 from rnnlstm.training.curriculum import Curriculum
 from rnnlstm.training.plan import Plan
+from rnnlstm.training.precision_error import precision_errors
 
 #: Time steps × sequences that go through the network at once: what still lies in a cache is quickest.
 CHUNK = 25_000
+#: A GPU has room for so many chunks at once, and would be idle with one. The sequences are the same.
+DEVICE_CHUNKS = 16
 
 
 def evaluations(
     plan: Plan, model: Replicas, replica: int, seed: int, curriculum: Curriculum
 ) -> dict[str, dict[str, float]]:
     """All scores of one replica by the prefix of their tags: `eval` at the training length, `eval_slice` the headline
-    metric on the task's slices there, the plan's variations, and `eval_current` at the length that a growing
-    curriculum is at. A length that is solved grows."""
+    metric on the task's slices there, `precision` what mixed precision errs by, the plan's variations, and
+    `eval_current` at the length that a growing curriculum is at. A length that is solved grows."""
     network, samples = functools.partial(model.one, replica), plan.config.eval.samples
     scores, slices = evaluate(network, plan.task, seed, samples, plan.device)
     found = {"eval": scores, "eval_slice": slices}
+    if plan.config.precision != "full":
+        sample = plan.task.sample(seed, 0, "probe", min(plan.config.train.batch_size, SEQUENCES)).to(plan.device)
+        found["precision"] = precision_errors(model, replica, plan.task, sample)
     for prefix, variation in plan.variations.items():
         found[prefix], _ = evaluate(network, variation, seed, samples, plan.device)
     current = curriculum.growing(replica)
@@ -48,12 +55,13 @@ def evaluate(
     headline metric on each slice that has a scored position. `network` maps inputs (T, B) or (T, B, I) to outputs
     (T, B, O)."""
     size = max(1, min(samples, CHUNK // task.sequence_length))
-    outputs, batches = [], []
-    for step, start in enumerate(range(0, samples, size)):
-        batch = task.sample(seed, step, "eval", min(size, samples - start)).to(device or torch.device("cpu"))
-        outputs.append(network(batch.inputs))  # (T, b, O)
-        batches.append(batch)
-    whole, batch = torch.cat(outputs, 1), _joined(batches)
+    drawn = [
+        task.sample(seed, step, "eval", min(size, samples - start))
+        for step, start in enumerate(range(0, samples, size))
+    ]
+    batch = _joined(drawn).to(device or torch.device("cpu"))
+    at_once = size if batch.inputs.device.type == "cpu" else DEVICE_CHUNKS * size
+    whole = torch.cat([network(inputs) for inputs in batch.inputs.split(at_once, 1)], 1)  # (T, B, O)
     scores = {"loss": task.loss(whole, batch).item(), **task.metrics(whole, batch)}
     slices = {}
     for name, part in task.slices(batch).items():

@@ -42,8 +42,7 @@ class Loop:
         self.trainer = Trainer(plan, work.seeds)
         if work.state is None:
             prepare(folder, plan.config, work.seeds)
-            gpu = {"gpu": torch.cuda.get_device_name(plan.device)} if plan.device.type == "cuda" else {}
-            note_environment(folder, work.seeds, {**machine(), "device": plan.device.type, **gpu})
+            note_environment(folder, work.seeds, {**machine(plan.device), "device": plan.device.type})
         else:
             restore_trainer(self.trainer, work.state)
         model, states = self.trainer.model, work.state["replicas"] if work.state else [None] * len(work.seeds)
@@ -80,7 +79,7 @@ class Loop:
             "instruments": [looking.state() for looking in self.instruments],
             "clock": self.clock.state(),
             "logged": list(self._logged),
-            "machine": machine(),
+            "machine": machine(self.plan.device),
         }
         save_checkpoint(self.folder, self.seeds, step, state)
         self.saved.now(step)
@@ -169,7 +168,7 @@ class Loop:
             for prefix, scores in found.items():
                 values |= {f"{prefix}/{name}": score for name, score in scores.items()}
             values |= {"baseline/loss": self.plan.task.baseline, **self.plateaus}
-            replica.evaluated(step, found["eval"])
+            replica.evaluated(step, found["eval"], found.get("precision", {}))
             values |= replica.clipping_values()
         if lines:
             self.aggregate.add(step, {self.replicas[r].seed: values for r, values in lines.items()})

@@ -12,7 +12,7 @@ from typing import Any
 from rnnlstm.options import ConfigError, show
 from rnnlstm.plain_yaml import read_yaml
 from rnnlstm.record.endings import FAILURE_LOG, finished, write_configuration
-from rnnlstm.record.naming import HOUSEKEEPING, flatten, seed_folder
+from rnnlstm.record.naming import HOUSEKEEPING, LATER, flatten, seed_folder
 from rnnlstm.schema import Config
 from rnnlstm.training.checkpoint import drop_checkpoints, group_seeds, groups, load_newest
 
@@ -73,7 +73,7 @@ def _require_same(folder: Path, config: Config) -> None:
         tree = read_yaml(folder / "config.yaml")
     except (OSError, ValueError):
         raise ConfigError(f"{folder / 'config.yaml'} can't be read; overwrite=true begins anew") from None
-    theirs = dict(flatten(tree)) if isinstance(tree, dict) else {}
+    theirs = {**LATER, **dict(flatten(tree))} if isinstance(tree, dict) else {}
     for key, value in flatten(config.tree):
         if key.partition(".")[0] not in HOUSEKEEPING and (key not in theirs or theirs[key] != value):
             rule = f"the run in {folder} has {show(theirs.get(key))}; overwrite=true begins anew"

@@ -91,6 +91,9 @@ def make_plan(config: Config) -> Plan:
         cell = operated(cell, config.surgery)
     with _named_under("model"):
         backend = choose_backend(cell, config.network.backend)
+    if config.precision != "full" and backend == "torch":
+        rule = "PyTorch's modules would keep c in bfloat16, too; model.backend=fused or reference keep it in float32"
+        raise OptionError("precision", config.precision, rule)
     return Plan(
         config=config,
         task=task,

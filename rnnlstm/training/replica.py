@@ -56,6 +56,7 @@ class Replica:
         self._largest: Counter[str] = Counter()  # how often each parameter was the largest of a fired update
         self.steps_to_solve: int | None = None
         self.scores: dict[str, float] = {}  # the latest evaluation
+        self.precision: dict[str, float] = {}  # errors of mixed precision, at the latest evaluation
         self.speed: float | None = None
         self._final: dict[str, Any] | None = None  # the state in which it finished
         if state is not None:
@@ -77,6 +78,7 @@ class Replica:
         return {
             **{name: getattr(self, name) for name in PLAIN},
             "scores": dict(self.scores),
+            "precision": dict(self.precision),
             "norms": self.norms.state(),
             "window": [window.state() for window in self._window],
             "largest": dict(self._largest),
@@ -86,7 +88,7 @@ class Replica:
     def _restore(self, state: Mapping[str, Any]) -> None:
         for name in PLAIN:
             setattr(self, name, state[name])
-        self.scores = dict(state["scores"])
+        self.scores, self.precision = dict(state["scores"]), dict(state.get("precision", {}))
         self.norms = Subsample.restored(state["norms"])
         before, after = (Subsample.restored(window) for window in state["window"])
         self._window, self._largest = (before, after), Counter(state["largest"])
@@ -132,9 +134,9 @@ class Replica:
         self._window = (Subsample(4096), Subsample(4096))
         return values | {f"clip/largest/{name}": n / self.fired for name, n in self._largest.items()}
 
-    def evaluated(self, step: int, scores: dict[str, float]) -> None:
-        """Take in an evaluation at the training length."""
-        self.scores = scores
+    def evaluated(self, step: int, scores: dict[str, float], precision: dict[str, float]) -> None:
+        """Take in an evaluation at the training length, and what mixed precision errs by."""
+        self.scores, self.precision = scores, precision
         if self.steps_to_solve is None and self.plan.task.solved(scores):
             self.steps_to_solve = step
 
@@ -168,6 +170,7 @@ class Replica:
             "median_norm_before_clip": median[0] if median else None,
             "steps_per_second": self.speed,
             "backend": self.plan.backend,
+            **{f"precision_{name}": error for name, error in self.precision.items()},
         }
 
     def write_summary(self) -> None:

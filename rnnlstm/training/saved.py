@@ -13,7 +13,7 @@ from torch import Tensor
 from rnnlstm.models import Network
 from rnnlstm.options import ConfigError, OptionError, show
 from rnnlstm.plain_yaml import check_run, read_text, read_yaml
-from rnnlstm.record.naming import flatten
+from rnnlstm.record.naming import LATER, flatten
 from rnnlstm.record.run_folder import find_run_folders
 from rnnlstm.record.seed_record import WEIGHTS
 from rnnlstm.schema import Config, read_config, unknown_key
@@ -55,7 +55,7 @@ def load_run(folder: str, overrides: Sequence[str] = ()) -> tuple[Plan, int, dic
     except Exception as error:  # whatever the unpickler stumbles over
         raise OptionError("weights", folder, f"can't be read: {show(str(error))}") from None
     here = {"launcher": {"name": "serial"}}  # wherever it was trained
-    return make_plan(changed({**tree, **here, "seed": seed, "seeds": 1}, overrides)), seed, weights
+    return make_plan(changed({**LATER, **tree, **here, "seed": seed, "seeds": 1}, overrides)), seed, weights
 
 
 def restored(plan: Plan, seed: int, weights: dict[str, Tensor]) -> Network:

@@ -11,6 +11,7 @@ import torch
 
 from rnnlstm.exits import CheckpointError
 from rnnlstm.sections import CheckpointOptions
+from rnnlstm.training.device import computed_on
 from rnnlstm.training.step import Trainer
 
 LOG = logging.getLogger("rnnlstm")
@@ -32,13 +33,14 @@ class Cadence:
         return step - self._step >= self._options.every or seconds >= self._options.seconds
 
 
-def machine() -> dict[str, Any]:
+def machine(device: torch.device) -> dict[str, Any]:
     """What decides about the last bit of a result, beside the program itself."""
     return {
         "torch": str(torch.__version__),
         "threads": torch.get_num_threads(),
         "onednn": bool(torch.backends.mkldnn.enabled),
         "cpu": torch.backends.cpu.get_cpu_capability(),
+        **computed_on(device),
     }
 
 
@@ -49,12 +51,13 @@ def restore_trainer(trainer: Trainer, state: Mapping[str, Any]) -> None:
             raise ValueError(f"it is of seeds {state['seeds']}")
         _require_whole(state)
         trainer.restore(state["trainer"])
-        changed = {key: (then, machine()[key]) for key, then in state["machine"].items() if machine()[key] != then}
+        then, now = state["machine"], machine(trainer.plan.device)
+        changed = {key: (then.get(key), now.get(key)) for key in {**then, **now} if then.get(key) != now.get(key)}
     except (KeyError, ValueError, RuntimeError, TypeError, AttributeError, IndexError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else error
         raise CheckpointError(f"the checkpoint does not fit this run: {reason}") from None
     if changed:
-        what = ", ".join(f"{key} {then} → {now}" for key, (then, now) in changed.items())
+        what = ", ".join(f"{key} {before} → {after}" for key, (before, after) in changed.items())
         LOG.warning("going on under other conditions (%s): the last bits of results may differ", what)
 
 

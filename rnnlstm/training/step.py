@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from rnnlstm.batch import Batch
 from rnnlstm.cells import draw_masks, is_noisy
@@ -20,6 +21,9 @@ from rnnlstm.random_stream import RandomStream
 from rnnlstm.tasks import Task
 from rnnlstm.training.clip import ClipEvent, clip_replicas
 from rnnlstm.training.curriculum import Curriculum
+from rnnlstm.training.device import settle
+from rnnlstm.training.feed import Feed
+from rnnlstm.training.graphs import Graphs, capture_on
 from rnnlstm.training.optimizers import make_optimizer
 from rnnlstm.training.plan import Plan
 
@@ -42,27 +46,25 @@ class Trainer:
 
     def __init__(self, plan: Plan, seeds: Sequence[int]) -> None:
         self.plan, self.seeds = plan, list(seeds)
-        self.model = Replicas([plan.network(seed) for seed in seeds], plan.device)
+        settle(plan.device)
+        self.model = Replicas([plan.network(seed) for seed in seeds], plan.device, plan.config.precision)
+        self.feed = Feed(self.seeds, plan.config.train.batch_size, plan.device)
+        capture = capture_on(plan.device) if plan.backend == "fused" else None  # fused: no noise, whose masks change
+        self.passes = Graphs(self.model.parameters.values(), capture)
         self.optimizer = make_optimizer(plan.config.optimizer, self.model.parameters.values())
         self.curriculum = Curriculum(plan.task, plan.config.curriculum, len(self.seeds))
-        self._held: dict[int, dict[str, Tensor]] = {}
+        self._masks: list[dict[str, Tensor]] | None = None  # noise of the present update
+        self._frozen: list[int] = []
+        self._held: dict[str, Tensor] = {}  # weights of the frozen, in their order
 
     def step(self, step: int) -> Update:
         """Update number `step`, from 1 on."""
-        config, B = self.plan.config, self.plan.config.train.batch_size
-        tasks = [self.curriculum.task(r, step) for r in range(len(self.seeds))]
-        batches = [
-            task.sample(seed, step, batch_size=B).to(self.plan.device)
-            for task, seed in zip(tasks, self.seeds, strict=True)
-        ]
-        outputs = self.model([batch.inputs for batch in batches], self._noise(step, batches))  # (T, B, O) of each
-        losses = torch.stack(
-            [task.loss(out, batch) for task, out, batch in zip(tasks, outputs, batches, strict=True)]
-        )  # (R,)
-
-        self.optimizer.zero_grad()
-        losses.sum().backward()  # each replica's gradient is its own loss's
-        clips = clip_replicas(self.model.parameters, config.clip.name, config.clip.threshold, step)
+        clip, tasks = self.plan.config.clip, self._tasks(step)
+        batches = self.feed.take(tasks, step)
+        self._masks = self._noise(step, batches)
+        outputs, losses = self.passes(self._forward, tasks, batches)  # and backward, each by its own loss
+        self.feed.ahead(self._tasks(step + 1), step + 1)  # while a GPU is at work
+        clips = clip_replicas(self.model.parameters, clip.name, clip.threshold, step)
 
         values = losses.tolist()
         broken = {r: what for r in range(len(clips)) if (what := _not_finite(values[r], clips[r]))}
@@ -71,7 +73,17 @@ class Trainer:
         self._quieten()
         self.optimizer.step()
         self._restore()
-        return Update(step, values, clips, broken, [out.detach() for out in outputs], batches, tasks)
+        return Update(step, values, clips, broken, outputs, batches, tasks)
+
+    def _forward(self, tasks: list[Task], batches: Sequence[Batch]) -> tuple[list[Tensor], Tensor]:
+        """Outputs (T, B, O) of each replica, and losses (R,)."""
+        outputs = self.model([batch.inputs for batch in batches], self._masks)
+        each = zip(tasks, outputs, batches, strict=True)
+        return outputs, torch.stack([task.loss(out, batch) for task, out, batch in each])
+
+    def _tasks(self, step: int) -> list[Task]:
+        """What each replica trains on in update number `step`."""
+        return [self.curriculum.task(r, step) for r in range(len(self.seeds))]
 
     def _noise(self, step: int, batches: Sequence[Batch]) -> list[dict[str, Tensor]] | None:
         """The masks of an update for each replica: a replica's are its seed's, whatever is trained beside it."""
@@ -93,12 +105,12 @@ class Trainer:
         return [{name: mask.to(self.plan.device) for name, mask in each.items()} for each in masks]
 
     def state(self) -> dict[str, Any]:
-        """Weights (of all replicas, stacked), optimiser, curriculum and who is frozen: tensors and plain values."""
+        """Weights (of all replicas, stacked), optimiser, curriculum and who is frozen. Tensors are on the CPU."""
         return {
-            "weights": {name: weight.detach() for name, weight in self.model.parameters.items()},
-            "optimizer": self.optimizer.state_dict(),
+            "weights": {name: weight.detach().cpu() for name, weight in self.model.parameters.items()},
+            "optimizer": tree_map(lambda v: v.cpu() if isinstance(v, Tensor) else v, self.optimizer.state_dict()),
             "lengths": list(self.curriculum.lengths),
-            "frozen": sorted(self._held),
+            "frozen": sorted(self._frozen),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -118,26 +130,26 @@ class Trainer:
 
     def freeze(self, replica: int) -> None:
         """Keep one replica's weights as they are from now on; the others' arithmetic stays the same."""
-        if replica not in self._held:
-            self._held[replica] = {k: w.detach().clone() for k, w in self.model.weights(replica).items()}
+        if replica not in self._frozen:
+            self._frozen.append(replica)
+            self._rows = torch.tensor(self._frozen).to(self.plan.device)
+            self._held = {k: w.detach().index_select(0, self._rows) for k, w in self.model.parameters.items()}
 
     @property
     def frozen(self) -> set[int]:
-        return set(self._held)
+        return set(self._frozen)
 
     @torch.no_grad()
     def _quieten(self) -> None:
         """No gradient for the frozen: one that is not finite would stay in the optimiser's averages for good."""
-        for replica in self._held:
-            for weight in self.model.parameters.values():
-                if weight.grad is not None:
-                    weight.grad[replica] = 0
+        for name in self._held:
+            if (gradient := self.model.parameters[name].grad) is not None:
+                gradient.index_fill_(0, self._rows, 0)
 
     @torch.no_grad()
     def _restore(self) -> None:
-        for replica, weights in self._held.items():
-            for name, weight in weights.items():
-                self.model.parameters[name][replica] = weight
+        for name, weights in self._held.items():
+            self.model.parameters[name].index_copy_(0, self._rows, weights)
 
 
 def _not_finite(loss: float, clip: ClipEvent) -> str | None:

@@ -10,12 +10,14 @@ stacked models run as one. Nothing is saved but what backward needs: activations
 from __future__ import annotations
 
 import inspect
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from rnnlstm.recurrence.fused import portable
 from rnnlstm.recurrence.fused.engine import engine_for
 from rnnlstm.recurrence.fused.gradients import Rows
 from rnnlstm.recurrence.fused.kinds import Kind
@@ -38,7 +40,7 @@ class FusedForward(Function):
     def forward(
         kind: Kind, tape: Tape | None, x: Tensor, w_x: Tensor, w_h: Tensor, b: Tensor, h0: Tensor, c0: Tensor
     ) -> tuple[Tensor, ...]:
-        out, gates, cells = engine_for(x).forward(kind, x, w_x, w_h, b, h0, c0)
+        out, gates, cells = _engine(kind, x).forward(kind, x, w_x, w_h, b, h0, c0)
         last = cells[:, -1].clone() if kind.has_cell else torch.zeros_like(c0)
         return out, last, gates, cells
 
@@ -84,7 +86,9 @@ class FusedBackward(Function):
         d_last: Tensor,
     ) -> tuple[Tensor, ...]:
         rows = None if tape is None else Rows.like(out, kind.blocks)
-        gradients = engine_for(x).backward(kind, x, w_x, w_h, h0, c0, out, gates, cells, d_out, d_last, wants_x, rows)
+        gradients = _engine(kind, x).backward(
+            kind, x, w_x, w_h, h0, c0, out, gates, cells, d_out, d_last, wants_x, rows
+        )
         if tape is not None and rows is not None:
             tape.hidden, tape.cell, tape.blocks = rows.hidden, rows.cell, rows.blocks.sum(2) * kind.scale**2
         d_x, *others = gradients
@@ -109,6 +113,11 @@ class FusedBackward(Function):
 # here first.
 for _function in (FusedForward, FusedBackward):
     setattr(_function.forward, "__signature__", inspect.signature(_function.forward))  # noqa: B010
+
+
+def _engine(kind: Kind, x: Tensor) -> ModuleType:
+    """The native kernel knows full precision only."""
+    return portable if kind.rounded else engine_for(x)
 
 
 def _over_replicas(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from rnnlstm.cells import Cell, State, Weights, is_operated
 from rnnlstm.recurrence.fused.function import FusedForward, Tape
 from rnnlstm.recurrence.fused.kinds import arranged, kind_of
+from rnnlstm.recurrence.precision import rounded
 
 __all__ = ["FusedPass", "Tape", "fused_layer", "fused_pass", "has_fused", "has_tape"]
 
@@ -47,6 +48,7 @@ def fused_pass(cell: Cell, x: Tensor, state: State, w: Weights, tape: Tape | Non
     assert kind is not None
     w_x, w_h, b = arranged(kind, w)
     h0, c0 = state[0], state[-1]
+    kind = replace(kind, rounded=rounded())
     one_replica = (tensor.unsqueeze(0) for tensor in (x, w_x, w_h, b, h0, c0))
     out, last_c, activations, cells = (t.squeeze(0) for t in FusedForward.apply(kind, tape, *one_replica))
     H = h0.shape[-1]

@@ -32,11 +32,11 @@ def forward(
     R, T, B, _ = x.shape
     H, P = h.shape[-1], w_x.shape[1]
     gates = b.new_empty(R, T, B, b.shape[-1]).copy_(b[:, None, None])
-    gates.flatten(1, 2)[..., :P].baddbmm_(x.flatten(1, 2), w_x.mT)
+    _add_product(kind, gates.flatten(1, 2)[..., :P], x.flatten(1, 2), w_x.mT)
     is_rnn = kind.blocks == 1
     out = gates if is_rnn else x.new_empty(R, T, B, H)
     cells = x.new_empty(R, T if kind.has_cell else 0, B, H)
-    w = w_h.mT  # (R, H, P·H)
+    w = w_h.mT.bfloat16() if kind.rounded else w_h.mT  # (R, H, P·H)
     # Every view that the loop needs, from a few calls: a slice costs as much as a small product.
     blocks = [block.unbind(1) for block in _blocks(gates, H)]
     products = gates[..., -P:].unbind(1)
@@ -48,7 +48,7 @@ def forward(
     elif kind.name == "gru":
         opening = gates[..., H : 3 * H].unbind(1)
     for t in range(T):
-        products[t].baddbmm_(h, w)
+        _add_product(kind, products[t], h, w)
         if kind.has_cell:
             opening[t].sigmoid_()  # input gate, and forget gate where there is one
             i, g, o = blocks[0][t], blocks[-2][t], blocks[-1][t]
@@ -88,6 +88,7 @@ def backward(
     d = _factors(kind, gates, out, cells, tanh_c, h0, c0)  # becomes the gradient for the pre-activations
     ds, d_outs = d.view(R, T, B, kind.blocks, H).unbind(1), d_out.unbind(1)
     flows = d[..., -P:].unbind(1)
+    w = w_h.bfloat16() if kind.rounded else w_h
     d_h = torch.zeros_like(h0)  # what reaches h_t through later steps
     if kind.has_cell:
         o = gates[..., -H:]
@@ -109,18 +110,18 @@ def backward(
             through_h[t].mul_(d_h)
             if forgets is not None:
                 d_c = d_c * forgets[t]
-            d_h = flows[t].bmm(w_h)
+            d_h = _product(kind, flows[t], w)
         elif kind.name == "gru":
             ds[t].mul_(d_h.unsqueeze(-2))
-            d_h = torch.baddbmm(d_h.mul_(updates[t]), flows[t], w_h)
+            d_h = _add_product(kind, d_h.mul_(updates[t]), flows[t], w)
         else:
-            d_h = flows[t].mul_(d_h).bmm(w_h)
+            d_h = _product(kind, flows[t].mul_(d_h), w)
     if rows is not None:
         rows.blocks.copy_(d.view(R, T, B, kind.blocks, H).double().square().sum(-1))
     # xᵀ d: with the few columns of x on the left, several times quicker than dᵀ x.
-    d_w_x = _products(x.new_zeros(R, x.shape[-1], P), x, d[..., :P]).mT
-    d_w_h = _products(d[:, 0, :, -P:].mT.bmm(h0), d[:, 1:, :, -P:], out[:, :-1])
-    d_x = d.flatten(1, 2)[..., :P].bmm(w_x).view_as(x) if wants_x else None
+    d_w_x = _products(kind, x.new_zeros(R, x.shape[-1], P), x, d[..., :P]).mT
+    d_w_h = _products(kind, _product(kind, d[:, 0, :, -P:].mT, h0), d[:, 1:, :, -P:], out[:, :-1])
+    d_x = _product(kind, d.flatten(1, 2)[..., :P], w_x).view_as(x) if wants_x else None
     return Gradients(d_x, d_w_x, d_w_h, d.sum((1, 2)), d_h, d_c)
 
 
@@ -167,7 +168,17 @@ def _slope(name: str, h: Tensor) -> Tensor:
     return (h > 0).to(h.dtype) if name == "rnn_relu" else torch.ones_like(h)
 
 
-def _products(total: Tensor, left: Tensor, right: Tensor) -> Tensor:
+def _product(kind: Kind, a: Tensor, b: Tensor) -> Tensor:
+    """a b, (R, M, K) and (R, K, N)."""
+    return a.bfloat16().bmm(b.bfloat16()).to(a.dtype) if kind.rounded else a.bmm(b)
+
+
+def _add_product(kind: Kind, total: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """total += a b, in place."""
+    return total.add_(_product(kind, a, b)) if kind.rounded else total.baddbmm_(a, b)
+
+
+def _products(kind: Kind, total: Tensor, left: Tensor, right: Tensor) -> Tensor:
     """total (R, M, N) += Σ over time steps and sequences of leftᵀ right, (R, T, B, M) and (R, T, B, N).
 
     Some hundred rows at a time, each chunk summed from zero and then added: the rounding error of one long sum is
@@ -176,5 +187,5 @@ def _products(total: Tensor, left: Tensor, right: Tensor) -> Tensor:
     steps = max(1, ROWS_AT_ONCE // max(1, left.shape[2]))
     for start in range(0, left.shape[1], steps):
         chunk = slice(start, start + steps)
-        total.baddbmm_(left[:, chunk].flatten(1, 2).mT, right[:, chunk].flatten(1, 2))
+        _add_product(kind, total, left[:, chunk].flatten(1, 2).mT, right[:, chunk].flatten(1, 2))
     return total
