@@ -23,11 +23,11 @@ COLUMNS = "120"
 #: What the walk leaves → the picture that the page shows of it.
 FIGURES = {
     "gradflow/gradient.png": "gradient.png",
-    "gradflow/trained/influence.png": "influence.png",
+    "gradflow/trained/influence_by_distance.png": "influence_by_distance.png",
     "gradflow/trained/gates.png": "gates.png",
 }
-#: Chapters of the report that are shown.
-CHAPTERS = ("learning", "gradient")
+#: Parts of the report that are shown.
+PARTS = ("way", "learning", "gradient")
 
 
 def commands(page: str) -> list[str]:
@@ -59,9 +59,9 @@ def main(page: Path, place: Path, pictures: Path) -> None:
     with browser() as opened:
         shown = opened.new_page(viewport={"width": 1000, "height": 900})
         shown.goto((place / "report.html").resolve().as_uri())
-        for chapter in CHAPTERS:
-            picture = shown.locator(f"#{chapter}").screenshot()
-            save(Image.open(io.BytesIO(picture)), pictures / f"report_{chapter}.png")
+        for part in PARTS:
+            picture = shown.locator(f"#{part}").screenshot()
+            save(Image.open(io.BytesIO(picture)), pictures / f"report_{part}.png")
 
 
 def save(picture: Image.Image, path: Path) -> None:
