@@ -29,6 +29,7 @@ HOUSEKEEPING = (
     "plugins",
     "checkpoint",
     "launcher",
+    "search",
 )
 SEED_FOLDER = re.compile(r"seed_(0|[1-9][0-9]{0,18})", re.ASCII)
 #: Files in a seed's folder.
