@@ -148,7 +148,7 @@ class Composer:
             return
         if override.is_delete():
             raise ConfigError(f"~{key}: a group can be changed, not removed")
-        values: list[Any] = [override.value()]
+        values: list[Any] = [value_text(override) if override.is_interval_sweep() else override.value()]
         if swept and not override.is_interval_sweep():
             with one_line():
                 values = list(itertools.islice(override.sweep_iterator(), MOST_JOBS))

@@ -1,4 +1,4 @@
-"""A search from the command: its trials are ordinary jobs, trained in batches, and their run folders hold the results.
+"""A search from the command: its trials are ordinary jobs, trained in batches; their run folders hold the results.
 
 `trials.json` in the search's own folder says only which values were tried. Losses are read from the runs themselves,
 so that nothing can disagree with them, and a trial that failed is tried again by the same command.
@@ -75,9 +75,8 @@ class Search:
         require_optuna()
         check_jobs(ends)
         self.options, self._overwrite = config.search, config.overwrite
-        name = identity(
-            {"configuration": identity(config.tree), "space": repr(self.space), "seed": config.search.seed}
-        )
+        sought = {"space": repr(self.space.dimensions), "chosen by": config.search.seed}
+        name = identity({"configuration": identity(config.tree), **sought})
         self.folder = Path(config.runs_root).expanduser() / HIDDEN / name
         self.trials: list[Trial] = []
 

@@ -19,7 +19,7 @@ EXAMPLE = "'optimizer.lr=tag(log,interval(1e-4,1e-2))'"
 
 @dataclass(frozen=True)
 class Interval:
-    """`interval(low,high)`, ends included; `int(interval(…))` has whole numbers, `tag(log,interval(…))` is logarithmic."""
+    """`interval(low,high)`, ends included; of whole numbers with `int(…)`, logarithmic with `tag(log,…)`."""
 
     low: float
     high: float
@@ -98,12 +98,12 @@ def read_space(overrides: Sequence[Any]) -> Space:
     """The space that overrides, as Hydra reads them, describe. Raises: ConfigError."""
     words, dimensions = [], {}
     for override in overrides:
+        key = override.get_key_element()
+        if key in dimensions:  # what comes last would hold, whatever is chosen
+            raise OptionError(key, value_text(override), "has a space already")
         if not override.is_sweep_override():
             words.append(str(override.input_line))
             continue
-        key = override.get_key_element()
-        if key in dimensions:
-            raise OptionError(key, value_text(override), "has a space already")
         try:
             dimensions[key] = _dimension(override)
         except ConfigError as error:
