@@ -95,6 +95,25 @@ def test_a_sweep_with_a_time_out_and_a_cancelled_job(cluster, tmp_path):
     assert_same_runs(tmp_path / "runs", tmp_path / "unbroken", seeds=6)
 
 
+def test_a_job_that_ran_into_its_limit_too_often_has_failed_and_is_saved(cluster, tmp_path):
+    (tmp_path / "paced.py").write_text(PACED)
+    jobs = ("plugins=[paced]", "task=paced", "task.until=later", *PACE)
+    limit = ("launcher.timeout_minutes=5", f"launcher.signal_seconds={WARNING}", "launcher.max_requeues=0")
+    process = running(tmp_path, *jobs, *SLURM, *limit, env=cluster)
+    wait_for(tmp_path, "runs/*/*/checkpoints/*.pt", process)
+    soon_over(cluster, ask(cluster, "squeue", "--noheader", "--array", "--format=%i").strip())
+    _out, err = process.communicate(timeout=240)
+    assert process.returncode == 1, err
+    reason = (
+        "not finished within launcher.timeout_minutes=5 and launcher.max_requeues=0 (saved; the same command goes on)"
+    )
+    assert err.splitlines()[-1].endswith(reason)
+    assert statuses_by_file(tmp_path) == {"later": {"failed"}}
+    (tmp_path / "later").touch()
+    code, _out, err = sweep(tmp_path, *jobs)
+    assert (code, err) == (0, "")  # not begun anew, which would be a warning
+
+
 def test_ctrl_c_saves_what_runs_and_cancels_what_waits(cluster, tmp_path):
     (tmp_path / "paced.py").write_text(PACED)
     jobs = ("plugins=[paced]", "task=paced", "task.until=ever", "model=rnn,lstm,gru", *PACE)
