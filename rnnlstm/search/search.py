@@ -13,6 +13,7 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,10 +46,10 @@ class Trial:
     values: dict[str, str]  #: of each key that is searched, as overrides have them
     job: Job
 
-    @property
+    @cached_property
     def loss(self) -> float:
-        """The median over the job's seeds of the final loss. A seed that has none, as it diverged, failed or never
-        ended, counts as infinite; of an even number of seeds, the median is the mean of the two in the middle.
+        """Once it has been trained: the median over the job's seeds of the final loss. A seed that diverged, failed
+        or never ended counts as infinite; of an even number of seeds, it is the mean of the two in the middle.
         """
         found = {s["seed"]: s["loss"] for s in self.job.summaries() if s.get("status") == "done"}
         losses = (found.get(seed) for seed in self.job.config.seed_numbers)
