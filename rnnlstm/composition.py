@@ -61,9 +61,8 @@ class Composer:
 
         Raises: ConfigError.
         """
-        parsed = self.parse(overrides)
+        parsed = self.checked(overrides)
         for override in parsed:
-            self._check(override)
             if override.is_sweep_override():
                 rule = "several values make a sweep; start it with -m"
                 raise OptionError(override.key_or_group, value_text(override), rule)
@@ -84,20 +83,22 @@ class Composer:
         Raises: ConfigError.
         """
         choices: list[list[str]] = []
-        for override in self.parse(overrides):
-            self._check(override)
+        for override in self.checked(overrides):
             if not override.is_sweep_override():
                 choices.append([str(override.input_line)])
                 continue
-            with one_line():
-                values = list(itertools.islice(override.sweep_string_iterator(), MOST_JOBS + 1))
-            if not values:
-                raise OptionError(override.key_or_group, value_text(override), "an empty sweep")
-            choices.append([f"{override.get_key_element()}={value}" for value in values])
+            choices.append([f"{override.get_key_element()}={value}" for value in listed(override)])
         count = functools.reduce(lambda a, b: a * len(b), choices, 1)
         if count > at_most:
             raise ConfigError(f"the sweep has {count:,} jobs or more; at most {at_most:,} are taken")
         return [list(job) for job in itertools.product(*choices)]
+
+    def checked(self, overrides: Sequence[str], intervals: bool = False) -> list[Override]:
+        """The overrides, read; `intervals`: something chooses from what can't be listed. Raises: ConfigError."""
+        parsed = self.parse(overrides)
+        for override in parsed:
+            self._check(override, intervals)
+        return parsed
 
     @staticmethod
     def offer(group: str, name: str, options: Mapping[str, Any]) -> None:
@@ -126,7 +127,7 @@ class Composer:
                 raise ConfigError(f"can't read {show(text)}: an override is written key=value")
         return parsed
 
-    def _check(self, override: Override) -> None:
+    def _check(self, override: Override, intervals: bool) -> None:
         """What Hydra would let through, or refuse in many lines."""
         key = override.key_or_group
         top = key.split(".")[0].split("/")[0]
@@ -139,7 +140,7 @@ class Composer:
         guard.check_value(key, value_text(override))
         swept = override.is_sweep_override()
         if swept:
-            _refuse_endless(override)
+            _refuse_endless(override, intervals)
         else:
             guard.check_value(key, override.value())
         names = self._choices(key) if key and "." not in key else []
@@ -147,8 +148,8 @@ class Composer:
             return
         if override.is_delete():
             raise ConfigError(f"~{key}: a group can be changed, not removed")
-        values: list[Any] = [override.value()]
-        if swept:
+        values: list[Any] = [value_text(override) if override.is_interval_sweep() else override.value()]
+        if swept and not override.is_interval_sweep():
             with one_line():
                 values = list(itertools.islice(override.sweep_iterator(), MOST_JOBS))
         for value in values:
@@ -218,11 +219,21 @@ def value_text(override: Override) -> str:
     return str(override.input_line).partition("=")[2]
 
 
-def _refuse_endless(override: Override) -> None:
+def listed(override: Override) -> list[str]:
+    """The values of a sweep over a key, as overrides have them. Raises: ConfigError."""
+    with one_line():
+        values = list(itertools.islice(override.sweep_string_iterator(), MOST_JOBS + 1))
+    if not values:
+        raise OptionError(override.key_or_group, value_text(override), "an empty sweep")
+    return values
+
+
+def _refuse_endless(override: Override, intervals: bool) -> None:
     """A range is a few characters however long it is, and shuffling lists it whole."""
     value = override.value()
-    if override.is_interval_sweep():
-        raise OptionError(override.key_or_group, value_text(override), "an interval has no values to go through")
+    if override.is_interval_sweep() and not intervals:
+        rule = "an interval has no values to go through; -m search=optuna chooses from it"
+        raise OptionError(override.key_or_group, value_text(override), rule)
     if isinstance(value, RangeSweep):
         start, stop, step = value.start or 0, value.stop or 0, value.step
         if step == 0:

@@ -46,7 +46,7 @@ def words() -> list[str]:
 def _groups() -> dict[str, list[str]]:
     """Each group's choices."""
     folder = config_folder()
-    groups = ("task", "model", "optimizer", "clip", "probe", "curriculum", "launcher", "experiment")
+    groups = ("task", "model", "optimizer", "clip", "probe", "curriculum", "launcher", "search", "experiment")
     return {
         group: sorted(str(p.relative_to(folder / group).with_suffix("")) for p in (folder / group).rglob("*.yaml"))
         for group in groups

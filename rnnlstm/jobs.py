@@ -43,17 +43,14 @@ def compose_jobs(
     Raises: ConfigError for a mistake in any of them; nothing has been written by then.
     """
     with Composer(config_dir).active() as composer:
-        plugins = _import_plugins(composer, overrides)
-        jobs = []
-        for assignment in composer.sweep(overrides, at_most) if sweep else [list(overrides)]:
-            tree = composer.compose(assignment)
-            config = read_config(tree)
-            if config.plugins != plugins:
-                raise OptionError("plugins", config.plugins, "is taken from the command line only")
-            if config.match != "none":
-                tree, config = _matched(tree, config)
-            jobs.append(Job(config, run_folder(tree, composer.defaults_of(tree))))
+        plugins = command_plugins(composer, overrides)
+        assignments = composer.sweep(overrides, at_most) if sweep else [list(overrides)]
+        jobs = [compose_job(composer, assignment, plugins) for assignment in assignments]
     if to_train:
+        for job in jobs:
+            if job.config.search.name != "none":
+                rule = "a search is started on the command line, with -m search=optuna"
+                raise OptionError("search", job.config.search.name, rule)
         _refuse_clashes(jobs)
         for job in jobs:
             if job.config.launcher != jobs[0].config.launcher:
@@ -63,10 +60,24 @@ def compose_jobs(
     return jobs
 
 
+def compose_job(composer: Composer, overrides: Sequence[str], plugins: Sequence[str]) -> Job:
+    """One job of a command, within the composer's context, once the command's own `plugins` are imported.
+
+    Raises: ConfigError.
+    """
+    tree = composer.compose(overrides)
+    config = read_config(tree)
+    if config.plugins != plugins:
+        raise OptionError("plugins", config.plugins, "is taken from the command line only")
+    if config.match != "none":
+        tree, config = _matched(tree, config)
+    return Job(config, run_folder(tree, composer.defaults_of(tree)))
+
+
 def compose_tree(overrides: Sequence[str], config_dir: str | None = None) -> Tree:
     """One composed configuration, for printing."""
     with Composer(config_dir).active() as composer:
-        _import_plugins(composer, overrides)
+        command_plugins(composer, overrides)
         tree = composer.compose(overrides)
         read_config(tree)
     return tree
@@ -80,7 +91,7 @@ def _matched(tree: Tree, config: Config) -> tuple[Tree, Config]:
     return tree, read_config(tree)
 
 
-def _import_plugins(composer: Composer, overrides: Sequence[str]) -> list[str]:
+def command_plugins(composer: Composer, overrides: Sequence[str]) -> list[str]:
     """Import the modules that the command line itself names, before their classes can be chosen."""
     named = [override for override in composer.parse(overrides) if override.key_or_group == "plugins"]
     modules: Any = named[-1].value() if named else []

@@ -26,32 +26,41 @@ def train_jobs(
     progress_for: Callable[[Job], Progress],
     apart: bool,
     watching: Callable[[Standing], None] = lambda _: None,
+    several: bool | None = None,
 ) -> None:
     """Check all jobs whole, then train each; one that fails does not stop the others. Ends early on a signal.
 
     `apart`: each in a process of its own, if there are several. A job with a `job_timeout` always has its own. With a
     launcher other than serial, jobs run wherever it has them run, and `watching` is shown how the sweep stands.
+    `several`: whether the command has more than one, if that isn't seen in `jobs`.
     Raises: ConfigError before anything is trained or written; DiskError; with one job, whatever it raises.
     """
+    several = len(jobs) > 1 if several is None else several
     launcher = check_launcher(jobs)
-    apart = apart and len(jobs) > 1
+    apart = apart and several
     if launcher.name == "serial" and (apart or any(job.config.job_timeout is not None for job in jobs)):
         warm_up()
-    from rnnlstm.training.plan import make_plan
-
-    for job in jobs:  # another machine may have devices that this one lacks
-        make_plan(job.config if launcher.shares_this_machine else replace(job.config, device="auto"))
+    check_jobs(jobs)
     if launcher.name == "serial":
-        _train_in_turn(jobs, started, ended, progress_for, apart)
+        _train_in_turn(jobs, started, ended, progress_for, apart, several)
         return
 
     def ended_elsewhere(number: int, job: Job, ending: Outcome | Exception) -> None:
-        if isinstance(ending, Exception) and len(jobs) == 1:
+        if isinstance(ending, Exception) and not several:
             raise ending
         started(number, job)
         ended(number, job, ending)
 
     train_elsewhere(jobs, launcher, ended_elsewhere, watching)
+
+
+def check_jobs(jobs: Sequence[Job]) -> None:
+    """Raises: ConfigError if a job can't be trained, or the launcher can't be used here."""
+    launcher = check_launcher(jobs)
+    from rnnlstm.training.plan import make_plan
+
+    for job in jobs:  # another machine may have devices that this one lacks
+        make_plan(job.config if launcher.shares_this_machine else replace(job.config, device="auto"))
 
 
 def _train_in_turn(
@@ -60,6 +69,7 @@ def _train_in_turn(
     ended: Ended,
     progress_for: Callable[[Job], Progress],
     apart: bool,
+    several: bool,
 ) -> None:
     from rnnlstm.training.plan import make_plan
     from rnnlstm.training.run import train_run
@@ -79,9 +89,9 @@ def _train_in_turn(
             except DiskError:
                 raise
             except Exception as error:
-                if len(jobs) > 1 or timeout is not None:
+                if several or timeout is not None:
                     settle(job, error)
-                if len(jobs) == 1:
+                if not several:
                     raise
                 ended(number, job, error)
                 continue

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def run(overrides: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """Train as `python -m rnnlstm.train` does with these arguments, `-m` for a sweep among them.
+    """Train as `python -m rnnlstm.train` does with these arguments, `-m` for a sweep or a search among them.
 
     The jobs of a sweep share this process, in which classes of your own are registered; one with a `job_timeout` has
     its own. Returns the summaries of all replicas, as in `summary.json`, each with its `folder`.
@@ -22,6 +22,7 @@ def run(overrides: Sequence[str] = ()) -> list[dict[str, Any]]:
     from rich.console import Console
 
     from rnnlstm.launch import train_jobs
+    from rnnlstm.search.search import Search, wanted
     from rnnlstm.training.progress import Progress, progress_on
 
     console = Console()
@@ -42,8 +43,12 @@ def run(overrides: Sequence[str] = ()) -> list[dict[str, Any]]:
         stopped = stopped or outcome.stopped_by is not None
         summaries.extend({**s, "folder": str(outcome.folder / f"seed_{s['seed']}")} for s in outcome.summaries)
 
-    jobs = compose_jobs(sweep, len(sweep) != len(overrides))
-    train_jobs(jobs, lambda *_: None, ended, progress, apart=False)
+    multirun = len(sweep) != len(overrides)
+    if multirun and wanted(sweep):
+        Search(sweep).run(lambda *_: None, ended, progress, apart=False)
+    else:
+        jobs = compose_jobs(sweep, multirun)
+        train_jobs(jobs, lambda *_: None, ended, progress, apart=False)
     if failures:
         raise failures[0]
     if stopped:

@@ -22,8 +22,10 @@ from rnnlstm.sections import (
     LogOptions,
     NetworkOptions,
     OptimizerOptions,
+    OptunaOptions,
     ProbeOptions,
     RMSpropOptions,
+    SearchOptions,
     SGDOptions,
     Surgery,
     TrainOptions,
@@ -49,6 +51,7 @@ class Config:
     checkpoint: CheckpointOptions
     surgery: Surgery
     launcher: LauncherOptions
+    search: SearchOptions
     tree: Mapping[str, Any]  #: the whole configuration as it was composed, plain values
     seed: int = option(0, "the first replica's seed", at_least=0, at_most=2**62)
     seeds: int = option(1, "replicas in lockstep, R", at_least=1, at_most=10_000)
@@ -99,11 +102,13 @@ SECTIONS: dict[str, type] = {
     "checkpoint": CheckpointOptions,
     "surgery": Surgery,
     "launcher": LauncherOptions,
+    "search": SearchOptions,
 }
 #: Choices of a section that have further keys.
 VARIANTS: dict[str, dict[str, type]] = {
     "optimizer": {"rmsprop": RMSpropOptions, "sgd": SGDOptions},
     "launcher": {"local": LocalOptions, "slurm": SlurmOptions, "ray": RayOptions},
+    "search": {"optuna": OptunaOptions},
 }
 #: Keys of `Config` itself.
 TOP = tuple(f.name for f in dataclasses.fields(Config) if "help" in f.metadata)

@@ -93,6 +93,21 @@ class LogOptions:
 
 
 @dataclass(frozen=True)
+class SearchOptions:
+    """How the values of a sweep's keys are chosen (`search/`): keys of every way, and all that `none` has."""
+
+    name: str = option("none", "who chooses values", choices=("none", "optuna"))
+
+
+@dataclass(frozen=True)
+class OptunaOptions(SearchOptions):
+    trials: int = option(20, "configurations to try", at_least=1, at_most=10_000)
+    at_once: int = option(1, "trials that are chosen, and trained, together", at_least=1, at_most=10_000)
+    startup: int = option(10, "trials at random before TPE has enough to go by", at_least=1, at_most=10_000)
+    seed: int = option(0, "of the choices, not of the training", at_least=0, at_most=2**32 - 1)
+
+
+@dataclass(frozen=True)
 class Surgery:
     """What is done to a cell (`cells/surgery.py`). Gates by the names that the cell gives them."""
 

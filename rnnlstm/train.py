@@ -8,6 +8,7 @@ Examples
   python -m rnnlstm.train -m task=copy,adding,keyword model=rnn,lstm       a sweep: every combination
   python -m rnnlstm.train -m model.backend=reference,torch     from scratch beside PyTorch's own
   python -m rnnlstm.train -m model=rnn,lstm launcher=local     jobs beside each other; also slurm, ray
+  python -m rnnlstm.train -m search=optuna 'optimizer.lr=tag(log,interval(1e-4,1e-2))' seeds=3    the lowest loss
 
 Options
   -m, --multirun       values separated by commas make a sweep
@@ -106,6 +107,11 @@ def _main(arguments: Sequence[str]) -> int:
     from rnnlstm.jobs import compose_jobs
     from rnnlstm.launch import train_jobs
 
+    if request.sweep and any(text.startswith("search") for text in request.overrides):
+        from rnnlstm.search.search import wanted
+
+        if wanted(request.overrides):
+            return _search(request)
     jobs = compose_jobs(request.overrides, request.sweep, request.config_dir)
     report = _Report(len(jobs))
     with report:
@@ -113,15 +119,28 @@ def _main(arguments: Sequence[str]) -> int:
     return report.code
 
 
+def _search(request: Request) -> int:
+    from rnnlstm.search.ranking import ranking
+    from rnnlstm.search.search import Search
+
+    search = Search(request.overrides, request.config_dir)
+    report = _Report(search.options.trials, summarise=False)
+    with report:
+        search.run(report.started, report.ended, report.progress, True, report.watching)
+    for line in ranking(search, request.config_dir):
+        report.console.print(line, markup=False)
+    return report.code
+
+
 class _Report:
     """What the terminal shows of the jobs, and the exit code they add up to."""
 
-    def __init__(self, jobs: int) -> None:
+    def __init__(self, jobs: int, summarise: bool = True) -> None:
         from rich.console import Console
 
         from rnnlstm.sweep_progress import SweepProgress
 
-        self.jobs, self.code = jobs, DONE
+        self.jobs, self.code, self.summarise = jobs, DONE, summarise
         self.stopped = False
         self.failed = 0
         self.console = Console(highlight=False, soft_wrap=True)
@@ -133,7 +152,7 @@ class _Report:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
     ) -> None:
-        self.standing.close(self.failed, summarise=kind is None)
+        self.standing.close(self.failed, summarise=kind is None and self.summarise)
 
     def started(self, number: int, job: Job) -> None:
         count = f"[{number + 1}/{self.jobs}] " if self.jobs > 1 else ""

@@ -33,7 +33,7 @@ SwitchType=switch/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 ReturnToService=2
-KillWait=5
+KillWait=30
 MinJobAge=300
 SchedulerParameters=sched_interval=2,sched_min_interval=0,batch_sched_delay=0
 StateSaveLocation={folder}/state

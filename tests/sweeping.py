@@ -98,7 +98,7 @@ def statuses(place):
     return found
 
 
-def wait_for(place, pattern, process, count=1, seconds=120):
+def wait_for(place, pattern, process, count=1, seconds=300):
     """Until so many run folders hold such a file."""
     end = time.monotonic() + seconds
     while len({path.parent for path in place.glob(pattern)}) < count:

@@ -31,6 +31,7 @@ ROOMS = (
     {"job_process"},
     {"launchers"},
     {"launch"},
+    {"search"},
     {"python_api"},
     {"measure"},
     {"results"},

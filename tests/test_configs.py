@@ -23,7 +23,7 @@ from rnnlstm.training.run import train_run
 CHOICES = [
     path.relative_to(config_folder()).with_suffix("").as_posix()
     for path in sorted(config_folder().rglob("*.yaml"))
-    if path.parent != config_folder()
+    if path.parent != config_folder() and path.parent.name != "search"  # which chooses between runs: test_search.py
 ]
 
 

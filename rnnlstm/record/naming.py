@@ -29,6 +29,7 @@ HOUSEKEEPING = (
     "plugins",
     "checkpoint",
     "launcher",
+    "search",
 )
 #: Keys that configurations of earlier versions lack, with the value that says what was done then. At that value a key
 #: is no part of a run's identity, so that earlier runs keep their names.

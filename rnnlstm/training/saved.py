@@ -54,7 +54,7 @@ def load_run(folder: str, overrides: Sequence[str] = ()) -> tuple[Plan, int, dic
             raise ValueError(f"{WEIGHTS} holds no weights by their names")
     except Exception as error:  # whatever the unpickler stumbles over
         raise OptionError("weights", folder, f"can't be read: {show(str(error))}") from None
-    here = {"launcher": {"name": "serial"}}  # wherever it was trained
+    here = {"launcher": {"name": "serial"}, "search": {"name": "none"}}  # wherever it was trained, and why
     return make_plan(changed({**LATER, **tree, **here, "seed": seed, "seeds": 1}, overrides)), seed, weights
 
 
