@@ -86,7 +86,7 @@ def _numbers(task: str, found: Sequence[Reach]) -> Numbers:
 
 def _cells(reach: Reach) -> list[str]:
     return [
-        unbroken(f"{solved} of {seeds} ({low:.0%} … {high:.0%})".replace("%", " %"))
+        unbroken(f"{solved} of {seeds} ({100 * low:.0f}–{100 * high:.0f} %)")
         for solved, seeds, (low, high) in zip(reach.solved, reach.seeds, reach.intervals, strict=True)
     ]
 
