@@ -16,6 +16,7 @@ ROOMS = (
     {"guard"},
     {"sections", "launcher_options", "plain_yaml"},
     {"schema", "batch", "random_stream", "registry", "arguments"},
+    {"keys"},
     {"objections"},
     {"composition"},
     {"cells", "tasks", "record"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +15,10 @@ from pathlib import Path
 import pytest
 from conftest import SMALL
 
+from rnnlstm.help import FIRST, keys
+from rnnlstm.keys import choices_of_groups, every_key
 from rnnlstm.reporting.table import COLUMNS
+from rnnlstm.schema import TOP
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
 
@@ -38,6 +42,20 @@ def test_help_and_configuration_need_no_torch(arguments):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "rnnlstm" in done.stdout or "task:" in done.stdout
+
+
+def test_help_lists_every_key_and_what_is_needed_first():
+    text = keys()
+    heads = ["Keys you will need first", "Further keys of every run", "Groups", "Keys of the chosen task"]
+    assert [text.index(head) for head in heads] == sorted(text.index(head) for head in heads)
+    listed = re.findall(r"^ +(\S+?)=\S* ", text, re.MULTILINE)
+    assert tuple(listed[: len(FIRST)]) == FIRST
+    assert {key for key in every_key() if "." in key or key in TOP} <= set(listed)
+    assert listed.count("model.num_layers") == 1
+    groups = choices_of_groups()
+    assert all(f"  {name} " in text for name in groups["experiment"])
+    assert all(f"  {group}={name} " in text for group in ("task", "model") for name in groups[group])
+    assert max(map(len, text.splitlines())) <= 118
 
 
 def test_importing_the_package_is_light():
