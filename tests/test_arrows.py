@@ -38,7 +38,7 @@ ROOMS = (
     {"requeue", "sweep_progress"},
     {"compare", "benchmark", "gradflow", "events", "reproduce"},
     {"completion"},
-    {"train"},
+    {"train", "__main__"},
 )
 LEVEL = {name: level for level, names in enumerate(ROOMS) for name in names}
 #: Of one level, but strangers to each other.

@@ -10,11 +10,13 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
 from conftest import SMALL
 
+from rnnlstm.__main__ import main as commands
 from rnnlstm.help import FIRST, keys
 from rnnlstm.keys import choices_of_groups, every_key
 from rnnlstm.reporting.table import COLUMNS
@@ -42,6 +44,23 @@ def test_help_and_configuration_need_no_torch(arguments):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "rnnlstm" in done.stdout or "task:" in done.stdout
+
+
+def test_the_package_itself_names_its_commands(tmp_path):
+    code = "import sys, runpy\nsys.argv[1:] = []\ntry: runpy.run_module('rnnlstm', run_name='__main__')\n"
+    code += "except SystemExit as e: assert e.code == 0\nassert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    modules = re.findall(r"python -m rnnlstm\.(\w+) ", done.stdout)
+    scripts = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]["scripts"]
+    assert sorted(f"rnnlstm.{name}:main" for name in modules) == sorted(scripts.values())
+
+
+@pytest.mark.parametrize("arguments", [["train"], ["tarin", "task=adding"], ["--what"]])
+def test_the_package_itself_takes_no_arguments(arguments, capsys):
+    assert commands(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "python -m rnnlstm." in line
+    assert ("did you mean train?" in line) == (arguments[0] == "tarin")
 
 
 def test_help_lists_every_key_and_what_is_needed_first():
