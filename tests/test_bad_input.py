@@ -173,5 +173,9 @@ def test_digits_without_scikit_learn(tmp_path, monkeypatch, capsys):
     _images.cache_clear()
     monkeypatch.chdir(tmp_path)
     assert main(["task=digits"]) == 2
-    check(capsys.readouterr().err, ["task=digits needs scikit-learn", "pip install scikit-learn"], tmp_path)
+    check(
+        capsys.readouterr().err,
+        ["task=digits needs scikit-learn", "pip install -c constraints.txt -e .[digits]"],
+        tmp_path,
+    )
     _images.cache_clear()
