@@ -23,6 +23,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from rnnlstm import guard, plain_yaml
+from rnnlstm.keys import every_key
 from rnnlstm.objections import one_line
 from rnnlstm.options import ConfigError, OptionError, did_you_mean, show
 from rnnlstm.schema import SECTIONS, TOP, unknown_key
@@ -40,9 +41,11 @@ Tree = dict[str, Any]
 
 
 class Composer:
-    """Composes configurations; a context within which Hydra is set up. `extra` is a folder of the user's own YAML."""
+    """Composes configurations; a context within which Hydra is set up. `extra` is a folder of the user's own YAML,
+    `also` are keys that the command takes besides, to be suggested for one that is mistyped."""
 
-    def __init__(self, extra: str | None = None) -> None:
+    def __init__(self, extra: str | None = None, also: Sequence[str] = ()) -> None:
+        self.also = also
         self.search: list[str] = []
         if extra is not None:
             self.search = [f"hydra.searchpath=['{plain_yaml.own_folder(extra)}']"]
@@ -122,9 +125,9 @@ class Composer:
             try:
                 parsed += parser.parse_overrides([text])
             except (HydraException, ValueError):
-                raise ConfigError(f"can't read {show(text)}: an override is written key=value") from None
+                raise _unreadable(text) from None
             if not parsed[-1].key_or_group:
-                raise ConfigError(f"can't read {show(text)}: an override is written key=value")
+                raise _unreadable(text)
         return parsed
 
     def _check(self, override: Override, intervals: bool) -> None:
@@ -134,7 +137,7 @@ class Composer:
         if top == "hydra":
             raise ConfigError(f"{show(override.input_line)}: Hydra's own keys are not open; see --help for what is")
         if top not in OPEN:
-            raise unknown_key(key, value_text(override), OPEN)
+            raise unknown_key(key, value_text(override), (), [*self.also, *OPEN, *every_key()])
         if override.package is not None:
             raise ConfigError(f"{show(override.input_line)}: a choice can't be put elsewhere with @")
         guard.check_value(key, value_text(override))
@@ -212,6 +215,12 @@ def _without_null(overrides: Sequence[str]) -> list[str]:
         else:
             given.append(text)
     return given
+
+
+def _unreadable(text: str) -> ConfigError:
+    key, _, value = text.partition("=")
+    spaces = "" if key and value else ", no spaces around ="
+    return ConfigError(f"can't read {show(text)}: an override is written key=value{spaces}")
 
 
 def value_text(override: Override) -> str:

@@ -41,15 +41,15 @@ def warm_up() -> None:
         forkserver.ensure_running()
 
 
-def train_apart(job: Job, stop: StopFlag, timeout: float | None = None) -> Outcome:
-    """Train the job in a process, to which `stop` passes signals on.
+def train_apart(job: Job, stop: StopFlag, timeout: float | None = None, count: str = "") -> Outcome:
+    """Train the job in a process, to which `stop` passes signals on; `count` stands before its progress: `[2/6] `.
 
     Raises: what training raised, if it is one of `EXPECTED`; else JobError, also for a process that ended without
     a word, or after `timeout` seconds.
     """
     context = multiprocessing.get_context("forkserver")
     reader, writer = context.Pipe(duplex=False)
-    process = context.Process(target=_train, args=(job, writer, timeout))
+    process = context.Process(target=_train, args=(job, writer, timeout, count))
     with _no_main_module():
         process.start()
     writer.close()
@@ -117,7 +117,7 @@ def _no_main_module() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def _train(job: Job, writer: Connection, timeout: float | None) -> None:
+def _train(job: Job, writer: Connection, timeout: float | None, count: str) -> None:
     """In the new process."""
     os.setpgid(0, 0)  # Ctrl-C goes to the waiting process alone, which passes it on
     threading.Thread(target=_follow_parent, daemon=True).start()
@@ -125,7 +125,7 @@ def _train(job: Job, writer: Connection, timeout: float | None) -> None:
     if timeout is not None:  # where does it hang?
         faulthandler.dump_traceback_later(timeout + 0.9 * GRACE, exit=False)
     try:
-        writer.send(train_here(job))
+        writer.send(train_here(job, count))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except Exception as error:
@@ -134,7 +134,7 @@ def _train(job: Job, writer: Connection, timeout: float | None) -> None:
         faulthandler.cancel_dump_traceback_later()
 
 
-def train_here(job: Job) -> Outcome:
+def train_here(job: Job, count: str = "") -> Outcome:
     """Train a job that was composed in another process: here its plugins have still to be imported."""
     from rich.console import Console
 
@@ -144,7 +144,8 @@ def train_here(job: Job) -> Outcome:
     from rnnlstm.training.run import train_run
 
     import_plugins(job.config.plugins)
-    return train_run(make_plan(job.config), job.folder, progress_on(Console(highlight=False), job.config))
+    progress = progress_on(Console(highlight=False), job.config, count)
+    return train_run(make_plan(job.config), job.folder, progress)
 
 
 def _follow_parent() -> None:

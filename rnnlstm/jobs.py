@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rnnlstm.composition import MOST_JOBS, Composer, Tree, value_text
+from rnnlstm.keys import GRADFLOW
 from rnnlstm.options import ConfigError, OptionError
 from rnnlstm.plugins import import_plugins
 from rnnlstm.record.endings import finished, summaries
@@ -38,11 +39,12 @@ def compose_jobs(
     to_train: bool = True,
     at_most: int = MOST_JOBS,
 ) -> list[Job]:
-    """Every job of a command, with its plain keys checked; `to_train`, also that no results are in its way.
+    """Every job of a command, with its plain keys checked; `to_train`, also that no results are in its way, else
+    keys of `rnnlstm.gradflow` may have been meant.
 
     Raises: ConfigError for a mistake in any of them; nothing has been written by then.
     """
-    with Composer(config_dir).active() as composer:
+    with Composer(config_dir, also=() if to_train else GRADFLOW).active() as composer:
         plugins = command_plugins(composer, overrides)
         assignments = composer.sweep(overrides, at_most) if sweep else [list(overrides)]
         jobs = [compose_job(composer, assignment, plugins) for assignment in assignments]

@@ -83,7 +83,8 @@ def _train_in_turn(
             timeout = job.config.job_timeout
             try:
                 if apart or timeout is not None:
-                    outcome = train_apart(job, stop, timeout)
+                    count = f"[{number + 1}/{len(jobs)}] " if len(jobs) > 1 else ""
+                    outcome = train_apart(job, stop, timeout, count)
                 else:
                     outcome = train_run(make_plan(job.config), job.folder, progress_for(job))
             except DiskError:

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rnnlstm import plain_yaml
+from rnnlstm.keys import every_key
 from rnnlstm.options import ConfigError, show
 from rnnlstm.schema import unknown_key
 
@@ -29,9 +30,11 @@ def one_line(overrides: Sequence[str] = ()) -> Iterator[None]:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         first_line = " ".join(lines[: 1 + lines[0].endswith(":")]).rstrip(".")
         if key and "Could not override" in first_line:
-            known = [str(k) for k in parent] if parent is not None and OmegaConf.is_dict(parent) else []
+            known = (
+                [str(k) for k in parent if k != "name"] if parent is not None and OmegaConf.is_dict(parent) else []
+            )
             value = next((text.partition("=")[2] for text in overrides if text.partition("=")[0] == key), "")
-            raise unknown_key(key, value, known) from None
+            raise unknown_key(key, value, known, every_key()) from None
         raise ConfigError(f"{key}: {first_line}" if key and key not in first_line else first_line) from None
     except (RecursionError, UnicodeError, OSError, ValueError) as error:  # circular or unreadable YAML
         if isinstance(error, ConfigError):

@@ -49,9 +49,28 @@ def printable(text: str) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`, did you mean …?` with the nearest known name, or the empty string."""
+    """`; did you mean …?` with the nearest known name, or the empty string."""
     nearest = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f"; did you mean {nearest[0]}?" if nearest else ""
+
+
+def nearest_key(key: str, neighbours: Iterable[str], elsewhere: Iterable[str] = ()) -> str:
+    """`; did you mean …?` with whole keys: those whose last part is exactly the word (`steps` is train.steps), then
+    the nearest neighbour, or the empty string. `neighbours` are all keys of the same section that could be given; if
+    none are known, it is the nearest key elsewhere."""
+    neighbours, elsewhere = list(neighbours), list(elsewhere)
+    section, _, word = key.rpartition(".")
+    if key in elsewhere:  # another task or model has it: a like-named key of another section is something else
+        elsewhere = []
+    elsewhere.sort(key=lambda other: other.rpartition(".")[0] != section)
+    if neighbours:
+        elsewhere = [other for other in elsewhere if other.rpartition(".")[0] != section]
+    exact = [other for other in dict.fromkeys(elsewhere) if other.rpartition(".")[2] == word]
+    if exact:
+        return f"; did you mean {' or '.join(exact)}?"
+    ends = {other.rpartition(".")[2]: other for other in reversed(neighbours or elsewhere)}  # of several, the first
+    close = difflib.get_close_matches(word, ends, n=1, cutoff=0.5)
+    return f"; did you mean {ends[close[0]]}?" if close else ""
 
 
 def option(

@@ -1,10 +1,11 @@
 """Reproduce the literature's tables, each with one command, a criterion fixed beforehand, and a verdict.
 
-    python -m rnnlstm.reproduce --list
+    python -m rnnlstm.reproduce --list [NAME…]
     python -m rnnlstm.reproduce NAME… [--quick | --long] [--runs FOLDER] [--out FOLDER]
 
 Examples
   python -m rnnlstm.reproduce --list               the studies: what they ask, how long they take
+  python -m rnnlstm.reproduce --list adding        one of them whole: what was published, the criterion
   python -m rnnlstm.reproduce adding --quick       smaller sizes with a criterion of their own, within a minute or so
   python -m rnnlstm.reproduce all --quick          every study, under ten minutes on two cores
   python -m rnnlstm.reproduce adding copy          two studies at the sizes of the page, one after the other
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parser() -> Parser:
     parser = Parser("reproduce", __doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="studies, or all")
-    parser.add_argument("--list", action="store_true", help="name the studies and stop")
+    parser.add_argument("--list", action="store_true", help="name the studies, or say all of those named, and stop")
     sizes = parser.add_mutually_exclusive_group()
     sizes.add_argument("--quick", action="store_const", const="quick", dest="size", help="smaller sizes")
     sizes.add_argument("--long", action="store_const", const="long", dest="size", help="longer sequences")
@@ -50,7 +51,7 @@ def _main(arguments: Sequence[str] | None) -> int:
     options = parser().parse_args(arguments)
     size = options.size or "standard"
     if options.list:
-        _list()
+        _list(options.names)
         return DONE
     chosen = _chosen(options.names, size)
     if not chosen and not options.page:
@@ -74,32 +75,43 @@ def _main(arguments: Sequence[str] | None) -> int:
     return DONE
 
 
-def _chosen(names: Sequence[str], size: str) -> list[Study]:
+def _chosen(names: Sequence[str], size: str | None = None) -> list[Study]:
     """Raises: ConfigError for a name that is none, or a study without this size."""
     known = studies()
     if list(names) == ["all"]:
-        return [study for study in known.values() if size in study.sizes]
+        return [study for study in known.values() if size is None or size in study.sizes]
     for name in names:
         if name not in known:
-            hint = did_you_mean(name, [*known, "all"])
-            raise ConfigError(f"no study {show(name)}: must be of {', '.join(known)}{hint}")
-        if size not in known[name].sizes:
+            hint = "; separate studies by spaces" if "," in name else did_you_mean(name, [*known, "all"])
+            raise ConfigError(f"no study {show(name)}: must be one of {', '.join(known)}{hint}")
+        if size is not None and size not in known[name].sizes:
             raise ConfigError(f"{name} has no --{size}; it has {', '.join(known[name].sizes)}")
     return [known[name] for name in dict.fromkeys(names)]
 
 
-def _list() -> None:
-    for study in studies().values():
-        times = ", ".join(f"{size} {_minutes(getattr(study.minutes, size))}" for size in study.sizes)
+def _list(names: Sequence[str]) -> None:
+    """A line for each study; of those named everything. Raises: ConfigError for a name that is none."""
+    if not names:
+        print("About how long each takes on one core: quick, standard.\n")
+        for study in studies().values():
+            times = " ".join(f"{_time(study, size):>7}" for size in ("quick", "standard"))
+            print(f"{study.name:<12}{times}  {study.question}")
+        print("\nWhat was published, and the criterion: --list NAME")
+        return
+    for study in _chosen(names):
         print(f"{study.name:<12} {study.title}: {study.question}")
         print(f"{'':<12} published: {study.reference}")
         for size in study.sizes:
             for check in study.checks(size):
                 print(f"{'':<12} {size}: {check.text}")
+        times = ", ".join(f"{size} {_time(study, size)}" for size in study.sizes)
         print(f"{'':<12} time on one core, about: {times}\n")
 
 
-def _minutes(minutes: float) -> str:
+def _time(study: Study, size: str) -> str:
+    minutes = getattr(study.minutes, size)
+    if minutes is None:
+        return "-"
     return f"{minutes * 60:.0f} s" if minutes < 1.5 else f"{minutes:.0f} min"
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from rnnlstm.launcher_options import LauncherOptions, LocalOptions, RayOptions, SlurmOptions
-from rnnlstm.options import ConfigError, OptionError, check_options, did_you_mean, option
+from rnnlstm.options import ConfigError, OptionError, check_options, nearest_key, option
 from rnnlstm.sections import (
     CheckpointOptions,
     ClipOptions,
@@ -158,9 +158,10 @@ def _value(field: dataclasses.Field[Any], value: Any) -> Any:
     return value
 
 
-def unknown_key(key: str, value: Any, known: Iterable[str]) -> OptionError:
-    """The error for a key that nothing has; `known` are its possible neighbours."""
-    return OptionError(key, value, f"unknown key{did_you_mean(key.rpartition('.')[2], known)}")
+def unknown_key(key: str, value: Any, known: Iterable[str], elsewhere: Iterable[str] = ()) -> OptionError:
+    """The error for a key that nothing has. `known` are its possible neighbours' names, `elsewhere` whole keys."""
+    section, dot, _ = key.rpartition(".")
+    return OptionError(key, value, f"unknown key{nearest_key(key, [f'{section}{dot}{k}' for k in known], elsewhere)}")
 
 
 def _require_keys(tree: Mapping[str, Any], known: list[str], prefix: str = "") -> None:

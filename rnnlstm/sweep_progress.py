@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from rnnlstm.training.clock import duration
+
 if TYPE_CHECKING:
     from rnnlstm.launchers.standing import Standing
 
@@ -51,6 +53,5 @@ def line(standing: Standing, failed: int) -> str:
         parts.append(f"{standing.running:,} running")
         seconds = standing.seconds_left
         if seconds is not None:
-            hours, rest = divmod(round(seconds), 3600)
-            parts.append(f"{f'{hours:,}:{rest // 60:02}' if hours else rest // 60}:{rest % 60:02} left")
+            parts.append(f"{duration(seconds)} left")
     return ", ".join(parts)

@@ -2,6 +2,13 @@
 
     python -m rnnlstm.train [-m] [key=value …]
 
+Options
+  -m, --multirun       values separated by commas make a sweep
+  --cfg job            print the whole configuration, every key with its value, and stop
+  --config-dir DIR     a folder with YAML files of your own (task/, model/, experiment/, …)
+  --completion=bash    print a script for Tab completion; with eval in ~/.bashrc, for the command rnnlstm-train
+  --help               this text
+
 Examples
   python -m rnnlstm.train                                      first keyword recall with an LSTM
   python -m rnnlstm.train task=adding model=rnn optimizer.lr=1e-3 seeds=4
@@ -9,13 +16,6 @@ Examples
   python -m rnnlstm.train -m model.backend=reference,torch     from scratch beside PyTorch's own
   python -m rnnlstm.train -m model=rnn,lstm launcher=local     jobs beside each other; also slurm, ray
   python -m rnnlstm.train -m search=optuna 'optimizer.lr=tag(log,interval(1e-4,1e-2))' seeds=3    the lowest loss
-
-Options
-  -m, --multirun       values separated by commas make a sweep
-  --cfg job            print the whole configuration, every key with its value, and stop
-  --config-dir DIR     a folder with YAML files of your own (task/, model/, experiment/, …)
-  --completion=bash    print a script for Tab completion; with eval in ~/.bashrc, for the command rnnlstm-train
-  --help               this text
 """
 
 from __future__ import annotations
@@ -80,10 +80,21 @@ def parse(arguments: Sequence[str]) -> Request:
                 raise ConfigError("--completion: only bash is known; zsh reads that, too, after bashcompinit")
             request.completion = True
         elif argument.startswith("-"):
-            raise ConfigError(f"unknown option {show(argument)}{did_you_mean(flag, FLAGS)}; see --help")
+            raise ConfigError(f"unknown option {show(argument)}{_instead(flag, attached or next(rest, ''))}")
         else:
             request.overrides.append(argument)
     return request
+
+
+def _instead(flag: str, value: str) -> str:
+    """What an unknown flag may have meant: a key (`--steps 5`), or a flag."""
+    from rnnlstm.keys import every_key
+
+    word = flag.lstrip("-").replace("-", "_")
+    meant = [key for key in every_key() if word in (key, key.rpartition(".")[2])]
+    if meant and value and not value.startswith("-") and "=" not in value:
+        return f": options are written key=value: {meant[0]}={show(value)}; --help lists them"
+    return f"{did_you_mean(flag, FLAGS)}; see --help"
 
 
 def _main(arguments: Sequence[str]) -> int:

@@ -16,6 +16,7 @@ ROOMS = (
     {"guard"},
     {"sections", "launcher_options", "plain_yaml"},
     {"schema", "batch", "random_stream", "registry", "arguments"},
+    {"keys"},
     {"objections"},
     {"composition"},
     {"cells", "tasks", "record"},
@@ -38,7 +39,7 @@ ROOMS = (
     {"requeue", "sweep_progress"},
     {"compare", "benchmark", "gradflow", "events", "reproduce"},
     {"completion"},
-    {"train"},
+    {"train", "__main__"},
 )
 LEVEL = {name: level for level, names in enumerate(ROOMS) for name in names}
 #: Of one level, but strangers to each other.

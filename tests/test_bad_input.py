@@ -13,7 +13,20 @@ from rnnlstm.train import main
 
 #: A command line, and words its one line must hold.
 CASES = [
-    (["model.hiden_size=3"], ["model.hiden_size=3", "unknown key", "hidden_size"]),
+    (["model.hiden_size=3"], ["model.hiden_size=3", "unknown key; did you mean model.hidden_size?"]),
+    (["steps=500"], ["steps=500: unknown key; did you mean train.steps?"]),
+    (["lr=1e-3"], ["did you mean optimizer.lr?"]),
+    (["length=50"], ["did you mean task.length?"]),
+    (["hidden_size=50"], ["did you mean model.hidden_size?"]),
+    (["hiden_size=50"], ["did you mean model.hidden_size?"]),
+    (["model.lr=1e-3"], ["did you mean optimizer.lr?"]),
+    (["optimiser.lr=1e-3"], ["did you mean optimizer.lr?"]),
+    (["threads_=1"], ["did you mean threads?"]),
+    (["--steps", "5"], ["--steps: options are written key=value: train.steps=5; --help lists them"]),
+    (["--batch-size=5"], ["options are written key=value: train.batch_size=5; --help lists them"]),
+    (["--mutlirun"], ["--mutlirun; did you mean --multirun?"]),
+    (["model", "=", "lstm"], ["can't read model", "key=value, no spaces around ="]),
+    (["model=", "lstm"], ["can't read lstm", "key=value, no spaces around ="]),
     (["+model.hiden=3"], ["model.hiden=3", "unknown key"]),
     (["++optimizer.rate=3"], ["optimizer.rate=3", "unknown key"]),
     (["foo=1"], ["foo=1", "unknown key"]),
@@ -125,6 +138,11 @@ def test_the_same_from_the_shell(number, tmp_path):
     check(done.stderr, words, tmp_path)
 
 
+def test_a_key_of_another_task_has_no_false_friend(tmp_path, capsys):
+    assert main(["task=copy", "task.decoys=0.1"]) == 2
+    assert capsys.readouterr().err == "error: task.decoys=0.1: unknown key\n"
+
+
 def check(message: str, words: list[str], folder):
     (line,) = message.splitlines()
     for word in words:
@@ -155,5 +173,9 @@ def test_digits_without_scikit_learn(tmp_path, monkeypatch, capsys):
     _images.cache_clear()
     monkeypatch.chdir(tmp_path)
     assert main(["task=digits"]) == 2
-    check(capsys.readouterr().err, ["task=digits needs scikit-learn", "pip install scikit-learn"], tmp_path)
+    check(
+        capsys.readouterr().err,
+        ["task=digits needs scikit-learn", "pip install -c constraints.txt -e .[digits]"],
+        tmp_path,
+    )
     _images.cache_clear()

@@ -5,17 +5,25 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
 from conftest import SMALL
 
+from rnnlstm.__main__ import main as commands
+from rnnlstm.help import FIRST, keys
+from rnnlstm.keys import choices_of_groups, every_key
 from rnnlstm.reporting.table import COLUMNS
+from rnnlstm.schema import TOP
 
+ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
 
 
@@ -38,6 +46,62 @@ def test_help_and_configuration_need_no_torch(arguments):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "rnnlstm" in done.stdout or "task:" in done.stdout
+
+
+def test_the_package_itself_names_its_commands(tmp_path):
+    code = "import sys, runpy\nsys.argv[1:] = []\ntry: runpy.run_module('rnnlstm', run_name='__main__')\n"
+    code += "except SystemExit as e: assert e.code == 0\nassert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    modules = re.findall(r"python -m rnnlstm\.(\w+) ", done.stdout)
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert sorted(f"rnnlstm.{name}:main" for name in modules) == sorted(scripts.values())
+
+
+@pytest.mark.parametrize("arguments", [["train"], ["tarin", "task=adding"], ["--what"]])
+def test_the_package_itself_takes_no_arguments(arguments, capsys):
+    assert commands(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "python -m rnnlstm." in line
+    assert ("did you mean train?" in line) == (arguments[0] == "tarin")
+
+
+@pytest.mark.parametrize("script", ["setup", "demo"])
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_scripts_say_what_they_do_before_they_do_it(script, flag, tmp_path):
+    """Of a copy without the project around it, in which nothing else would work."""
+    (tmp_path / "scripts").mkdir()
+    copy = shutil.copy(ROOT / "scripts" / script, tmp_path / "scripts")
+    done = subprocess.run([copy, flag], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    first, second = done.stdout.splitlines()
+    assert first.startswith(f"scripts/{script} [")
+    if script == "setup":
+        extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+        assert second == f"EXTRA is one of pyproject.toml's: {', '.join(extras)}."
+
+
+@pytest.mark.parametrize("extra", ["digit", "--what"])
+def test_setup_refuses_an_extra_that_is_none(extra, tmp_path):
+    (tmp_path / "scripts").mkdir()
+    copy = shutil.copy(ROOT / "scripts" / "setup", tmp_path / "scripts")
+    done = subprocess.run([copy, extra], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"no extra called {extra}; scripts/setup --help\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["scripts"]
+
+
+def test_help_lists_every_key_and_what_is_needed_first():
+    text = keys()
+    heads = ["Keys you will need first", "Further keys of every run", "Groups", "Keys of the chosen task"]
+    assert [text.index(head) for head in heads] == sorted(text.index(head) for head in heads)
+    listed = re.findall(r"^ +(\S+?)=\S* ", text, re.MULTILINE)
+    assert tuple(listed[: len(FIRST)]) == FIRST
+    assert {key for key in every_key() if "." in key or key in TOP} <= set(listed)
+    assert listed.count("model.num_layers") == 1
+    groups = choices_of_groups()
+    assert all(f"  {name} " in text for name in groups["experiment"])
+    assert all(f"  {group}={name} " in text for group in ("task", "model") for name in groups[group])
+    assert max(map(len, text.splitlines())) <= 118
 
 
 def test_importing_the_package_is_light():

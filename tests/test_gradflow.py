@@ -95,10 +95,13 @@ def test_map_and_activations(tmp_path, capsys, monkeypatch):
         (["--fast"], "unknown option --fast"),
         (["show=flows"], "show=flows: must be of flow, surgery, activations, map; did you mean flow?"),
         (["sequences=0"], "sequences=0: must be a whole number from 1"),
-        (["weights=nowhere"], "weights=nowhere: is no run folder with trained weights"),
+        (["weights=nowhere"], "weights=nowhere: no such folder"),
         (["model=lstn"], "did you mean lstm?"),
         (["seed=0,1,2,3,4,5,6,7,8"], "9 settings: at most 8"),
-        (["model.hiden_size=3"], "unknown key"),
+        (["model.hiden_size=3"], "did you mean model.hidden_size?"),
+        (["weight=runs"], "weight=runs: unknown key; did you mean weights?"),
+        (["sequence=4"], "did you mean sequences?"),
+        (["lr=4"], "did you mean optimizer.lr?"),
     ],
 )
 def test_a_mistake_is_one_line_and_nothing_on_disk(arguments, words, tmp_path, monkeypatch, capsys):
@@ -114,6 +117,8 @@ def test_damaged_weights_and_overrides_that_do_not_fit(train, capsys):
     folder = train("train.steps=1").folder
     for override, words in (
         ("task.lenght=3", "did you mean task.length?"),
+        ("length=3", "did you mean task.length?"),
+        ("sequence=4", "did you mean sequences?"),
         ("task=adding", "unknown key"),
         ("model.hidden_size=9", "don't fit"),
         ("nonsense", "key=value"),

@@ -334,8 +334,19 @@ def test_the_table_says_what_did_not_end():
     assert ">1000" in lines[1]
 
 
-def test_the_list_names_every_study_and_its_criteria(capsys):
+def test_the_list_has_a_line_for_each_study(capsys):
     assert main(["--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for study in studies().values():
+        (line,) = [line for line in lines if line.startswith(f"{study.name} ")]
+        assert line.endswith(study.question)
+    assert len(lines) <= len(studies()) + 4
+
+
+def test_a_study_that_is_named_is_listed_with_its_criteria(capsys):
+    assert main(["--list", "copy"]) == 0
+    assert "Adding" not in capsys.readouterr().out
+    assert main(["--list", *studies()]) == 0
     said = capsys.readouterr().out
     for study in studies().values():
         assert study.title in said
@@ -347,6 +358,9 @@ def test_the_list_names_every_study_and_its_criteria(capsys):
     ("arguments", "words"),
     [
         (["addng"], "did you mean adding"),
+        (["adding,copy"], "must be one of adding, keyword, copy"),
+        (["adding,copy"], "separate studies by spaces"),
+        (["--list", "addng"], "did you mean adding"),
         ([], "which study"),
         (["gradient", "--long"], "gradient has no --long"),
         (["--quick", "--long", "adding"], "not allowed"),

@@ -332,7 +332,7 @@ OTHERS = [
     (compare, ["~nobody_at_all/x"], "home"),
     (compare, [".", "--csv"], "--csv"),
     (compare, [".", f"--{ESC}"], "\\x1b[31m"),
-    (compare, ["."], "no runs in ."),
+    (compare, ["."], "no runs in .; train some first: python -m rnnlstm.train"),
 ]
 
 

@@ -42,7 +42,8 @@ def find_run_folders(places: Iterable[str]) -> dict[Path, dict[str, Any]]:
                 if _has_seeds(folder):  # else it is some other config.yaml
                     problems.append(printable(f"{folder / CONFIG}: can't be read: {rule}"))
     if not found:
-        raise ConfigError("; ".join([f"no runs in {', '.join(show(place) for place in places)}", *problems[:3]]))
+        nothing = f"no runs in {', '.join(show(place) for place in places)}"
+        raise ConfigError("; ".join([nothing, *(problems[:3] or ["train some first: python -m rnnlstm.train"])]))
     for problem in problems:
         LOG.warning("%s; the run is left out", problem)
     return dict(found.values())

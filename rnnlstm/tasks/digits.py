@@ -108,7 +108,7 @@ def _images() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         from sklearn.datasets import load_digits
     except ImportError:
         raise ConfigError(
-            "task=digits needs scikit-learn, which holds the images: pip install scikit-learn"
+            "task=digits needs scikit-learn, which holds the images: pip install -c constraints.txt -e .[digits]"
         ) from None
     loaded = load_digits()
     parts: list[tuple[Tensor, Tensor]] = []

@@ -25,5 +25,5 @@ def clip_advice(options: ClipOptions, replicas: Sequence[Replica]) -> str | None
     if updates >= ENOUGH and rate >= ALMOST_EVERY:
         return f"clipping fired on {rate:.0%} of the updates: it sets the size of every step ({numbers})"
     if updates >= MANY and rate == 0:
-        return f"clipping never fired in {updates:,.0f} updates: the threshold has no effect ({numbers})"
+        return f"note: clipping never fired in {updates:,.0f} updates: the threshold has no effect ({numbers})"
     return None

@@ -33,3 +33,9 @@ class Clock:
     def instruments_share(self) -> float:
         """Time on instruments as a share of the time on training."""
         return self.instruments / self.training if self.training else 0.0
+
+
+def duration(seconds: float) -> str:
+    """`3:20`, or `1:03:20` from an hour on."""
+    hours, rest = divmod(round(seconds), 3600)
+    return f"{f'{hours:,}:{rest // 60:02}' if hours else rest // 60}:{rest % 60:02}"

@@ -1,20 +1,24 @@
-"""Live progress of a run: a line that is redrawn a few times a second, and nothing where no terminal is."""
+"""Progress of a run: on a terminal a line that is redrawn a few times a second, elsewhere one line a minute."""
 
 from __future__ import annotations
 
 import statistics
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
+from rich.live import Live
+from rich.text import Text
 
 from rnnlstm.schema import Config
+from rnnlstm.training.clock import duration
 from rnnlstm.training.replica import Replica
 from rnnlstm.training.step import Update
+
+BAR = 16  # characters
 
 
 class Progress:
@@ -32,66 +36,121 @@ class Progress:
         pass
 
 
-def progress_on(console: Console, config: Config) -> Progress:
-    """A run's: live on a terminal, quiet elsewhere."""
-    return LiveProgress(console, config.task["name"], config.train.steps) if console.is_terminal else Progress()
+def progress_on(console: Console, config: Config, count: str = "") -> Progress:
+    """A run's. `count` stands before it, for a job of a sweep: `[2/6] `."""
+    model, steps = config.cell["name"], config.train.steps
+    if console.is_terminal:
+        return LiveProgress(console, f"{count}{model}", steps)
+    return LoggedProgress(console, f"{count}{config.task['name']}, {model}", steps)
 
 
-class LiveProgress(Progress):
-    """Redraws one line, without a thread of its own. Numbers are medians over the replicas still running."""
+class _Timed(Progress):
+    """At most one look in `every` seconds; numbers are medians over the replicas still running."""
+
+    def __init__(self, console: Console, label: str, steps: int, every: float) -> None:
+        self._console, self._label, self._steps, self._every = console, label, steps, every
+        self._shown = -float("inf")
+        self._first: tuple[float, int] | None = None  # when and after which update the run was first seen
+
+    def show(self, step: int, update: Update, replicas: Sequence[Replica]) -> None:
+        now = time.monotonic()
+        self._first = self._first or (now, step)
+        if now - self._shown >= self._every:
+            self._shown = now
+            seconds, steps = now - self._first[0], step - self._first[1]
+            self._say(step, steps / seconds if steps and seconds > 0 else None, update, replicas)
+
+    def _say(self, step: int, speed: float | None, update: Update, replicas: Sequence[Replica]) -> None:
+        raise NotImplementedError
+
+    def _left(self, step: int, speed: float | None) -> list[str]:
+        return [f"{duration((self._steps - step) / speed)} left"] if speed else []
+
+
+class LiveProgress(_Timed):
+    """Redraws one line, without a thread of its own."""
 
     def __init__(self, console: Console, label: str, steps: int, redraw_every: float = 0.2) -> None:
-        self._redraw_every, self._drawn = redraw_every, -1.0
-        self._first = (0.0, 0)  # when and at which step the line was first drawn
-        self._bar = Bar(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=16),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[state]}"),
-            TimeRemainingColumn(compact=True),
-            console=console,
-            auto_refresh=False,
-            transient=True,
-        )
-        self._task = self._bar.add_task(label, total=steps, state="")
+        super().__init__(console, label, steps, redraw_every)
+        self._live = Live(console=console, auto_refresh=False, transient=True)
 
     def __enter__(self) -> Self:
-        self._bar.start()
-        self._bar.refresh()
+        self._live.start()
+        self._live.update(
+            Text(fitted([Part(self._label), Part(f"0/{self._steps:,}")], self._console.width)), refresh=True
+        )
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        self._live.stop()
 
-    def show(self, step: int, update: Update, replicas: Sequence[Replica]) -> None:
-        now = time.monotonic()
-        if now - self._drawn < self._redraw_every:
-            return
-        if self._drawn < 0:
-            self._first = (now, step)
-        self._drawn = now
-        seconds, steps = now - self._first[0], step - self._first[1]
-        speed = f"{steps / seconds:.1f} steps/s" if steps else ""
-        self._bar.update(self._task, completed=step, state="  ".join([_state(update, replicas), speed]))
-        self._bar.refresh()
+    def _say(self, step: int, speed: float | None, update: Update, replicas: Sequence[Replica]) -> None:
+        full, rest = "#-" if self._console.options.ascii_only else "━─"
+        done = BAR * step // self._steps
+        parts = [
+            Part(self._label, 1),
+            Part(full * done + rest * (BAR - done), 4),
+            Part(f"{step:,}/{self._steps:,}"),
+            *_state(update, replicas),
+            *([Part(f"{speed:.1f} steps/s", 5)] if speed else []),
+            *(Part(text) for text in self._left(step, speed)),
+        ]
+        self._live.update(Text(fitted(parts, self._console.width), no_wrap=True), refresh=True)
 
 
-def _state(update: Update, replicas: Sequence[Replica]) -> str:
-    live = [r for r, replica in enumerate(replicas) if replica.running] or list(range(len(replicas)))
-    task = replicas[0].plan.task
+class LoggedProgress(_Timed):
+    """Prints a line a minute, none within the first: `keyword, rnn: 200 of 500 updates, loss 2.07, 1:20 left`."""
 
-    def median(values: Sequence[float]) -> float:
-        return statistics.median(values)
+    def __init__(self, console: Console, label: str, steps: int, say_every: float = 60.0) -> None:
+        super().__init__(console, label, steps, say_every)
 
+    def __enter__(self) -> Self:
+        self._shown = time.monotonic()
+        return self
+
+    def _say(self, step: int, speed: float | None, update: Update, replicas: Sequence[Replica]) -> None:
+        loss = _median(update.losses, replicas)
+        parts = [f"{step:,} of {self._steps:,} updates", f"loss {loss:.3g}", *self._left(step, speed)]
+        with suppress(OSError):  # whoever read it has gone, or the disk is full: training goes on
+            self._console.file.write(f"{self._label}: {', '.join(parts)}\n")
+            self._console.file.flush()
+
+
+class Part(NamedTuple):
+    """A piece of the line. The greatest rank goes first where the line is too long; rank 0 stays."""
+
+    text: str
+    rank: int = 0
+
+
+def fitted(parts: Sequence[Part], width: int) -> str:
+    """The parts in one line of at most `width` characters, or those of rank 0 alone."""
+    kept = list(parts)
+    while len(line := "  ".join(part.text for part in kept)) > width:
+        last = max(kept, key=lambda part: part.rank)
+        if last.rank == 0:
+            break
+        kept.remove(last)
+    return line
+
+
+def _state(update: Update, replicas: Sequence[Replica]) -> list[Part]:
+    metric = replicas[0].plan.task.metric_name
     parts = [
-        f"loss {median([update.losses[r] for r in live]):.4f} "
-        f"(baseline {median([update.tasks[r].baseline for r in live]):.4f})",
-        f"{task.metric_name} {median([replicas[r].scores.get(task.metric_name, float('nan')) for r in live]):.3f}",
-        f"norm {median([update.clips[r].norm_before for r in live]):.2g}",
-        f"clipped {median([replicas[r].clip_rate for r in live]):.0%}",
+        Part(f"loss {_median(update.losses, replicas):.4f}", 2),
+        Part(f"baseline {_median([task.baseline for task in update.tasks], replicas):.4f}", 8),
+        Part(f"{metric} {_median([r.scores.get(metric, float('nan')) for r in replicas], replicas):.3f}", 3),
+        Part(f"norm {_median([clip.norm_before for clip in update.clips], replicas):.2g}", 7),
+        Part(f"clipped {_median([replica.clip_rate for replica in replicas], replicas):.0%}", 6),
     ]
     if len(replicas) > 1:
-        parts.append(f"solved {sum(r.steps_to_solve is not None for r in replicas)}/{len(replicas)}")
-    return "  ".join(parts)
+        parts.append(Part(f"solved {sum(r.steps_to_solve is not None for r in replicas)}/{len(replicas)}", 3))
+    return parts
+
+
+def _median(values: Sequence[float], replicas: Sequence[Replica]) -> float:
+    """Over the replicas that are still running; over all if none is."""
+    live = [r for r, replica in enumerate(replicas) if replica.running] or list(range(len(replicas)))
+    return statistics.median(values[r] for r in live)

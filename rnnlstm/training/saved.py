@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rnnlstm.keys import GRADFLOW
 from rnnlstm.models import Network
 from rnnlstm.options import ConfigError, OptionError, show
 from rnnlstm.plain_yaml import check_run, read_text, read_yaml
@@ -44,7 +45,8 @@ def load_run(folder: str, overrides: Sequence[str] = ()) -> tuple[Plan, int, dic
     else:
         found = sorted(place.glob(f"seed_*/{WEIGHTS}"), key=lambda path: int(path.parent.name.removeprefix("seed_")))
         if not found:
-            raise OptionError("weights", folder, "is no run folder with trained weights")
+            rule = "is no run folder with trained weights" if place.exists() else "no such folder"
+            raise OptionError("weights", folder, rule)
         seed_folder = found[0].parent
     try:
         seed = int(seed_folder.name.removeprefix("seed_"))
@@ -80,12 +82,12 @@ def changed(tree: dict[str, Any], overrides: Sequence[str]) -> Config:
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals:
-            raise ConfigError(f"can't read {show(override)}: an override is written key=value")
+            raise ConfigError(f"can't read {show(override)}: an override is written key=value, no spaces around =")
         *above, name = key.split(".")
         section: Any = tree
         for step in above:
             section = section.get(step) if isinstance(section, dict) else None
         if not isinstance(section, dict) or name not in section or isinstance(section[name], dict):
-            raise unknown_key(key, text, [known for known, _ in flatten(tree)])
+            raise unknown_key(key, text, (), [*GRADFLOW, *(known for known, _ in flatten(tree))])
         section[name] = read_text(text)
     return read_config(tree)
