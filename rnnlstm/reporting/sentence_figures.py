@@ -18,7 +18,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rnnlstm.reporting.figures import PALETTE
+from rnnlstm.reporting.colours import PALETTE
 from rnnlstm.reporting.flow_figures import panels
 from rnnlstm.tasks.task import until_over
 

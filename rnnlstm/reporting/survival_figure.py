@@ -8,7 +8,8 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rnnlstm.reporting.figures import LONGEST_LABEL, PALETTE, panels
+from rnnlstm.reporting.colours import PALETTE, colour_numbers
+from rnnlstm.reporting.figures import LONGEST_LABEL, panels
 from rnnlstm.reporting.runs import Run, labels
 from rnnlstm.reporting.survival import MOST_BANDS, SolveTimes, solve_times, solved_share
 
@@ -22,9 +23,10 @@ def survival_curves(runs: Sequence[Run]) -> Figure:
     for panel, (title, members) in zip(axes[0], titled.items(), strict=True):
         times = [solve_times(run) for run in members]
         end = max((t.followed for t in times), default=0.0) or 1.0
-        for k, (found, name) in enumerate(zip(times, labels(members, LONGEST_LABEL), strict=True)):
+        names = labels(members, LONGEST_LABEL)
+        for k, (found, name, number) in enumerate(zip(times, names, colour_numbers(names), strict=True)):
             width = 1.5 + (len(members) - 1 - k) * min(1.6, 6 / len(members))
-            _draw(panel, found, name, PALETTE[k], width, end, len(members) <= MOST_BANDS)
+            _draw(panel, found, name, PALETTE[number], width, end, len(members) <= MOST_BANDS)
         panel.set_title(title, fontsize=10)
         panel.set_xlim(0, end * 1.02)
         panel.set_ylim(-0.04, 1.04)
