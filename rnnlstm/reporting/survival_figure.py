@@ -15,7 +15,8 @@ from rnnlstm.reporting.survival import MOST_BANDS, SolveTimes, solve_times, solv
 
 
 def survival_curves(runs: Sequence[Run]) -> Figure:
-    """A panel for each task and length: a step line and its 95 % band for each configuration."""
+    """A panel for each task and length: a step line for each configuration, and its 95 % band from the first solved
+    one on."""
     titled = panels(runs)
     most = max(map(len, titled.values()))
     size = (1 + 5.5 * len(titled), 4 + 0.2 * most)
@@ -43,7 +44,9 @@ def _draw(axes: Axes, times: SolveTimes, name: str, colour: str, width: float, e
     curve = solved_share(times, end)
     count = f"{int(times.solved.sum())} of {len(times.steps)}"
     axes.step(curve.steps, curve.share, where="post", color=colour, label=f"{name}: {count}", linewidth=width)
-    if band:
-        axes.fill_between(curve.steps, curve.low, curve.high, step="post", color=colour, alpha=0.12, linewidth=0)
+    begun = curve.share > 0  # before, bands would only hide one another
+    if band and begun.any():
+        steps, low, high = curve.steps[begun], curve.low[begun], curve.high[begun]
+        axes.fill_between(steps, low, high, step="post", color=colour, alpha=0.12, linewidth=0)
     if len(curve.ended):
         axes.plot(curve.ended, curve.ended_share, "|", color=colour, markersize=9, markeredgewidth=1.5)
