@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 
 import pytest
 import torch
+from conftest import plan_for
+from rich.console import Console
 
+from rnnlstm.analysis.measurement import measure
+from rnnlstm.analysis.subject import Subject
 from rnnlstm.gradflow import main, parse
+from rnnlstm.reporting.flow_table import gradient_table
 from rnnlstm.training.saved import load_run, restored
 
 SMALL = ["task.length=12", "model.hidden_size=8", "model.embedding_size=4"]
@@ -26,6 +32,11 @@ def test_several_models_in_one_command(tmp_path, capsys):
     assert main(["model=rnn,lstm,gru", "model.num_layers=2", *SMALL, f"out={tmp_path / 'a'}", "sequences=3"]) == 0
     printed = capsys.readouterr().out
     assert all(f"{model}, " in printed for model in ("rnn", "lstm", "gru"))
+    assert "No room for" not in printed
+    assert "∂h at the first: gradient left at the first step, as a share of that at the answer" in printed
+    assert "Lyapunov: nats a step, below 0 vanishing" in printed
+    written = [line.removeprefix("Written: ") for line in printed.splitlines() if line.startswith("Written: ")]
+    assert sorted(written) == sorted(str(path) for path in (tmp_path / "a").iterdir())
     assert {path.name for path in (tmp_path / "a").iterdir()} == FIGURES | {"gates.png", "table.csv", "results.json"}
     rows = list(csv.DictReader((tmp_path / "a" / "table.csv").read_text().splitlines()))
     assert len(rows) == 6  # three models, two layers
@@ -84,7 +95,9 @@ def test_map_and_activations(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("rnnlstm.reporting.gradflow.GAINS", (0.9, 1.1))
     monkeypatch.setattr("rnnlstm.reporting.gradflow.LENGTHS", (4, 8))
     assert main(["show=activations,map", "model.hidden_size=6", f"out={tmp_path}"]) == 0
-    assert "1.01^365 = 37.78" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "1.01^365 = 37.78: what becomes of a gradient of 1 by a factor of 1.01 a step, taken 365 times" in printed
+    assert f"Written: {tmp_path / 'results.json'}" in printed
     assert {path.name for path in tmp_path.glob("*.png")} == {"activations.png", "gain_map.png"}
     assert json.loads((tmp_path / "results.json").read_text())["gain_map"]["gains"] == [0.9, 1.1]
 
@@ -130,6 +143,29 @@ def test_where_nothing_can_be_written(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert main([*SMALL, f"out={tmp_path / 'file'}"]) == 74
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_in_a_narrow_terminal_columns_are_left_out_and_numbers_are_whole():
+    plan = plan_for(*SMALL, "model=lstm")
+    found = measure("lstm, init=chrono (trained, seed 0)", Subject.of(plan.task, plan.network(0), _sample(plan)))
+    wide, _ = gradient_table(found)
+    narrow, lines = gradient_table(found, 80)
+    kept = [str(column.header) for column in narrow.columns]
+    assert kept == ["setting", "half-life of ∂L/∂h", "of ∂L/∂c", "∂h at the first"]
+    console = Console(width=80, file=io.StringIO())
+    console.print(narrow)
+    printed = console.file.getvalue()
+    for column in wide.columns[1:]:
+        if str(column.header) in kept:
+            assert f" {next(iter(column.cells)).plain} " in printed
+    assert printed.count("…") == 2  # those of the two intervals
+    assert lines[0].startswith("No room for: ‖∂W‖, parameters, gates imply, ∂h 10 back, ")
+    assert lines[0].endswith("; table.csv has them")
+    assert not any("Lyapunov: " in line for line in lines)
+
+
+def _sample(plan):
+    return plan.task.sample(0, 0, "probe", 3)
 
 
 def test_groups_of_settings(tmp_path):

@@ -13,6 +13,8 @@ import torch
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from rnnlstm.analysis.gain_map import GAINS, LENGTHS, gain_map
 from rnnlstm.analysis.measurement import Measurement, as_lists, measure
@@ -49,7 +51,7 @@ class Report:
 
     def __init__(self, out: str) -> None:
         self.folder = Path(out).expanduser()
-        self.console = Console(highlight=False)
+        self.console = Console(highlight=False, markup=False)
         if not self.console.is_terminal:
             self.console.width = 200
         self.results: dict[str, Any] = {}
@@ -71,10 +73,10 @@ class Report:
         found: list[Measurement] = []
         subjects: list[tuple[str, Subject]] = []
         for name, setting in zip(labels, settings, strict=True):
-            with self.console.status(f"measuring {name}"):
+            with self.console.status(Text(f"measuring {name}")):
                 subjects.append((name, setting.subject(sequences)))
                 found += measure(*subjects[-1])
-        self.console.print(gradient_table(found))
+        self._print(*gradient_table(found, self.console.width))
         for m in found:
             if not m.bound_holds():
                 self.console.print(f"{m.label}: a Jacobian is larger than its bound, which can't be: report this")
@@ -98,11 +100,11 @@ class Report:
             config = setting.plan.config
             if not setting.trained:
                 self.console.print(f"{name} is not trained: its score says nothing; name a run with weights=")
-            with self.console.status(f"operating on {name}"):
+            with self.console.status(Text(f"operating on {name}")):
                 rows = operation_table(setting.plan.task, setting.network, setting.seed, config.eval.samples)
             metrics = [metric for metric in rows[0].scores if metric != "loss"]
             self.console.print(f"What makes it remember: {name}, {setting.plan.task.name}, seed {setting.seed}")
-            self.console.print(operations_table(rows, metrics))
+            self._print(*operations_table(rows, metrics, self.console.width))
             self.results["surgery"][name] = [
                 {"operation": r.name, **r.scores, "half_life": r.half_life, "log10_ratio": r.ratio,
                  "log10_cell_ratio": r.cell_ratio}
@@ -111,7 +113,9 @@ class Report:
 
     def activations(self) -> None:
         for factor in activation_figures.FACTORS:
-            self.console.print(f"{factor}^365 = {factor**365:.4g}")
+            power = f"{factor}^365 = {factor**365:.4g}"
+            words = f"what becomes of a gradient of 1 by a factor of {factor} a step, taken 365 times"
+            self.console.print(f"{power}: {words}", soft_wrap=True)
         self._figure("activations.png", activation_figures.activation_figure())
 
     def gain_map(self, setting: Setting) -> None:
@@ -126,16 +130,21 @@ class Report:
         }  # fmt: skip
         self._figure("gain_map.png", activation_figures.gain_map_figure(maps, GAINS, LENGTHS))
 
+    def _print(self, table: Table, lines: Sequence[str]) -> None:
+        self.console.print(table)
+        for line in lines:
+            self.console.print(line, soft_wrap=True)
+
     def _figure(self, name: str, figure: Figure) -> None:
         self._write(name, lambda path: figure.savefig(path, dpi=100))
         plt.close(figure)
-        self.console.print(f"Written: {self.folder / name}", markup=False, soft_wrap=True)
 
     def _write(self, name: str, write: Any) -> None:
         try:
             write(self.folder / name)
         except OSError as error:
             raise DiskError(f"can't write {self.folder / name}: {error.strerror}") from None
+        self.console.print(f"Written: {self.folder / name}", soft_wrap=True)
 
 
 def _labels(settings: Sequence[Setting]) -> list[str]:
