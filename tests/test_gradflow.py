@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 
 import pytest
 import torch
@@ -13,9 +14,10 @@ from rich.console import Console
 
 from rnnlstm.analysis.measurement import measure
 from rnnlstm.analysis.subject import Subject
-from rnnlstm.gradflow import main, parse
+from rnnlstm.gradflow import _settings, main, parse
 from rnnlstm.reporting.flow_table import gradient_table
-from rnnlstm.training.saved import load_run, restored
+from rnnlstm.reporting.gradflow import setting_labels
+from rnnlstm.training.saved import load_run
 
 SMALL = ["task.length=12", "model.hidden_size=8", "model.embedding_size=4"]
 FIGURES = {
@@ -68,13 +70,13 @@ def test_a_trained_network_from_its_run_folder(train, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "trained" in printed
     assert "forget gate open (1)" in printed
-    plan, seed, weights = load_run(str(outcome.folder))
-    assert seed == 3
-    network = restored(plan, seed, weights)
+    first = load_run(str(outcome.folder))
+    assert first.seed == 3
+    network = first.network()
     saved = torch.load(outcome.folder / "seed_3" / "weights.pt", weights_only=True)
     assert all(torch.equal(saved[name], w) for name, w in network.state_dict().items())
-    longer, seed, _ = load_run(str(outcome.folder / "seed_4"), ["task.length=20", "surgery.open=[forget]"])
-    assert (seed, longer.task.sequence_length, longer.backend) == (4, 20, "reference")
+    longer = load_run(str(outcome.folder / "seed_4"), ["task.length=20", "surgery.open=[forget]"])
+    assert (longer.seed, longer.plan.task.sequence_length, longer.plan.backend) == (4, 20, "reference")
 
 
 def test_every_trained_network_below_a_folder(train, tmp_path, capsys):
@@ -89,6 +91,40 @@ def test_every_trained_network_below_a_folder(train, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     assert main([f"weights={tmp_path / 'empty'}"]) == 2
     assert "no runs in" in capsys.readouterr().err
+
+
+def settings_of(*arguments):
+    return setting_labels(_settings(parse(arguments)))
+
+
+def test_a_label_says_which_seed_is_looked_at(train, tmp_path):
+    run = train("train.steps=1", "seeds=2", "model=rnn").folder
+    assert settings_of(f"weights={run}") == ["rnn (trained, seed 0)"]
+    assert settings_of(f"weights={run}/seed_0,{run}/seed_1") == ["rnn (trained, seed 0)", "rnn (trained, seed 1)"]
+    assert settings_of("model=rnn", "seed=3,4") == ["rnn (seed 3)", "rnn (seed 4)"]
+    assert settings_of("seed=3", "--", "model=rnn", "--", "model=rnn", "threads=1", "--", "model=gru") == [
+        "rnn",  # once
+        "gru",
+    ]
+
+
+def test_task_and_length_are_in_the_label_where_they_differ(train, tmp_path):
+    for options in (["task.length=12"], ["task.length=14"], ["task=adding"]):
+        train("train.steps=1", "model=rnn", *options)
+    assert settings_of(f"weights={tmp_path}") == [
+        "rnn, adding, T = 12 (trained, seed 0)",
+        "rnn, keyword, T = 12 (trained, seed 0)",
+        "rnn, keyword, T = 14 (trained, seed 0)",
+    ]
+    assert settings_of(f"weights={tmp_path / 'keyword_T12'}") == ["rnn (trained, seed 0)"]
+    assert settings_of("task.length=12,14", "model=rnn") == ["rnn, keyword, T = 12", "rnn, keyword, T = 14"]
+
+
+def test_where_nothing_else_differs_the_folder_is_in_the_label(train, tmp_path):
+    run = train("train.steps=1", "model=rnn").folder
+    shutil.copytree(run, tmp_path / "copy")
+    labels = settings_of(f"weights={run},{tmp_path / 'copy'}")
+    assert labels == [f"rnn (trained, seed 0, {run})", f"rnn (trained, seed 0, {tmp_path / 'copy'})"]
 
 
 def test_map_and_activations(tmp_path, capsys, monkeypatch):

@@ -22,11 +22,12 @@ from rnnlstm.analysis.operations import operation_table
 from rnnlstm.analysis.subject import Subject
 from rnnlstm.exits import DiskError
 from rnnlstm.models import Network
+from rnnlstm.options import printable
 from rnnlstm.record.files import write_json
-from rnnlstm.record.naming import flatten
+from rnnlstm.record.naming import HOUSEKEEPING, flatten
 from rnnlstm.reporting import activation_figures, flow_figures, sentence_figures
 from rnnlstm.reporting.flow_table import gradient_table, operations_table
-from rnnlstm.reporting.runs import Run, label
+from rnnlstm.reporting.runs import Run, labels, task_title
 from rnnlstm.training.plan import Plan
 
 MAPPED = ("identity", "tanh", "relu")
@@ -39,7 +40,11 @@ class Setting:
     plan: Plan
     seed: int
     network: Network
-    trained: bool
+    place: str = ""  #: the folder of a trained one
+
+    @property
+    def trained(self) -> bool:
+        return bool(self.place)
 
     def subject(self, sequences: int) -> Subject:
         task = self.plan.task
@@ -69,10 +74,9 @@ class Report:
 
     def flow(self, settings: Sequence[Setting], sequences: int) -> None:
         """The table, and figures of gradients, weight gradients, Jacobians, exponents, influence and gates."""
-        labels = _labels(settings)
         found: list[Measurement] = []
         subjects: list[tuple[str, Subject]] = []
-        for name, setting in zip(labels, settings, strict=True):
+        for name, setting in zip(setting_labels(settings), settings, strict=True):
             with self.console.status(Text(f"measuring {name}")):
                 subjects.append((name, setting.subject(sequences)))
                 found += measure(*subjects[-1])
@@ -96,7 +100,7 @@ class Report:
     def surgery(self, settings: Sequence[Setting]) -> None:
         """For each setting the table of operations."""
         self.results["surgery"] = {}
-        for name, setting in zip(_labels(settings), settings, strict=True):
+        for name, setting in zip(setting_labels(settings), settings, strict=True):
             config = setting.plan.config
             if not setting.trained:
                 self.console.print(f"{name} is not trained: its score says nothing; name a run with weights=")
@@ -147,14 +151,29 @@ class Report:
         self.console.print(f"Written: {self.folder / name}", soft_wrap=True)
 
 
-def _labels(settings: Sequence[Setting]) -> list[str]:
-    """Each setting in the words that tell it from the others, numbered where none do."""
-    runs = [Run(Path(), dict(flatten(setting.plan.config.tree)), []) for setting in settings]
-    names = [label(run, runs) for run in runs]
-    return [
-        f"{name if names.count(name) == 1 else f'{name} #{k + 1}'}{' (trained)' if s.trained else ''}"
-        for k, (name, s) in enumerate(zip(names, settings, strict=True))
+def setting_labels(settings: Sequence[Setting]) -> list[str]:
+    """Each network in the words that tell it from the others, as a comparison has them: `rnn, init=default`. Then
+    task and length where they differ, and the seed, of a trained one always; where nothing differs, the folder."""
+    trees = [{k: v for k, v in s.plan.config.tree.items() if k not in HOUSEKEEPING or k == "name"} for s in settings]
+    configs = [dict(flatten(tree)) for tree in trees]
+    titles = [task_title(config.pop("task.name"), config.pop("task.length")) for config in configs]
+    names = labels([Run(Path(), config, []) for config in configs])
+    if len(set(titles)) > 1:
+        names = [f"{name}, {title}" for name, title in zip(names, titles, strict=True)]
+    several = len({s.seed for s in settings}) > 1
+    notes = [
+        [*(["trained"] if s.trained else []), *([f"seed {s.seed}"] if s.trained or several else [])] for s in settings
     ]
+    full = [_noted(name, note) for name, note in zip(names, notes, strict=True)]
+    return [
+        one if full.count(one) == 1 else _noted(name, [*note, printable(s.place)])
+        for one, name, note, s in zip(full, names, notes, settings, strict=True)
+    ]
+
+
+def _noted(name: str, notes: Sequence[str]) -> str:
+    words = ", ".join(filter(None, notes))
+    return f"{name} ({words})" if words else name
 
 
 def _as_data(m: Measurement) -> dict[str, Any]:
