@@ -14,7 +14,8 @@ Examples
 
 Keys of its own; every other key is one of rnnlstm.train's
   weights=RUN,…      run folders of trained networks, or a folder with runs below it, instead of fresh networks;
-                     further keys change their configuration
+                     further keys change their configuration; one with a cell or task of your own needs its
+                     plugins=[MODULE,…] here too
   show=PART,…        flow (the table and most figures), surgery, activations, map; default flow
   out=FOLDER         where figures, table.csv and results.json go; default gradflow
   sequences=N        sequences that are looked at; default 16
@@ -35,7 +36,7 @@ from rnnlstm.options import ConfigError, OptionError, did_you_mean, show
 
 if TYPE_CHECKING:
     from rnnlstm.reporting.gradflow import Setting
-    from rnnlstm.training.plan import Plan
+    from rnnlstm.schema import Config
 
 PARTS = ("flow", "surgery", "activations", "map")
 #: More settings than this make figures that nobody can read.
@@ -117,28 +118,29 @@ def _main(arguments: Sequence[str]) -> int:
 
 def _settings(request: Request) -> list[Setting]:
     """Every network that is asked for, checked before anything is measured. Raises: ConfigError."""
-    from rnnlstm.jobs import compose_jobs
+    from rnnlstm.jobs import compose_jobs, take_plugins
+    from rnnlstm.record.naming import identity
     from rnnlstm.reporting.gradflow import Setting
     from rnnlstm.training.plan import make_plan
-    from rnnlstm.training.saved import load_run, restored, runs_at
+    from rnnlstm.training.saved import load_runs
 
-    plans: list[tuple[Plan, int]] = []
     if request.weights:
-        found = [load_run(folder, request.overrides) for place in request.weights for folder in runs_at(place)]
-        networks = [restored(*run) for run in found]
-        plans = [(plan, seed) for plan, seed, _ in found]
-    else:
-        for group in request.groups or [[]]:
-            jobs = compose_jobs([*request.overrides, *group], True, to_train=False, at_most=100)
-            plans += [(make_plan(job.config), job.config.seed) for job in jobs]
-        if len(plans) <= MOST_SETTINGS:
-            networks = [plan.network(seed) for plan, seed in plans]
-    if len(plans) > MOST_SETTINGS:
-        raise ConfigError(f"{len(plans)} settings: at most {MOST_SETTINGS} can be compared in one figure")
-    return [
-        Setting(plan, seed, network, trained=bool(request.weights))
-        for (plan, seed), network in zip(plans, networks, strict=True)
-    ]
+        overrides = take_plugins(request.overrides)  # before a run's configuration is read, and never from it
+        loaded = [run for place in request.weights for run in load_runs(place, overrides)]
+        _refuse_too_many(loaded)
+        return [Setting(run.plan, run.seed, run.network(), run.place) for run in loaded]
+    configs: dict[tuple[str, int], Config] = {}  # the same network twice is shown once
+    for group in request.groups or [[]]:
+        for job in compose_jobs([*request.overrides, *group], True, to_train=False, at_most=100):
+            configs.setdefault((identity(job.config.tree), job.config.seed), job.config)
+    plans = [(make_plan(config), config.seed) for config in configs.values()]
+    _refuse_too_many(plans)
+    return [Setting(plan, seed, plan.network(seed)) for plan, seed in plans]
+
+
+def _refuse_too_many(settings: Sequence[object]) -> None:
+    if len(settings) > MOST_SETTINGS:
+        raise ConfigError(f"{len(settings)} settings: at most {MOST_SETTINGS} can be compared in one figure")
 
 
 if __name__ == "__main__":

@@ -85,6 +85,15 @@ def compose_tree(overrides: Sequence[str], config_dir: str | None = None) -> Tre
     return tree
 
 
+def take_plugins(overrides: Sequence[str]) -> list[str]:
+    """Import the modules that `plugins=[…]` among the overrides names; the others. Raises: ConfigError."""
+    named = [override for override in overrides if override.partition("=")[0] == "plugins"]
+    if named:
+        with Composer().active() as composer:
+            _import_plugins(composer, named)
+    return [override for override in overrides if override not in named]
+
+
 def _matched(tree: Tree, config: Config) -> tuple[Tree, Config]:
     """The configuration with the hidden size that `match` asks for."""
     from rnnlstm.training.match import matched_hidden_size

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import shutil
 
 import pytest
 import torch
+from conftest import plan_for
+from rich.console import Console
 
-from rnnlstm.gradflow import main, parse
-from rnnlstm.training.saved import load_run, restored
+from rnnlstm.analysis.measurement import measure
+from rnnlstm.analysis.subject import Subject
+from rnnlstm.gradflow import _settings, main, parse
+from rnnlstm.reporting.flow_table import gradient_table
+from rnnlstm.reporting.gradflow import setting_labels
+from rnnlstm.training.saved import load_run
 
 SMALL = ["task.length=12", "model.hidden_size=8", "model.embedding_size=4"]
 FIGURES = {
@@ -26,6 +34,11 @@ def test_several_models_in_one_command(tmp_path, capsys):
     assert main(["model=rnn,lstm,gru", "model.num_layers=2", *SMALL, f"out={tmp_path / 'a'}", "sequences=3"]) == 0
     printed = capsys.readouterr().out
     assert all(f"{model}, " in printed for model in ("rnn", "lstm", "gru"))
+    assert "No room for" not in printed
+    assert "∂h at the first: gradient left at the first step, as a share of that at the answer" in printed
+    assert "Lyapunov: nats a step, below 0 vanishing" in printed
+    written = [line.removeprefix("Written: ") for line in printed.splitlines() if line.startswith("Written: ")]
+    assert sorted(written) == sorted(str(path) for path in (tmp_path / "a").iterdir())
     assert {path.name for path in (tmp_path / "a").iterdir()} == FIGURES | {"gates.png", "table.csv", "results.json"}
     rows = list(csv.DictReader((tmp_path / "a" / "table.csv").read_text().splitlines()))
     assert len(rows) == 6  # three models, two layers
@@ -57,13 +70,13 @@ def test_a_trained_network_from_its_run_folder(train, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "trained" in printed
     assert "forget gate open (1)" in printed
-    plan, seed, weights = load_run(str(outcome.folder))
-    assert seed == 3
-    network = restored(plan, seed, weights)
+    first = load_run(str(outcome.folder))
+    assert first.seed == 3
+    network = first.network()
     saved = torch.load(outcome.folder / "seed_3" / "weights.pt", weights_only=True)
     assert all(torch.equal(saved[name], w) for name, w in network.state_dict().items())
-    longer, seed, _ = load_run(str(outcome.folder / "seed_4"), ["task.length=20", "surgery.open=[forget]"])
-    assert (seed, longer.task.sequence_length, longer.backend) == (4, 20, "reference")
+    longer = load_run(str(outcome.folder / "seed_4"), ["task.length=20", "surgery.open=[forget]"])
+    assert (longer.seed, longer.plan.task.sequence_length, longer.plan.backend) == (4, 20, "reference")
 
 
 def test_every_trained_network_below_a_folder(train, tmp_path, capsys):
@@ -80,11 +93,47 @@ def test_every_trained_network_below_a_folder(train, tmp_path, capsys):
     assert "no runs in" in capsys.readouterr().err
 
 
+def settings_of(*arguments):
+    return setting_labels(_settings(parse(arguments)))
+
+
+def test_a_label_says_which_seed_is_looked_at(train, tmp_path):
+    run = train("train.steps=1", "seeds=2", "model=rnn").folder
+    assert settings_of(f"weights={run}") == ["rnn (trained, seed 0)"]
+    assert settings_of(f"weights={run}/seed_0,{run}/seed_1") == ["rnn (trained, seed 0)", "rnn (trained, seed 1)"]
+    assert settings_of("model=rnn", "seed=3,4") == ["rnn (seed 3)", "rnn (seed 4)"]
+    assert settings_of("seed=3", "--", "model=rnn", "--", "model=rnn", "threads=1", "--", "model=gru") == [
+        "rnn",  # once
+        "gru",
+    ]
+
+
+def test_task_and_length_are_in_the_label_where_they_differ(train, tmp_path):
+    for options in (["task.length=12"], ["task.length=14"], ["task=adding"]):
+        train("train.steps=1", "model=rnn", *options)
+    assert settings_of(f"weights={tmp_path}") == [
+        "rnn, adding, T = 12 (trained, seed 0)",
+        "rnn, keyword, T = 12 (trained, seed 0)",
+        "rnn, keyword, T = 14 (trained, seed 0)",
+    ]
+    assert settings_of(f"weights={tmp_path / 'keyword_T12'}") == ["rnn (trained, seed 0)"]
+    assert settings_of("task.length=12,14", "model=rnn") == ["rnn, keyword, T = 12", "rnn, keyword, T = 14"]
+
+
+def test_where_nothing_else_differs_the_folder_is_in_the_label(train, tmp_path):
+    run = train("train.steps=1", "model=rnn").folder
+    shutil.copytree(run, tmp_path / "copy")
+    labels = settings_of(f"weights={run},{tmp_path / 'copy'}")
+    assert labels == [f"rnn (trained, seed 0, {run})", f"rnn (trained, seed 0, {tmp_path / 'copy'})"]
+
+
 def test_map_and_activations(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("rnnlstm.reporting.gradflow.GAINS", (0.9, 1.1))
     monkeypatch.setattr("rnnlstm.reporting.gradflow.LENGTHS", (4, 8))
     assert main(["show=activations,map", "model.hidden_size=6", f"out={tmp_path}"]) == 0
-    assert "1.01^365 = 37.78" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "1.01^365 = 37.78: what becomes of a gradient of 1 by a factor of 1.01 a step, taken 365 times" in printed
+    assert f"Written: {tmp_path / 'results.json'}" in printed
     assert {path.name for path in tmp_path.glob("*.png")} == {"activations.png", "gain_map.png"}
     assert json.loads((tmp_path / "results.json").read_text())["gain_map"]["gains"] == [0.9, 1.1]
 
@@ -135,6 +184,29 @@ def test_where_nothing_can_be_written(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert main([*SMALL, f"out={tmp_path / 'file'}"]) == 74
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_in_a_narrow_terminal_columns_are_left_out_and_numbers_are_whole():
+    plan = plan_for(*SMALL, "model=lstm")
+    found = measure("lstm, init=chrono (trained, seed 0)", Subject.of(plan.task, plan.network(0), _sample(plan)))
+    wide, _ = gradient_table(found)
+    narrow, lines = gradient_table(found, 80)
+    kept = [str(column.header) for column in narrow.columns]
+    assert kept == ["setting", "half-life of ∂L/∂h", "of ∂L/∂c", "∂h at the first"]
+    console = Console(width=80, file=io.StringIO())
+    console.print(narrow)
+    printed = console.file.getvalue()
+    for column in wide.columns[1:]:
+        if str(column.header) in kept:
+            assert f" {next(iter(column.cells)).plain} " in printed
+    assert printed.count("…") == 2  # those of the two intervals
+    assert lines[0].startswith("No room for: ‖∂W‖, parameters, gates imply, ∂h 10 back, ")
+    assert lines[0].endswith("; table.csv has them")
+    assert not any("Lyapunov: " in line for line in lines)
+
+
+def _sample(plan):
+    return plan.task.sample(0, 0, "probe", 3)
 
 
 def test_groups_of_settings(tmp_path):

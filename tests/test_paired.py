@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from run_folders import make_run
 
 from rnnlstm.options import ConfigError
+from rnnlstm.reporting.comparison import compare, paragraphs
 from rnnlstm.reporting.paired import Differences, difference, median_of
 from rnnlstm.reporting.pairing import contests
 from rnnlstm.reporting.runs import find_runs
@@ -151,3 +152,28 @@ def test_rows_of_several_tasks_are_told_apart_in_one_table(tmp_path):
     assert [(contest.title, contest.name) for contest in compared(tmp_path, "model=lstm")] == [
         (title, "rnn") for title in titles
     ]
+
+
+@pytest.mark.parametrize(
+    ("seeds", "by", "words"),
+    [
+        (3, [], "With 3 seeds p can't fall below 0.25"),
+        (4, [], "With 4 seeds p can't fall below 0.12"),
+        (1, ["model"], "With 1 seed p can't fall below 1"),
+        (5, [], None),
+    ],
+)
+def test_how_small_p_can_be_is_said_under_five_pairs(seeds, by, words, tmp_path):
+    make_run(tmp_path / "a", seeds=seeds)
+    make_run(tmp_path / "b", seeds=seeds, model__name="rnn")
+    found = compare([str(tmp_path)], by=by)
+    printed = [part for part in paragraphs(found, 40, True, [], 200) if isinstance(part, str)]
+    assert [line for line in printed if "can't fall" in line] == [words] * (words is not None)
+
+
+def test_pairs_of_groups_are_counted_as_pairs(tmp_path):
+    for model in ("rnn", "lstm"):
+        for length in (10, 20):
+            make_run(tmp_path / f"{model}{length}", seeds=2, model__name=model, task__length=length)
+    found = compare([str(tmp_path)], by=["model"])
+    assert "With 4 pairs p can't fall below 0.12" in list(paragraphs(found, 40, True, [], 200))

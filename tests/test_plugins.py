@@ -25,8 +25,8 @@ def modules(tmp_path):
     return tmp_path
 
 
-def train(folder, *arguments):
-    line = [sys.executable, "-m", "rnnlstm.train", *arguments]
+def train(folder, *arguments, command="train"):
+    line = [sys.executable, "-m", f"rnnlstm.{command}", *arguments]
     return subprocess.run(line, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
 
 
@@ -58,6 +58,31 @@ def test_each_works_beside_the_projects_own(modules):
     assert refused.returncode == 2
     assert "PyTorch has no leaky cell" in refused.stderr
     assert train(modules, "model=leaky").returncode == 2
+
+
+def test_the_gradient_flow_of_a_users_own_trained_network(modules):
+    plugins = "plugins=[my_cell,my_task]"
+    assert train(modules, plugins, "model=leaky", "task=parity", "model.hidden_size=8", *SHORT).returncode == 0
+    (run,) = modules.glob("runs/*/*")
+    place = f"weights={run.relative_to(modules)}"
+    done = train(modules, plugins, place, "sequences=2", command="gradflow")
+    assert done.returncode == 0, done.stderr
+    assert "leaky (trained, seed 0)" in done.stdout
+    for weights in (place, "weights=runs"):  # alone in a folder, too
+        refused = train(modules, weights, "out=nothing", command="gradflow")
+        assert refused.returncode == 2
+        assert refused.stderr == f"error: {place}: its task comes from a plugin; add {plugins}\n"
+    refused = train(modules, "plugins=[my_task]", place, "out=nothing", command="gradflow")
+    assert refused.stderr == f"error: {place}: its cell comes from a plugin; add {plugins}\n"
+    assert not (modules / "nothing").exists()
+    assert train(modules, "model=rnn", "task.length=8", "model.hidden_size=8", *SHORT).returncode == 0
+    done = train(modules, "weights=runs", "sequences=2", command="gradflow")
+    assert done.returncode == 0, done.stderr
+    assert "rnn (trained, seed 0)" in done.stdout
+    assert "leaky" not in done.stdout
+    (line,) = done.stderr.splitlines()
+    assert str(run.relative_to(modules)) in line
+    assert line.endswith(f"add {plugins}")
 
 
 def test_plugins_come_from_the_command_line_only(modules):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from hypothesis import given
@@ -14,6 +15,7 @@ from run_folders import make_run
 from rnnlstm.reporting.runs import find_runs
 from rnnlstm.reporting.statistics import bootstrap_median, wilson
 from rnnlstm.reporting.survival import SolveTimes, kaplan_meier, solve_time, solve_times
+from rnnlstm.reporting.survival_figure import survival_curves
 
 STEPS = st.integers(1, 50).map(float)
 SEEDS = st.lists(st.tuples(st.one_of(STEPS, st.just(math.inf)), st.booleans()), min_size=1, max_size=40).map(
@@ -127,3 +129,14 @@ def test_a_runs_times(tmp_path):
     assert times.steps.tolist() == [50, 100, 100]
     assert times.solved.tolist() == [True, False, False]
     assert times.followed == 100
+
+
+def test_bands_are_drawn_from_the_first_solved_one_on(tmp_path):
+    make_run(tmp_path / "some", solved={1, 2})  # at updates 51 and 52
+    make_run(tmp_path / "none", model__name="rnn")
+    figure = survival_curves(find_runs([str(tmp_path)]))
+    (band,) = figure.axes[0].collections
+    (path,) = band.get_paths()
+    assert path.vertices[:, 0].min() == 51
+    assert len(figure.axes[0].get_legend().get_texts()) == 2
+    plt.close(figure)

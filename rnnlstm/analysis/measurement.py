@@ -23,7 +23,8 @@ from rnnlstm.probes.gates import by_kind, mean_by_kind
 class Measurement:
     """Arrays are by lag, from 0; singular values, bounds and the cell's path from lag 0 to T."""
 
-    label: str
+    network: str  #: its label
+    label: str  #: with the layer, where there are several
     layer: int
     flow: Flow
     gates_half_life: tuple[float, float, float] | None
@@ -90,6 +91,7 @@ def measure(label: str, subject: Subject) -> list[Measurement]:
         has_cell = retention is not None and "cell" in subject.cell.state_names
         found.append(
             Measurement(
+                network=label,
                 label=label if subject.layers == 1 else f"{label}, layer {layer}",
                 layer=layer,
                 flow=through_time,

@@ -16,7 +16,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from rnnlstm.record.heatmap import HIGH, LOW, colours
-from rnnlstm.reporting.figures import PALETTE
+from rnnlstm.reporting.colours import PALETTE
 
 SHOWN = ("sigmoid", "tanh", "relu", "centred_sigmoid", "steep_sigmoid")
 FACTORS = (1.01, 0.99)

@@ -11,6 +11,7 @@ from rnnlstm.reporting.pairing import Contest, contests
 from rnnlstm.reporting.runs import Run, find_runs
 from rnnlstm.reporting.selection import find_key, first_of_each, group_by, pooled_over, select
 from rnnlstm.reporting.states import reasons
+from rnnlstm.reporting.statistics import ENOUGH_SEEDS, sign_test
 from rnnlstm.reporting.table import equal_keys
 from rnnlstm.reporting.terminal import paired_tables, table
 
@@ -77,6 +78,11 @@ def _explanation(pairs: Sequence[Contest], top: int, named: bool) -> Iterator[st
         "Differences seed by seed, on the same data: the median, [its 95 % bootstrap interval] or (the range) under "
         "five pairs; p: exact sign test"
     )
+    most = max(len(differences.bounds) for contest in pairs for differences in (contest.metric, contest.steps))
+    if most < ENOUGH_SEEDS:
+        pooled = any(len(contest.run.members) > 1 for contest in pairs)  # then one seed may make several pairs
+        what = ("pair" if pooled else "seed") + "s" * (most > 1)
+        yield f"With {most} {what} p can't fall below {sign_test(most, 0):.2g}"
     if not named:
         yield "The reference has the lowest loss of these very seeds, which flatters it; --against names another"
 

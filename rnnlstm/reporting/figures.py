@@ -10,6 +10,7 @@ import matplotlib as mpl
 import numpy as np
 
 from rnnlstm.record.heatmap import HIGH, LOW, colours
+from rnnlstm.reporting.colours import PALETTE, colour_numbers
 from rnnlstm.reporting.curves import evaluation_curve
 from rnnlstm.reporting.flow import Flow, flows
 from rnnlstm.reporting.runs import Run, by_task, labels, task_title
@@ -20,8 +21,6 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 
-#: Okabe & Ito's colours, which most colour-blind readers tell apart; no more lines than these in one panel.
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
 MOST_MAPS = 6
 LARGEST = 1e30  #: what is larger, or no number, leaves a gap in a curve: axes can't be divided to hold it
 MOST_PANELS = 8  # tasks and lengths in one picture
@@ -83,7 +82,8 @@ def overview(runs: Sequence[Run]) -> Figure:
 
 def draw_curves(axes: Axes, runs: Sequence[Run], tag: str, name: str, names: Sequence[str]) -> None:
     """Median and band of a tag, a colour for each configuration; `names` for the legend."""
-    for run, label, colour in zip(runs, names, itertools.cycle(PALETTE), strict=False):
+    for run, label, number in zip(runs, names, colour_numbers(names), strict=True):
+        colour = PALETTE[number]
         curve = evaluation_curve(run, tag)
         if curve is None:
             continue

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -20,10 +21,11 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rnnlstm.reporting.figures import PALETTE
+from rnnlstm.reporting.colours import PALETTE, colour_numbers
 
 #: log10 of a gradient against that at the last scored position.
 DECAY = (-20.0, 5.0)
+DASHES = ("-", "--", "-.", ":")  # by layer
 
 
 def gradient_figure(found: Sequence[Measurement]) -> Figure:
@@ -33,13 +35,13 @@ def gradient_figure(found: Sequence[Measurement]) -> Figure:
         1, len(states), figsize=(6.4 * len(states), 4.6), sharey=True, squeeze=False, layout="constrained"
     )
     for state, axis in zip(states, axes[0], strict=True):
-        for m, colour in zip(found, PALETTE, strict=False):
+        for m, looks in zip(found, _looks(found), strict=True):
             if state not in m.flow.total:
                 continue
             norms = m.flow.total[state][m.layer].log10()
             half_life = m.flow.half_life(state, m.layer)[0]
             label = f"{m.label}: half-life {_steps(half_life)} steps"
-            axis.plot((norms - norms[0]).clamp(min=-400).numpy(), color=colour, label=label, linewidth=1.8)
+            axis.plot((norms - norms[0]).clamp(min=-400).numpy(), label=label, linewidth=1.8, **looks)
         letter = "h" if state == "hidden" else "c"
         _decay_axes(axis, f"$\\|\\partial L/\\partial {letter}_t\\|$, the total gradient", found)
         axis.set_xlabel("steps before the answer (lag)")
@@ -61,8 +63,8 @@ def weight_figure(found: Sequence[Measurement]) -> Figure:
     """The share of the weight gradient that comes from the last k steps."""
     figure, axis = plt.subplots(figsize=(6.8, 4.4), layout="constrained")
     K = max(len(m.weights.share) for m in found)
-    for m, colour in zip(found, PALETTE, strict=False):
-        axis.plot(np.arange(1, len(m.weights.share) + 1), m.weights.share.numpy(), color=colour, label=m.label)
+    for m, looks in zip(found, _looks(found), strict=True):
+        axis.plot(np.arange(1, len(m.weights.share) + 1), m.weights.share.numpy(), label=m.label, **looks)
     steps = np.arange(1, K + 1)
     axis.plot(steps, steps / K, color="0.6", linestyle=":", label="every step alike")
     axis.axhline(1, color="0.35", linestyle="--", linewidth=1)
@@ -103,10 +105,10 @@ def jacobian_figure(found: Sequence[Measurement]) -> Figure:
 def lyapunov_figure(found: Sequence[Measurement]) -> Figure:
     """The spectrum of each setting; above zero directions explode."""
     figure, axis = plt.subplots(figsize=(6.8, 4.4), layout="constrained")
-    for m, colour in zip(found, PALETTE, strict=False):
+    for m, looks in zip(found, _looks(found), strict=True):
         spectrum = m.lyapunov.numpy()
-        axis.plot(np.linspace(0, 1, len(spectrum)), np.where(np.isfinite(spectrum), spectrum, np.nan), color=colour,
-                  label=f"{m.label}: largest {spectrum[0]:+.4f}")  # fmt: skip
+        axis.plot(np.linspace(0, 1, len(spectrum)), np.where(np.isfinite(spectrum), spectrum, np.nan),
+                  label=f"{m.label}: largest {spectrum[0]:+.4f}", **looks)  # fmt: skip
     axis.axhline(0, color="0.35", linestyle="--", linewidth=1)
     axis.annotate(
         "explodes above, vanishes below", (1, 0), (-4, 4), ("data"), "offset points", ha="right", fontsize=8
@@ -128,6 +130,13 @@ def panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
     for axis in axes.flat[count:]:
         axis.set_visible(False)
     return figure, list(axes.flat[:count])
+
+
+def _looks(found: Sequence[Measurement]) -> list[dict[str, Any]]:
+    """A line's looks for each: the network's colour, the layer's dashes."""
+    networks = list(dict.fromkeys(m.network for m in found))
+    colours = dict(zip(networks, colour_numbers(networks), strict=True))
+    return [{"color": PALETTE[colours[m.network]], "linestyle": DASHES[m.layer % len(DASHES)]} for m in found]
 
 
 def _decay_axes(axis: Axes, title: str, found: Sequence[Measurement]) -> None:

@@ -13,6 +13,8 @@ import torch
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from rnnlstm.analysis.gain_map import GAINS, LENGTHS, gain_map
 from rnnlstm.analysis.measurement import Measurement, as_lists, measure
@@ -20,11 +22,12 @@ from rnnlstm.analysis.operations import operation_table
 from rnnlstm.analysis.subject import Subject
 from rnnlstm.exits import DiskError
 from rnnlstm.models import Network
+from rnnlstm.options import printable
 from rnnlstm.record.files import write_json
-from rnnlstm.record.naming import flatten
+from rnnlstm.record.naming import HOUSEKEEPING, flatten
 from rnnlstm.reporting import activation_figures, flow_figures, sentence_figures
 from rnnlstm.reporting.flow_table import gradient_table, operations_table
-from rnnlstm.reporting.runs import Run, label
+from rnnlstm.reporting.runs import Run, labels, task_title
 from rnnlstm.training.plan import Plan
 
 MAPPED = ("identity", "tanh", "relu")
@@ -37,7 +40,11 @@ class Setting:
     plan: Plan
     seed: int
     network: Network
-    trained: bool
+    place: str = ""  #: the folder of a trained one
+
+    @property
+    def trained(self) -> bool:
+        return bool(self.place)
 
     def subject(self, sequences: int) -> Subject:
         task = self.plan.task
@@ -49,7 +56,7 @@ class Report:
 
     def __init__(self, out: str) -> None:
         self.folder = Path(out).expanduser()
-        self.console = Console(highlight=False)
+        self.console = Console(highlight=False, markup=False)
         if not self.console.is_terminal:
             self.console.width = 200
         self.results: dict[str, Any] = {}
@@ -67,14 +74,13 @@ class Report:
 
     def flow(self, settings: Sequence[Setting], sequences: int) -> None:
         """The table, and figures of gradients, weight gradients, Jacobians, exponents, influence and gates."""
-        labels = _labels(settings)
         found: list[Measurement] = []
         subjects: list[tuple[str, Subject]] = []
-        for name, setting in zip(labels, settings, strict=True):
-            with self.console.status(f"measuring {name}"):
+        for name, setting in zip(setting_labels(settings), settings, strict=True):
+            with self.console.status(Text(f"measuring {name}")):
                 subjects.append((name, setting.subject(sequences)))
                 found += measure(*subjects[-1])
-        self.console.print(gradient_table(found))
+        self._print(*gradient_table(found, self.console.width))
         for m in found:
             if not m.bound_holds():
                 self.console.print(f"{m.label}: a Jacobian is larger than its bound, which can't be: report this")
@@ -94,15 +100,15 @@ class Report:
     def surgery(self, settings: Sequence[Setting]) -> None:
         """For each setting the table of operations."""
         self.results["surgery"] = {}
-        for name, setting in zip(_labels(settings), settings, strict=True):
+        for name, setting in zip(setting_labels(settings), settings, strict=True):
             config = setting.plan.config
             if not setting.trained:
                 self.console.print(f"{name} is not trained: its score says nothing; name a run with weights=")
-            with self.console.status(f"operating on {name}"):
+            with self.console.status(Text(f"operating on {name}")):
                 rows = operation_table(setting.plan.task, setting.network, setting.seed, config.eval.samples)
             metrics = [metric for metric in rows[0].scores if metric != "loss"]
             self.console.print(f"What makes it remember: {name}, {setting.plan.task.name}, seed {setting.seed}")
-            self.console.print(operations_table(rows, metrics))
+            self._print(*operations_table(rows, metrics, self.console.width))
             self.results["surgery"][name] = [
                 {"operation": r.name, **r.scores, "half_life": r.half_life, "log10_ratio": r.ratio,
                  "log10_cell_ratio": r.cell_ratio}
@@ -111,7 +117,9 @@ class Report:
 
     def activations(self) -> None:
         for factor in activation_figures.FACTORS:
-            self.console.print(f"{factor}^365 = {factor**365:.4g}")
+            power = f"{factor}^365 = {factor**365:.4g}"
+            words = f"what becomes of a gradient of 1 by a factor of {factor} a step, taken 365 times"
+            self.console.print(f"{power}: {words}", soft_wrap=True)
         self._figure("activations.png", activation_figures.activation_figure())
 
     def gain_map(self, setting: Setting) -> None:
@@ -126,26 +134,46 @@ class Report:
         }  # fmt: skip
         self._figure("gain_map.png", activation_figures.gain_map_figure(maps, GAINS, LENGTHS))
 
+    def _print(self, table: Table, lines: Sequence[str]) -> None:
+        self.console.print(table)
+        for line in lines:
+            self.console.print(line, soft_wrap=True)
+
     def _figure(self, name: str, figure: Figure) -> None:
         self._write(name, lambda path: figure.savefig(path, dpi=100))
         plt.close(figure)
-        self.console.print(f"Written: {self.folder / name}", markup=False, soft_wrap=True)
 
     def _write(self, name: str, write: Any) -> None:
         try:
             write(self.folder / name)
         except OSError as error:
             raise DiskError(f"can't write {self.folder / name}: {error.strerror}") from None
+        self.console.print(f"Written: {self.folder / name}", soft_wrap=True)
 
 
-def _labels(settings: Sequence[Setting]) -> list[str]:
-    """Each setting in the words that tell it from the others, numbered where none do."""
-    runs = [Run(Path(), dict(flatten(setting.plan.config.tree)), []) for setting in settings]
-    names = [label(run, runs) for run in runs]
-    return [
-        f"{name if names.count(name) == 1 else f'{name} #{k + 1}'}{' (trained)' if s.trained else ''}"
-        for k, (name, s) in enumerate(zip(names, settings, strict=True))
+def setting_labels(settings: Sequence[Setting]) -> list[str]:
+    """Each network in the words that tell it from the others, as a comparison has them: `rnn, init=default`. Then
+    task and length where they differ, and the seed, of a trained one always; where nothing differs, the folder."""
+    trees = [{k: v for k, v in s.plan.config.tree.items() if k not in HOUSEKEEPING or k == "name"} for s in settings]
+    configs = [dict(flatten(tree)) for tree in trees]
+    titles = [task_title(config.pop("task.name"), config.pop("task.length")) for config in configs]
+    names = labels([Run(Path(), config, []) for config in configs])
+    if len(set(titles)) > 1:
+        names = [f"{name}, {title}" for name, title in zip(names, titles, strict=True)]
+    several = len({s.seed for s in settings}) > 1
+    notes = [
+        [*(["trained"] if s.trained else []), *([f"seed {s.seed}"] if s.trained or several else [])] for s in settings
     ]
+    full = [_noted(name, note) for name, note in zip(names, notes, strict=True)]
+    return [
+        one if full.count(one) == 1 else _noted(name, [*note, printable(s.place)])
+        for one, name, note, s in zip(full, names, notes, settings, strict=True)
+    ]
+
+
+def _noted(name: str, notes: Sequence[str]) -> str:
+    words = ", ".join(filter(None, notes))
+    return f"{name} ({words})" if words else name
 
 
 def _as_data(m: Measurement) -> dict[str, Any]:

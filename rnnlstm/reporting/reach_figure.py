@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from rnnlstm.reporting.figures import LONGEST_LABEL, MOST_PANELS, PALETTE
+from rnnlstm.reporting.colours import PALETTE, colour_numbers
+from rnnlstm.reporting.figures import LONGEST_LABEL, MOST_PANELS
 from rnnlstm.reporting.reach import Reach, by_reach
 from rnnlstm.reporting.runs import shortened
 
@@ -25,8 +26,9 @@ def reach_figure(found: Sequence[Reach]) -> Figure:
     size = (1 + 6 * len(tasks), 3.6 + 0.22 * most)
     figure, axes = plt.subplots(1, len(tasks), figsize=size, squeeze=False, layout="constrained")
     for panel, (task, members) in zip(axes[0], tasks.items(), strict=True):
-        for k, reach in enumerate(members[: len(PALETTE)]):
-            _draw(panel, reach, k, min(len(members), len(PALETTE)))
+        drawn = members[: len(PALETTE)]
+        for reach, number in zip(drawn, colour_numbers([reach.name for reach in drawn]), strict=True):
+            _draw(panel, reach, number, len(drawn))
         lengths = sorted({length for reach in members for length in reach.lengths})
         panel.set_xscale("log")
         panel.set_xticks(lengths, [str(length) for length in lengths])

@@ -18,14 +18,14 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rnnlstm.reporting.figures import PALETTE
+from rnnlstm.reporting.colours import PALETTE
 from rnnlstm.reporting.flow_figures import panels
 from rnnlstm.tasks.task import until_over
 
 #: Words in a line of the influence figure, and time steps in a row of the gate figure.
 LINE, ROW = 12, 50
 #: log10 of an input's influence against the largest in the sentence.
-INFLUENCE = (-8.0, 0.0)
+INFLUENCE = (-4.0, 0.0)
 #: Most networks in one of these figures.
 MOST_NETWORKS = 4
 #: Longest sentence whose words are drawn whole; of longer ones the ends.
@@ -49,7 +49,7 @@ def influence_figure(found: Sequence[tuple[str, Subject, Tensor]], sequence: int
         _text(axis, words, _shown((logs - logs.max()).clamp(min=-400).tolist()), _shown(_rare(subject, sequence)))
         axis.set_title(label, loc="left", fontsize=10)
     scale = mpl.cm.ScalarMappable(mpl.colors.Normalize(*INFLUENCE), "Blues")
-    bar = figure.colorbar(scale, ax=list(axes[:, 0]), shrink=0.8, extend="min", ticks=range(-8, 1, 2))
+    bar = figure.colorbar(scale, ax=list(axes[:, 0]), shrink=0.8, extend="min", ticks=range(-4, 1))
     bar.set_label("influence on the answer, log10\n(0: the most influential word)")
     return figure
 
@@ -73,13 +73,14 @@ def distance_figure(found: Sequence[tuple[str, Subject, Tensor]]) -> Figure:
             )
         axis.set(title=label, ylim=(-12, 0.5), xlabel="steps before the answer")
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=8, loc="lower left", markerscale=1.5)
+        axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, markerscale=1.5)
     axes[0].set_ylabel("influence on the answer, log10\n(0: the most influential of its sequence)")
     return figure
 
 
 def gates_figure(found: Sequence[tuple[str, Subject]], sequence: int = 0, layer: int = 0) -> Figure:
-    """Mean over the units of each gate, and of |c|, at every word. Gates from 0 (white) to 1 (dark)."""
+    """Mean over the units of each gate, and of |c|, at every word. Gates from 0 (white) to 1 (dark), |c| from 0 to
+    its largest in the sentence: it has no bound, and would soon be dark everywhere."""
     rows = [(label, subject, _series(subject, sequence, layer)) for label, subject in found]
     rows = [(label, subject, series) for label, subject, series in rows if series][:MOST_NETWORKS]
     T = max(len(_words(subject, sequence)) for _, subject, _ in rows)
@@ -112,10 +113,11 @@ def gates_figure(found: Sequence[tuple[str, Subject]], sequence: int = 0, layer:
 
 
 def _series(subject: Subject, sequence: int, layer: int) -> dict[str, Tensor]:
-    """(T,) by name: gates, and |c| of the cell state."""
+    """(T,) by name: gates, and |c| of the cell state against its largest."""
     series = {name: gate[:, sequence].mean(-1) for name, gate in subject.path.gates[layer].items()}
     if "cell" in subject.path.states[layer]:
-        series["|c|, up to 1"] = subject.path.states[layer]["cell"][:, sequence].abs().mean(-1)
+        size = subject.path.states[layer]["cell"][: len(_words(subject, sequence)), sequence].abs().mean(-1)
+        series["|c| / its largest"] = size / size.max().clamp(min=1e-300)
     return series
 
 

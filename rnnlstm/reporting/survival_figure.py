@@ -8,13 +8,15 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rnnlstm.reporting.figures import LONGEST_LABEL, PALETTE, panels
+from rnnlstm.reporting.colours import PALETTE, colour_numbers
+from rnnlstm.reporting.figures import LONGEST_LABEL, panels
 from rnnlstm.reporting.runs import Run, labels
 from rnnlstm.reporting.survival import MOST_BANDS, SolveTimes, solve_times, solved_share
 
 
 def survival_curves(runs: Sequence[Run]) -> Figure:
-    """A panel for each task and length: a step line and its 95 % band for each configuration."""
+    """A panel for each task and length: a step line for each configuration, and its 95 % band from the first solved
+    one on."""
     titled = panels(runs)
     most = max(map(len, titled.values()))
     size = (1 + 5.5 * len(titled), 4 + 0.2 * most)
@@ -22,9 +24,10 @@ def survival_curves(runs: Sequence[Run]) -> Figure:
     for panel, (title, members) in zip(axes[0], titled.items(), strict=True):
         times = [solve_times(run) for run in members]
         end = max((t.followed for t in times), default=0.0) or 1.0
-        for k, (found, name) in enumerate(zip(times, labels(members, LONGEST_LABEL), strict=True)):
+        names = labels(members, LONGEST_LABEL)
+        for k, (found, name, number) in enumerate(zip(times, names, colour_numbers(names), strict=True)):
             width = 1.5 + (len(members) - 1 - k) * min(1.6, 6 / len(members))
-            _draw(panel, found, name, PALETTE[k], width, end, len(members) <= MOST_BANDS)
+            _draw(panel, found, name, PALETTE[number], width, end, len(members) <= MOST_BANDS)
         panel.set_title(title, fontsize=10)
         panel.set_xlim(0, end * 1.02)
         panel.set_ylim(-0.04, 1.04)
@@ -41,7 +44,9 @@ def _draw(axes: Axes, times: SolveTimes, name: str, colour: str, width: float, e
     curve = solved_share(times, end)
     count = f"{int(times.solved.sum())} of {len(times.steps)}"
     axes.step(curve.steps, curve.share, where="post", color=colour, label=f"{name}: {count}", linewidth=width)
-    if band:
-        axes.fill_between(curve.steps, curve.low, curve.high, step="post", color=colour, alpha=0.12, linewidth=0)
+    begun = curve.share > 0  # before, bands would only hide one another
+    if band and begun.any():
+        steps, low, high = curve.steps[begun], curve.low[begun], curve.high[begun]
+        axes.fill_between(steps, low, high, step="post", color=colour, alpha=0.12, linewidth=0)
     if len(curve.ended):
         axes.plot(curve.ended, curve.ended_share, "|", color=colour, markersize=9, markeredgewidth=1.5)

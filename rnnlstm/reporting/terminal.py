@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from rich import box
-from rich.cells import cell_len
 from rich.table import Table
-from rich.text import Text
 
 from rnnlstm.options import show
+from rnnlstm.reporting.columns import as_table, leave_out
 from rnnlstm.reporting.pairing import Contest
 from rnnlstm.reporting.runs import Run, differing_keys
 from rnnlstm.reporting.table import NAMED, row
@@ -37,14 +35,9 @@ def table(
     """A row per configuration or group: the keys `by` which it was grouped, or else what differs between all
     `among` which these are; then what came out. Also the columns that `width` characters had no room for."""
     columns = _columns(runs, among, by)
-    left_out = []
-    for header in filter(columns.__contains__, SPARED):
-        if sum(3 + max(map(cell_len, (head, *cells))) for head, cells in columns.items()) <= width:
-            break
-        del columns[header]
-        left_out.append(header)
+    left_out = leave_out(columns, SPARED, width)
     numbers = [h for h, cells in columns.items() if h not in ("metric", "not done") and all(map(_is_number, cells))]
-    return _table(columns, numbers), left_out
+    return as_table(columns, numbers), left_out
 
 
 def _columns(runs: Sequence[Run], among: Sequence[Run], by: Sequence[str]) -> dict[str, list[str]]:
@@ -77,22 +70,6 @@ def _columns(runs: Sequence[Run], among: Sequence[Run], by: Sequence[str]) -> di
     return columns
 
 
-def _table(columns: dict[str, list[str]], numbers: Sequence[str] = (), title: str | None = None) -> Table:
-    """The columns `numbers` stand to the right."""
-    result = Table(
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        header_style="bold",
-        title=Text(title) if title else None,
-        title_justify="left",
-    )
-    for header in columns:
-        result.add_column(Text(header), justify="right" if header in numbers else "left")
-    for cells in zip(*columns.values(), strict=True):
-        result.add_row(*map(Text, cells))  # as it is: nothing in it is markup
-    return result
-
-
 def _is_number(cell: str) -> bool:
     return cell[:1].isdigit() or cell.startswith((">", "—", "never", "null"))
 
@@ -111,4 +88,4 @@ def paired_tables(found: Sequence[Contest]) -> Iterator[Table]:
             "steps to solve": [differences_text(contest.steps, ",.0f") for contest in rows],
             "sooner in": [score_text(contest.steps.below, contest.steps.above, contest.steps) for contest in rows],
         }
-        yield _table(columns, title=title)
+        yield as_table(columns, title=title)

@@ -3,22 +3,47 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from rnnlstm.cells import CELLS
 from rnnlstm.keys import GRADFLOW
 from rnnlstm.models import Network
-from rnnlstm.options import ConfigError, OptionError, show
+from rnnlstm.options import ConfigError, OptionError, printable, show
 from rnnlstm.plain_yaml import check_run, read_text, read_yaml
 from rnnlstm.record.naming import LATER, flatten
 from rnnlstm.record.run_folder import find_run_folders
 from rnnlstm.record.seed_record import WEIGHTS
 from rnnlstm.schema import Config, read_config, unknown_key
+from rnnlstm.tasks import TASKS
 from rnnlstm.training.plan import Plan, make_plan
+
+LOG = logging.getLogger("rnnlstm")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a run left of one seed's network."""
+
+    plan: Plan
+    seed: int
+    weights: dict[str, Tensor]
+    place: str  #: the folder, as it was named
+
+    def network(self) -> Network:
+        """The plan's network with these weights. Raises: ConfigError if they don't fit."""
+        network = self.plan.network(self.seed)
+        try:
+            network.load_state_dict(self.weights)
+        except RuntimeError:
+            raise ConfigError("the weights don't fit the network of this configuration") from None
+        return network
 
 
 def runs_at(place: str) -> list[str]:
@@ -30,11 +55,40 @@ def runs_at(place: str) -> list[str]:
     return sorted(str(run) for run in find_run_folders([place]) if any(run.glob(f"seed_*/{WEIGHTS}"))) or [place]
 
 
-def load_run(folder: str, overrides: Sequence[str] = ()) -> tuple[Plan, int, dict[str, Tensor]]:
-    """Plan, seed and weights of a run folder (its first seed) or of one seed's folder in it.
+class PluginError(ConfigError):
+    """A run whose task or cell is a user's own, in a module that has not been imported."""
+
+    def __init__(self, folder: str, what: str, plugins: object) -> None:
+        self.hint = f"add plugins={show(plugins).replace(' ', '').replace(chr(39), '')}"
+        self.folder = printable(folder)
+        super().__init__(f"weights={self.folder}: its {what} comes from a plugin; {self.hint}")
+
+
+def load_runs(place: str, overrides: Sequence[str] = ()) -> list[Loaded]:
+    """Every trained network of a run folder, of one seed's folder or below a folder of runs. In the last, those that
+    need a plugin are named in a warning and left out.
+
+    Raises: ConfigError as `load_run`; PluginError if nothing else is there.
+    """
+    found, problems = [], []
+    for folder in runs_at(place):
+        try:
+            found.append(load_run(folder, overrides))
+        except PluginError as problem:
+            problems.append(problem)
+    if problems and not found:
+        raise problems[0]
+    for hint in dict.fromkeys(problem.hint for problem in problems):
+        names = ", ".join(problem.folder for problem in problems if problem.hint == hint)
+        LOG.warning("left out, as plugins are named on the command line only: %s; %s", names, hint)
+    return found
+
+
+def load_run(folder: str, overrides: Sequence[str] = ()) -> Loaded:
+    """The trained network of a run folder (its first seed) or of one seed's folder in it.
 
     `overrides` change keys of the run's configuration: `surgery.open=[forget]`, `task.length=200`.
-    Raises: ConfigError if there is no such run, or an override doesn't fit.
+    Raises: ConfigError if there is no such run, or an override doesn't fit; PluginError.
     """
     for override in overrides:
         read_text(override.partition("=")[2])  # before any file is opened
@@ -57,20 +111,11 @@ def load_run(folder: str, overrides: Sequence[str] = ()) -> tuple[Plan, int, dic
     except Exception as error:  # whatever the unpickler stumbles over
         raise OptionError("weights", folder, f"can't be read: {show(str(error))}") from None
     here = {"launcher": {"name": "serial"}, "search": {"name": "none"}}  # wherever it was trained, and why
-    return make_plan(changed({**LATER, **tree, **here, "seed": seed, "seeds": 1}, overrides)), seed, weights
-
-
-def restored(plan: Plan, seed: int, weights: dict[str, Tensor]) -> Network:
-    """The plan's network with these weights.
-
-    Raises: ConfigError if they don't fit.
-    """
-    network = plan.network(seed)
-    try:
-        network.load_state_dict(weights)
-    except RuntimeError:
-        raise ConfigError("the weights don't fit the network of this configuration") from None
-    return network
+    config = changed({**LATER, **tree, **here, "seed": seed, "seeds": 1}, overrides)
+    for key, section, known in (("task", config.task, TASKS), ("cell", config.cell, CELLS)):
+        if config.plugins and section["name"] not in known:
+            raise PluginError(folder, key, config.plugins)
+    return Loaded(make_plan(config), seed, weights, folder)
 
 
 def changed(tree: dict[str, Any], overrides: Sequence[str]) -> Config:

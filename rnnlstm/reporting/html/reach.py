@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
+from rnnlstm.reporting.colours import colour_numbers
 from rnnlstm.reporting.html.markup import element, render
 from rnnlstm.reporting.html.parts import Numbers, Panel, Report, Section, figure, keyed, table, unbroken
 from rnnlstm.reporting.html.plot import Axis, Dot, Level, Line, plot
@@ -45,11 +47,12 @@ def section(report: Report) -> Section | None:
     for number, (task, found) in enumerate(list(tasks.items())[:MOST_GROUPS], start=1):
         if len(tasks) > 1:
             parts.append(element("h3", task, id=f"reach-{number}"))
-        drawn = [_Drawn(reach.name, style, reach) for style, reach in enumerate(found[:MOST_SHOWN])]
+        styles = colour_numbers([reach.name for reach in found[:MOST_SHOWN]])
+        drawn = [_Drawn(reach.name, style, reach) for style, reach in zip(styles, found, strict=False)]
         shown = {"shown": drawn, "left_out": len(found) - len(drawn)}
         parts.append(render("legend.html", group=shown, marks=None))
         parts.append(figure(report, f"t{number}-reach", [Panel(_picture(f"t{number}", task, drawn))], CAPTION, None))
-        parts.append(table(_numbers(task, found)))
+        parts.append(table(_numbers(task, found, styles)))
     return Section("reach", "How far they reach", Markup("").join(parts))
 
 
@@ -73,12 +76,12 @@ def _picture(key: str, task: str, drawn: Sequence[_Drawn]) -> Markup:
     )  # fmt: skip
 
 
-def _numbers(task: str, found: Sequence[Reach]) -> Numbers:
+def _numbers(task: str, found: Sequence[Reach], styles: Sequence[int]) -> Numbers:
     lengths = sorted({length for reach in found for length in reach.lengths})
     rows = []
-    for style, reach in enumerate(found):
+    for style, reach in itertools.zip_longest(styles, found):  # the last may be in no figure
         cells = dict(zip(reach.lengths, _cells(reach), strict=True))
-        name = keyed(reach.name, style if style < MOST_SHOWN else None)
+        name = keyed(reach.name, style)
         rows.append((name, _longest(reach), *(cells.get(length, "—") for length in lengths)))
     heads = ("network", "reaches", *(f"T = {length}" for length in lengths))
     return Numbers(f"Solved, by length: {task}", heads, rows)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rnnlstm.options import show
+from rnnlstm.reporting.colours import colour_numbers
 from rnnlstm.reporting.runs import Run, by_task, labels, task_title
 from rnnlstm.reporting.selection import first_of_each
 
@@ -53,6 +54,7 @@ def grouped(runs: Sequence[Run]) -> list[TaskGroup]:
         names = labels(members)
         # The best of each model first: runs come in the order of their loss.
         chosen = first_of_each([show(run.config.get("model.name")) for run in members], MOST_SHOWN)
-        shown = [Shown(members[k], names[k], style) for style, k in enumerate(chosen)]
+        styles = colour_numbers([names[k] for k in chosen])
+        shown = [Shown(members[k], names[k], style) for k, style in zip(chosen, styles, strict=True)]
         groups.append(TaskGroup(f"g{number}", task_title(task, length), str(task), members, names, shown))
     return groups

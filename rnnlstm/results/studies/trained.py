@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 def network_of(folder: Path, seed: int) -> tuple[Plan, Network]:
     """The plan and the trained network of one seed of a run."""
-    from rnnlstm.training.saved import load_run, restored
+    from rnnlstm.training.saved import load_run
 
     run = load_run(str(folder / f"seed_{seed}"))
-    return run[0], restored(*run)
+    return run.plan, run.network()
 
 
 def score(task: Task, network: Network, seed: int, samples: int, surgery: Surgery | None = None) -> float:
