@@ -90,7 +90,7 @@ def take_plugins(overrides: Sequence[str]) -> list[str]:
     named = [override for override in overrides if override.partition("=")[0] == "plugins"]
     if named:
         with Composer().active() as composer:
-            _import_plugins(composer, named)
+            command_plugins(composer, named)
     return [override for override in overrides if override not in named]
 
 

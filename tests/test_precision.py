@@ -124,7 +124,7 @@ def test_without_it_a_run_keeps_its_name_and_its_record(train):
     assert not train("train.steps=2").trained
     from rnnlstm.training.saved import load_run
 
-    assert load_run(str(outcome.folder))[0].config.precision == "full"
+    assert load_run(str(outcome.folder)).plan.config.precision == "full"
 
 
 @pytest.mark.parametrize(
