@@ -10,6 +10,7 @@ import pytest
 from tour import commands
 
 from rnnlstm.jobs import compose_jobs
+from rnnlstm.search.search import Search
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -29,6 +30,10 @@ def test_training_commands_compose():
     for page, words in found:
         if any(word.startswith(("--", "plugins=")) or "hiden" in word or "…" in word for word in words):
             continue  # options, a mistake that README shows, modules that a reader writes, a gap to fill
+        if "search=optuna" in words:
+            pytest.importorskip("optuna")
+            assert Search([word for word in words if word != "-m"]).space.dimensions
+            continue
         multirun = "-m" in words
         overrides = [word for word in words if word != "-m"]
         jobs = compose_jobs(overrides, multirun, to_train=False)

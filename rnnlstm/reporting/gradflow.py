@@ -107,7 +107,8 @@ class Report:
             with self.console.status(Text(f"operating on {name}")):
                 rows = operation_table(setting.plan.task, setting.network, setting.seed, config.eval.samples)
             metrics = [metric for metric in rows[0].scores if metric != "loss"]
-            self.console.print(f"What makes it remember: {name}, {setting.plan.task.name}, seed {setting.seed}")
+            seed = "" if "seed" in name else f", seed {setting.seed}"
+            self.console.print(f"What makes it remember: {name}, {setting.plan.task.name}{seed}")
             self._print(*operations_table(rows, metrics, self.console.width))
             self.results["surgery"][name] = [
                 {"operation": r.name, **r.scores, "half_life": r.half_life, "log10_ratio": r.ratio,
