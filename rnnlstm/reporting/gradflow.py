@@ -30,6 +30,7 @@ from rnnlstm.reporting.flow_table import gradient_table, operations_table
 from rnnlstm.reporting.runs import Run, labels, task_title
 from rnnlstm.training.plan import Plan
 
+WIDE = 400  # characters in a line, where it isn't a terminal: a file has room for all columns
 MAPPED = ("identity", "tanh", "relu")
 
 
@@ -58,7 +59,7 @@ class Report:
         self.folder = Path(out).expanduser()
         self.console = Console(highlight=False, markup=False)
         if not self.console.is_terminal:
-            self.console.width = 200
+            self.console.width = WIDE
         self.results: dict[str, Any] = {}
 
     def __enter__(self) -> Self:
