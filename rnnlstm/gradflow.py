@@ -35,7 +35,7 @@ from rnnlstm.guard import check_override
 from rnnlstm.options import ConfigError, OptionError, did_you_mean, show
 
 if TYPE_CHECKING:
-    from rnnlstm.reporting.gradflow import Setting
+    from rnnlstm.reporting.setting import Setting
     from rnnlstm.schema import Config
 
 PARTS = ("flow", "surgery", "activations", "map")
@@ -120,7 +120,7 @@ def _settings(request: Request) -> list[Setting]:
     """Every network that is asked for, checked before anything is measured. Raises: ConfigError."""
     from rnnlstm.jobs import compose_jobs, take_plugins
     from rnnlstm.record.naming import identity
-    from rnnlstm.reporting.gradflow import Setting
+    from rnnlstm.reporting.setting import Setting
     from rnnlstm.training.plan import make_plan
     from rnnlstm.training.saved import load_runs
 

@@ -16,7 +16,7 @@ from rnnlstm.analysis.measurement import measure
 from rnnlstm.analysis.subject import Subject
 from rnnlstm.gradflow import _settings, main, parse
 from rnnlstm.reporting.flow_table import gradient_table
-from rnnlstm.reporting.gradflow import setting_labels
+from rnnlstm.reporting.setting import setting_labels
 from rnnlstm.training.saved import load_run
 
 SMALL = ["task.length=12", "model.hidden_size=8", "model.embedding_size=4"]

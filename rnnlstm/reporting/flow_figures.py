@@ -6,6 +6,7 @@ Ranges are fixed, so that two figures can be laid side by side.
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -94,7 +95,7 @@ def jacobian_figure(found: Sequence[Measurement]) -> Figure:
                 _finite(m.cell.along), color=PALETTE[1], linewidth=1.8, label="c to c along the cell: product of f"
             )
             axis.plot(_finite(m.cell.rest), color=PALETTE[2], linewidth=1.2, label="c to c through h: the rest")
-        _decay_axes(axis, m.label, found)
+        _decay_axes(axis, wrapped(m.label), found)
         axis.set_xlabel("lag: steps from k to T")
     handles = {text: h for axis in axes for h, text in zip(*axis.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, fontsize=8)
@@ -137,6 +138,11 @@ def _looks(found: Sequence[Measurement]) -> list[dict[str, Any]]:
     networks = list(dict.fromkeys(m.network for m in found))
     colours = dict(zip(networks, colour_numbers(networks), strict=True))
     return [{"color": PALETTE[colours[m.network]], "linestyle": DASHES[m.layer % len(DASHES)]} for m in found]
+
+
+def wrapped(label: str) -> str:
+    """A label as the title of one of these panels: a long one would run into its neighbour's."""
+    return textwrap.fill(label, 48)
 
 
 def _decay_axes(axis: Axes, title: str, found: Sequence[Measurement]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,34 +20,13 @@ from rnnlstm.analysis.measurement import Measurement, as_lists, measure
 from rnnlstm.analysis.operations import operation_table
 from rnnlstm.analysis.subject import Subject
 from rnnlstm.exits import DiskError
-from rnnlstm.models import Network
-from rnnlstm.options import printable
 from rnnlstm.record.files import write_json
-from rnnlstm.record.naming import HOUSEKEEPING, flatten
 from rnnlstm.reporting import activation_figures, flow_figures, sentence_figures
 from rnnlstm.reporting.flow_table import gradient_table, operations_table
-from rnnlstm.reporting.runs import Run, labels, task_title
-from rnnlstm.training.plan import Plan
+from rnnlstm.reporting.setting import Setting, setting_labels
 
+WIDE = 400  # characters in a line, where it isn't a terminal: a file has room for all columns
 MAPPED = ("identity", "tanh", "relu")
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A network to look at."""
-
-    plan: Plan
-    seed: int
-    network: Network
-    place: str = ""  #: the folder of a trained one
-
-    @property
-    def trained(self) -> bool:
-        return bool(self.place)
-
-    def subject(self, sequences: int) -> Subject:
-        task = self.plan.task
-        return Subject.of(task, self.network, task.sample(self.seed, 0, "probe", sequences))
 
 
 class Report:
@@ -58,7 +36,7 @@ class Report:
         self.folder = Path(out).expanduser()
         self.console = Console(highlight=False, markup=False)
         if not self.console.is_terminal:
-            self.console.width = 200
+            self.console.width = WIDE
         self.results: dict[str, Any] = {}
 
     def __enter__(self) -> Self:
@@ -150,31 +128,6 @@ class Report:
         except OSError as error:
             raise DiskError(f"can't write {self.folder / name}: {error.strerror}") from None
         self.console.print(f"Written: {self.folder / name}", soft_wrap=True)
-
-
-def setting_labels(settings: Sequence[Setting]) -> list[str]:
-    """Each network in the words that tell it from the others, as a comparison has them: `rnn, init=default`. Then
-    task and length where they differ, and the seed, of a trained one always; where nothing differs, the folder."""
-    trees = [{k: v for k, v in s.plan.config.tree.items() if k not in HOUSEKEEPING or k == "name"} for s in settings]
-    configs = [dict(flatten(tree)) for tree in trees]
-    titles = [task_title(config.pop("task.name"), config.pop("task.length")) for config in configs]
-    names = labels([Run(Path(), config, []) for config in configs])
-    if len(set(titles)) > 1:
-        names = [f"{name}, {title}" for name, title in zip(names, titles, strict=True)]
-    several = len({s.seed for s in settings}) > 1
-    notes = [
-        [*(["trained"] if s.trained else []), *([f"seed {s.seed}"] if s.trained or several else [])] for s in settings
-    ]
-    full = [_noted(name, note) for name, note in zip(names, notes, strict=True)]
-    return [
-        one if full.count(one) == 1 else _noted(name, [*note, printable(s.place)])
-        for one, name, note, s in zip(full, names, notes, settings, strict=True)
-    ]
-
-
-def _noted(name: str, notes: Sequence[str]) -> str:
-    words = ", ".join(filter(None, notes))
-    return f"{name} ({words})" if words else name
 
 
 def _as_data(m: Measurement) -> dict[str, Any]:

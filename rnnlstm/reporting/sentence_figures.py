@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rnnlstm.reporting.colours import PALETTE
-from rnnlstm.reporting.flow_figures import panels
+from rnnlstm.reporting.flow_figures import panels, wrapped
 from rnnlstm.tasks.task import until_over
 
 #: Words in a line of the influence figure, and time steps in a row of the gate figure.
@@ -71,7 +71,7 @@ def distance_figure(found: Sequence[tuple[str, Subject, Tensor]]) -> Figure:
             axis.scatter(
                 distance[chosen], logs[chosen], s=size, color=colour, alpha=0.5, label=names[k], linewidths=0
             )
-        axis.set(title=label, ylim=(-12, 0.5), xlabel="steps before the answer")
+        axis.set(title=wrapped(label), ylim=(-12, 0.5), xlabel="steps before the answer")
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, markerscale=1.5)
     axes[0].set_ylabel("influence on the answer, log10\n(0: the most influential of its sequence)")
