@@ -81,7 +81,7 @@ def parse(arguments: Sequence[str]) -> Request:
             request.parts = value.split(",")
             for part in request.parts:
                 if part not in PARTS:
-                    raise OptionError(key, part, f"must be of {', '.join(PARTS)}{did_you_mean(part, PARTS)}")
+                    raise OptionError(key, part, f"must be one of {', '.join(PARTS)}{did_you_mean(part, PARTS)}")
         elif key == "out" and equals:
             request.out = value or "."
         elif key == "sequences" and equals:

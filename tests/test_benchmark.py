@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 
 import pytest
 import torch
+import torch._dynamo.config
 
 import rnnlstm
 from rnnlstm.benchmark import MODELS, main
@@ -38,6 +40,16 @@ def test_a_recurrence_with_all_contenders(cell, monkeypatch):
     assert result.rate > 0
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's compiler looks at it
+def test_every_shape_is_compiled_however_many_there_are(monkeypatch):
+    """Each takes two compilations, as the first state has no gradient."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    with torch._dynamo.config.patch(recompile_limit=2, fail_on_recompile_limit_hit=True):
+        for B in (2, 3, 4):
+            assert compiled_cell(rnnlstm.GRU(10, 4, backend="fused"), torch.randn(3, B, 10)) is not None
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's compiler looks at it
 def test_the_compiled_loop_computes_the_same_and_failing_to_compile_is_no_end(monkeypatch):
     module, x = rnnlstm.LSTM(10, 4, backend="fused"), torch.randn(3, 2, 10)
     loop = compiled_cell(module, x)

@@ -142,7 +142,7 @@ def test_map_and_activations(tmp_path, capsys, monkeypatch):
     ("arguments", "words"),
     [
         (["--fast"], "unknown option --fast"),
-        (["show=flows"], "show=flows: must be of flow, surgery, activations, map; did you mean flow?"),
+        (["show=flows"], "show=flows: must be one of flow, surgery, activations, map; did you mean flow?"),
         (["sequences=0"], "sequences=0: must be a whole number from 1"),
         (["weights=nowhere"], "weights=nowhere: no such folder"),
         (["model=lstn"], "did you mean lstm?"),

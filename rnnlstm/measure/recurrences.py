@@ -97,6 +97,7 @@ def compiled_cell(module: Any, x: Tensor) -> Callable[[], Tensor] | None:
         return torch.stack(outputs)
 
     try:
+        torch._dynamo.reset()  # after eight compilations of one function it gives up, with a warning
         step = torch.compile(lambda projected, *state: cell.step(projected, state, weights)[0], dynamic=False)
         loop().sum().backward()
     except Exception as error:  # a compiler's errors are of any kind, and the comparison goes on without it
