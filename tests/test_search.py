@@ -239,7 +239,7 @@ BAD = {
     "search=optuna launcher=serial,local": "changes no result",
     "search=optuna model=rnn,lstm resume=never": "a search goes on with the runs that are there",
     "search=optuna search.trials=0 model=rnn,lstm": "search.trials=0: must be at least 1",
-    "search=optuna search.trial=3 model=rnn,lstm": "did you mean trials?",
+    "search=optuna search.trial=3 model=rnn,lstm": "did you mean search.trials?",
     "search=none,optuna model=rnn,lstm": "a search is started on the command line, with -m search=optuna",
     "search=ax model=rnn,lstm": "search=ax: must be one of none, optuna",
     "optimizer.lr=interval(0.1,1)": "an interval has no values to go through; -m search=optuna chooses from it",
