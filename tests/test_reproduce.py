@@ -314,6 +314,9 @@ def test_a_result_is_written_and_read_and_its_page_says_no_more(tmp_path):
     assert "**pass** (3 of 3)" in text
     assert text.count("Not run.") == len(studies()) - 1
     assert str(tmp_path) not in text
+    (tmp_path / "results" / "reading").mkdir()
+    (tmp_path / "results" / "reading" / "adding.md").write_text("*What it means.* A gate.\n")
+    assert "\n\n*What it means.* A gate.\n\n" in page(tmp_path / "results", tmp_path)
     for other in studies().values():
         assert f"## {other.name}\n" in text
 

@@ -19,6 +19,7 @@ HEADINGS = {
     "quick": "Quick: smaller networks, shorter sequences, a criterion of its own",
     "long": "Long",
 }
+READING = "reading"  #: folder of the texts beside the results
 INTRODUCTION = """# Results
 
 Each study asks again what a paper has reported, with one command: `python -m rnnlstm.reproduce NAME`. Criteria
@@ -46,7 +47,7 @@ def page(out: Path, beside: Path) -> str:
     grid = ", ".join(f"{rate:g}" for rate in GRID)
     parts = [INTRODUCTION.format(grid=grid, first=FIRST_TUNING).strip(), _overview(found)]
     for study in studies().values():
-        parts.append(_section(study, found, os.path.relpath(out, beside)))
+        parts.append(_section(study, found, os.path.relpath(out, beside), _reading(study, out)))
     return "\n\n".join(parts) + "\n"
 
 
@@ -78,7 +79,13 @@ def _verdict(data: Mapping[str, Any]) -> str:
     return f"**{data['verdict']}** ({passed} of {len(data['checks'])})"
 
 
-def _section(study: Study, found: Found, place: str) -> str:
+def _reading(study: Study, out: Path) -> str:
+    """What somebody wrote about the results once they were there: what they mean, what surprised."""
+    path = out / READING / f"{study.name}.md"
+    return path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+
+
+def _section(study: Study, found: Found, place: str, reading: str) -> str:
     about = f" Claims {', '.join(study.claims)}." if study.claims else ""
     parts = [
         f"## {study.name}",
@@ -87,6 +94,8 @@ def _section(study: Study, found: Found, place: str) -> str:
         f"*Different here*: {study.deviations}",
     ]
     there = [size for size in ("standard", "long", "quick") if (study.name, size) in found]
+    if reading:
+        parts.append(reading)
     if not there:
         parts.append("Not run.")
     for size in there:
