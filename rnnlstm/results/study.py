@@ -103,8 +103,9 @@ class Study(ABC):
     minutes: ClassVar[Minutes]
     #: Columns of the table beyond those of every study: names in `Row.scores`.
     columns: ClassVar[tuple[str, ...]] = ()
-    #: What the figure shows over the settings: `metric`, `steps`, `solved`, or a name in `Row.scores`.
-    figure: ClassVar[str] = "metric"
+    #: What the figure shows over the settings: `metric`, `steps`, `solved`, or a name in `Row.scores`; of several the
+    #: first that was measured.
+    figure: ClassVar[str | tuple[str, ...]] = "metric"
     log_scale: ClassVar[bool] = False
 
     @property

@@ -16,6 +16,7 @@ from rnnlstm.results.rows import Row
 def text_table(rows: Sequence[Row], columns: Sequence[str]) -> list[list[str]]:
     """The head and a line for each row; columns that say nothing anywhere are left out."""
     trained = any(row.steps for row in rows)
+    columns = [column for column in columns if any(row.values(column) for row in rows)]
     head = ["setting", "network"]
     if trained:
         head += ["rate", "solved (95 %)", "updates to solve", _metric_name(rows)]
