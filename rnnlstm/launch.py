@@ -15,6 +15,7 @@ from rnnlstm.training.outcome import Outcome
 from rnnlstm.training.stopping import StopFlag
 
 if TYPE_CHECKING:  # importing torch takes seconds: only once there is something to train
+    from rnnlstm.launcher_options import LauncherOptions
     from rnnlstm.launchers.standing import Standing
     from rnnlstm.training.progress import Progress
 
@@ -40,7 +41,7 @@ def train_jobs(
     apart = apart and several
     if launcher.name == "serial" and (apart or any(job.config.job_timeout is not None for job in jobs)):
         warm_up()
-    check_jobs(jobs)
+    _check_plans(jobs, launcher)
     if launcher.name == "serial":
         _train_in_turn(jobs, started, ended, progress_for, apart, several)
         return
@@ -56,7 +57,10 @@ def train_jobs(
 
 def check_jobs(jobs: Sequence[Job]) -> None:
     """Raises: ConfigError if a job can't be trained, or the launcher can't be used here."""
-    launcher = check_launcher(jobs)
+    _check_plans(jobs, check_launcher(jobs))
+
+
+def _check_plans(jobs: Sequence[Job], launcher: LauncherOptions) -> None:
     from rnnlstm.training.plan import make_plan
 
     for job in jobs:  # another machine may have devices that this one lacks

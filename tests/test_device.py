@@ -165,7 +165,7 @@ def test_the_next_batches_are_drawn_ahead_unless_something_else_is_asked_for():
     with PretendDevice():
         feed = Feed([3, 4], 7, DEVICE)
         for ahead, asked in (((task, 1), (task, 1)), ((task, 2), (longer, 2)), ((task, 3), (task, 4))):
-            feed.ahead([ahead[0]] * 2, ahead[1])
+            feed.ahead(lambda _, tasks=[ahead[0]] * 2: tasks, ahead[1])
             for seed, batch in zip((3, 4), feed.take([asked[0]] * 2, asked[1]), strict=True):
                 expected = asked[0].sample(seed, asked[1], batch_size=7)
                 for name, tensor in batch.tensors().items():
@@ -178,5 +178,5 @@ def test_on_the_cpu_nothing_is_copied_and_nothing_drawn_ahead():
     batch = task.sample(0, 1)
     assert sent([batch], torch.device("cpu"))[0] is batch
     feed = Feed([0], 7, torch.device("cpu"))
-    feed.ahead([task], 1)
+    feed.ahead(pytest.fail, 1)  # what comes next isn't even asked for
     assert feed._waiting is None

@@ -164,6 +164,12 @@ class _Bridge:
             return set()
         return {number for place in self.queue.gone() for number, _ in self.units[place]}
 
+    def dies(self) -> bool:
+        """Whether its process has ended, or does within a moment: its jobs may have noticed before it is gone."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(LOOK_EVERY)
+        return self._process.returncode is not None
+
     def reason(self, number: int) -> str:
         """Why a job was lost."""
         letter = self.box.letter("launcher")
@@ -211,9 +217,7 @@ def _read(sweep: Sweep, number: int, letter: Letter, bridge: _Bridge, stop: Stop
     if letter.failure is None:
         job = sweep.open[number]
         stopped = signal.Signals[letter.stopped_by] if letter.stopped_by else None
-        if (
-            stopped and stop.signal is None and number in bridge.lost()
-        ):  # by the launcher's death, not by anyone's wish
+        if stopped and stop.signal is None and bridge.dies():  # then it was by that, and not by anyone's wish
             _lose(sweep, number, bridge, stop, begun=True)
             return
         stopped = stopped and (stop.signal or stopped)  # Slurm makes a TERM of every signal

@@ -100,7 +100,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def _essence(tree: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: v for key, v in tree.items() if key not in HOUSEKEEPING and LATER.get(key) != v}
+    return {key: v for key, v in tree.items() if key not in HOUSEKEEPING and (key not in LATER or LATER[key] != v)}
 
 
 def _numbers(value: Any) -> Any:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 
+from rnnlstm.reporting.colours import PALETTE
 from rnnlstm.reporting.statistics import wilson
 from rnnlstm.results.rows import Row, Rows
 from rnnlstm.results.study import Study
@@ -17,8 +18,6 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-#: Okabe & Ito's colours.
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
 MOST_PANELS = 4
 
 

@@ -6,7 +6,7 @@ still at work on this one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -29,10 +29,12 @@ class Feed:
             return waiting[2]
         return self._draw(tasks, step)
 
-    def ahead(self, tasks: list[Task], step: int) -> None:
-        """Draw what `take` will probably be asked for next. (A curriculum may have grown by then.)"""
+    def ahead(self, tasks: Callable[[int], list[Task]], step: int) -> None:
+        """Draw what `take` will probably be asked for next, unless the CPU trains. `tasks` gives those of an update.
+        (A curriculum may have grown by then.)"""
         if self._device.type != "cpu":
-            self._waiting = (tasks, step, self._draw(tasks, step))
+            found = tasks(step)
+            self._waiting = (found, step, self._draw(found, step))
 
     def _draw(self, tasks: list[Task], step: int) -> list[Batch]:
         drawn = zip(tasks, self._seeds, strict=True)

@@ -63,7 +63,7 @@ class Trainer:
         batches = self.feed.take(tasks, step)
         self._masks = self._noise(step, batches)
         outputs, losses = self.passes(self._forward, tasks, batches)  # and backward, each by its own loss
-        self.feed.ahead(self._tasks(step + 1), step + 1)  # while a GPU is at work
+        self.feed.ahead(self._tasks, step + 1)  # while a GPU is at work
         clips = clip_replicas(self.model.parameters, clip.name, clip.threshold, step)
 
         values = losses.tolist()
