@@ -68,8 +68,10 @@ def _main(arguments: Sequence[str] | None) -> int:
         if stopped is not None:
             return INTERRUPTED if stopped.name == "SIGINT" else TERMINATED
     if options.page:
+        from rnnlstm.results.overview import save_overview
         from rnnlstm.results.page import write_page
 
+        save_overview(out)
         write_page(Path(options.page).expanduser(), out)
         print(f"Written: {options.page}")
     return DONE

@@ -62,6 +62,7 @@ ONLY = {
         "reporting.activation_figures",
         "reporting.gradflow",
         "results.figure",
+        "results.overview",
     },
 }
 

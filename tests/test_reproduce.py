@@ -5,12 +5,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shutil
 import signal
+from pathlib import Path
 
 import pytest
 
 from rnnlstm.reproduce import main
 from rnnlstm.results.composing import compose
+from rnnlstm.results.overview import NETWORKS, save_overview
+from rnnlstm.results.overview import STUDIES as OVERVIEW_STUDIES
 from rnnlstm.results.page import page
 from rnnlstm.results.report import read, result, verdict, write
 from rnnlstm.results.rows import Row, Rows
@@ -22,6 +26,7 @@ from rnnlstm.training import run as run_module
 from rnnlstm.training.plan import make_plan
 from rnnlstm.training.progress import Progress
 
+COMMITTED = Path(__file__).parents[1] / "docs/results"
 EVERY = [pytest.param(study, size, id=f"{study.name}-{size}") for study in studies().values() for size in study.sizes]
 
 
@@ -319,6 +324,22 @@ def test_a_result_is_written_and_read_and_its_page_says_no_more(tmp_path):
     assert "\n\n*What it means.* A gate.\n\n" in page(tmp_path / "results", tmp_path)
     for other in studies().values():
         assert f"## {other.name}\n" in text
+
+
+def test_the_overview_needs_three_studies_and_stands_on_the_page(tmp_path):
+    (tmp_path / "standard").mkdir()
+    for name in OVERVIEW_STUDIES:
+        assert save_overview(tmp_path) is None, f"drawn without {name}"
+        shutil.copy(COMMITTED / f"standard/{name}.json", tmp_path / "standard")
+    assert "overview" not in page(tmp_path, tmp_path)
+    assert save_overview(tmp_path).stat().st_size > 10_000
+    assert "](overview.png)" in page(tmp_path, tmp_path)
+
+
+def test_every_network_of_the_overview_is_in_its_studies():
+    """A renamed arm would silently lose its line."""
+    rows = [row for name in OVERVIEW_STUDIES for row in read(name, "standard", COMMITTED)["rows"]]
+    assert {name for names in NETWORKS.values() for name in names} <= {row["arm"] for row in rows}
 
 
 def test_the_table_says_what_did_not_end():

@@ -9,7 +9,7 @@ from typing import Any
 
 from rnnlstm.exits import DiskError
 from rnnlstm.record.files import write_whole
-from rnnlstm.results.report import read
+from rnnlstm.results.report import OVERVIEW, read
 from rnnlstm.results.rows import Row
 from rnnlstm.results.study import FIRST_TUNING, GRID, Study, studies
 from rnnlstm.results.table import markdown, text_table
@@ -45,10 +45,14 @@ def page(out: Path, beside: Path) -> str:
         if (data := read(study.name, size, out)) is not None
     }
     grid = ", ".join(f"{rate:g}" for rate in GRID)
-    parts = [INTRODUCTION.format(grid=grid, first=FIRST_TUNING).strip(), _overview(found)]
+    parts = [INTRODUCTION.format(grid=grid, first=FIRST_TUNING).strip()]
+    if (out / OVERVIEW).is_file():
+        parts.append(f"![Three of the studies in one picture]({os.path.relpath(out / OVERVIEW, beside)})")
+        parts.append(_reading("overview", out))
+    parts.append(_overview(found))
     for study in studies().values():
-        parts.append(_section(study, found, os.path.relpath(out, beside), _reading(study, out)))
-    return "\n\n".join(parts) + "\n"
+        parts.append(_section(study, found, os.path.relpath(out, beside), _reading(study.name, out)))
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def write_page(path: Path, out: Path) -> None:
@@ -79,9 +83,9 @@ def _verdict(data: Mapping[str, Any]) -> str:
     return f"**{data['verdict']}** ({passed} of {len(data['checks'])})"
 
 
-def _reading(study: Study, out: Path) -> str:
+def _reading(name: str, out: Path) -> str:
     """What somebody wrote about the results once they were there: what they mean, what surprised."""
-    path = out / READING / f"{study.name}.md"
+    path = out / READING / f"{name}.md"
     return path.read_text(encoding="utf-8").strip() if path.is_file() else ""
 
 

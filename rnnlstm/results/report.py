@@ -15,6 +15,8 @@ from rnnlstm.results.rows import Row
 from rnnlstm.results.study import Finding, Study
 from rnnlstm.results.table import csv_text
 
+OVERVIEW = "overview.png"  #: beside the folders of the sizes: three studies in one picture
+
 
 def verdict(findings: Sequence[Finding]) -> str:
     """`pass` where every check holds, `miss` where one does not."""

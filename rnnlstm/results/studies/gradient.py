@@ -23,6 +23,7 @@ EXPECTED = {
     CHRONO.name: (0.019, 0.038, 0.057, 0.10),
 }
 PLACES = (0, 100, 150, 199)
+MEMORY = f"{CHRONO.name} (memory)"  #: of it ∂L/∂c is measured, not ∂L/∂h
 UNITS = {"quick": 64, "standard": 128}
 SEEDS = 5
 
@@ -104,13 +105,13 @@ def _row(size: str, arm: Arm) -> Row:
             scores[name].append(norms[T - 1 - place].item())
         life = half_life(norms)
         scores["half_life"].append(life if math.isfinite(life) else None)
-    name = f"{arm.name}{' (memory)' if arm is CHRONO else ''}"
+    name = MEMORY if arm is CHRONO else arm.name
     return Row(setting=f"T={T}", arm=name, seeds=list(range(SEEDS)), scores=scores, parameters=plan.cost.parameters)
 
 
 def _of(t: Rows, arm: str) -> Row:
     (setting,) = t.settings
-    return t(setting, f"{arm} (memory)" if arm == CHRONO.name else arm)
+    return t(setting, MEMORY if arm == CHRONO.name else arm)
 
 
 def _first(t: Rows, arm: str) -> float:

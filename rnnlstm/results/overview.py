@@ -1,0 +1,140 @@
+"""The results in one picture: how much of the gradient comes back, and what that decides on two tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+from rnnlstm.exits import DiskError
+from rnnlstm.reporting.colours import PALETTE
+from rnnlstm.results.report import OVERVIEW, read
+from rnnlstm.results.rows import Row, Rows
+from rnnlstm.results.studies.common import CHRONO, DEFAULT, GRU, TANH, forget_bias
+from rnnlstm.results.studies.gradient import MEMORY, PLACES
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import NullLocator
+
+STUDIES = ("gradient", "keyword", "adding")
+#: Which line a network has: its colour, mark and place are the same in each panel. A forget bias of 0 is
+#: PyTorch's default but for the random part of the biases; one study has the one, one the other.
+NETWORKS: Mapping[str, tuple[str, ...]] = {
+    "tanh RNN": (TANH.name,),
+    "LSTM, PyTorch's start": (DEFAULT.name, forget_bias(0).name),
+    "LSTM, forget bias 1": (forget_bias(1).name,),
+    "LSTM, forget bias 5": (forget_bias(5).name,),
+    "LSTM, chrono": (CHRONO.name, MEMORY),
+    "GRU": (GRU.name,),
+}
+MARKS = "osD^vP"
+FAINTEST = 1e-20  #: below it nothing is drawn: float32 could not tell it from nothing beside the last step's
+CHANCE = 1 / 8  #: of naming the word, one of eight
+UPDATES = (250, 500, 1000, 2000, 4000)
+SIZE = (12.5, 4.3)  # inches
+
+
+def save_overview(out: Path, size: str = "standard") -> Path | None:
+    """`out/overview.png`, from what the studies left there; None where one of them was not run. Raises: DiskError."""
+    tables = {}
+    for study in STUDIES:
+        data = read(study, size, out)
+        if data is None:
+            return None
+        tables[study] = Rows([Row.from_data(row) for row in data["rows"]])
+    figure, panels = plt.subplots(1, 3, figsize=SIZE, layout="constrained")
+    try:
+        _gradient(panels[0], tables["gradient"])
+        _accuracies(panels[1], tables["keyword"])
+        _updates(panels[2], tables["adding"])
+        handles = [Line2D([], [], **_style(k)) for k in range(len(NETWORKS))]
+        figure.legend(handles=handles, loc="outside lower center", ncols=len(NETWORKS), frameon=False)
+        path = out / OVERVIEW
+        figure.savefig(path, dpi=110)
+    except OSError as error:
+        raise DiskError(f"can't write {out / OVERVIEW}: {error.strerror or error}") from None
+    finally:
+        plt.close(figure)
+    return path
+
+
+def _rows(table: Rows, arms: Sequence[str]) -> list[Row]:
+    """The rows of the one of these arms that this study has."""
+    return [row for row in table if row.arm in arms]
+
+
+def _style(k: int) -> dict[str, Any]:
+    return {"color": PALETTE[k], "marker": MARKS[k], "markersize": 5, "linewidth": 1.8, "label": list(NETWORKS)[k]}
+
+
+def _gradient(axes: Axes, table: Rows) -> None:
+    names = ("at_the_first_step", "half_way", "three_quarters", "at_the_last_step")
+    last = PLACES[-1]
+    for k, arms in enumerate(NETWORKS.values()):
+        for row in _rows(table, arms):
+            whole = row.median("at_the_last_step")
+            axes.plot([last - place for place in PLACES], [row.median(name) / whole for name in names], **_style(k))
+    axes.set_yscale("log")
+    axes.set_ylim(FAINTEST, 1e3)
+    axes.invert_xaxis()
+    axes.set(xlabel="steps before the answer", ylabel="gradient, as a share of the last step's")
+    _title(axes, "How much gradient comes back", "untrained, T = 200")
+
+
+def _accuracies(axes: Axes, table: Rows) -> None:
+    """Those of one length stand a little aside of each other: many lie at chance."""
+    lengths = _lengths(table)
+    axes.axhline(CHANCE, color="0.5", linewidth=1, linestyle="--")
+    axes.annotate(
+        "chance", (max(lengths.values()), CHANCE), (0, -11), textcoords="offset points", fontsize=8, ha="right"
+    )
+    for k, arms in enumerate(NETWORKS.values()):
+        rows = [row for row in _rows(table, arms) if row.setting in lengths]
+        if not rows:
+            continue
+        x = [lengths[row.setting] + 2.5 * (k - 2) for row in rows]
+        middle = [row.median("metric") for row in rows]
+        spread = [
+            [m - min(row.values("metric")) for m, row in zip(middle, rows, strict=True)],
+            [max(row.values("metric")) - m for m, row in zip(middle, rows, strict=True)],
+        ]
+        axes.plot(x, middle, **_style(k))
+        axes.errorbar(x, middle, spread, fmt="none", ecolor=PALETTE[k], elinewidth=1.2, alpha=0.6)
+    axes.set_xticks(list(lengths.values()))
+    axes.set_ylim(0, 1.04)
+    axes.set(xlabel="length T", ylabel="right answers")
+    _title(axes, "A word from the start, named at the end", "first keyword recall; median and range of five seeds")
+
+
+def _updates(axes: Axes, table: Rows) -> None:
+    """A network that most seeds did not solve is drawn at the budget's end, hollow."""
+    lengths = _lengths(table)
+    for k, arms in enumerate(NETWORKS.values()):
+        rows = [row for row in _rows(table, arms) if row.setting in lengths]
+        if not rows:
+            continue
+        x = [lengths[row.setting] for row in rows]
+        there = [min(row.median_steps, row.steps) for row in rows]
+        axes.plot(x, there, **_style(k), fillstyle="full" if rows[0].median_steps <= rows[0].steps else "none")
+    axes.set_yscale("log")
+    axes.set_yticks(UPDATES, [f"{n:,}" for n in UPDATES])
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.set_xticks(list(lengths.values()))
+    axes.set(xlabel="length T", ylabel="updates to solve it (median)")
+    _title(axes, "Two far numbers, added", "adding problem; hollow: not solved in as many")
+
+
+def _lengths(table: Rows) -> dict[str, int]:
+    """`T=50` alone, not `T=50, trained without decoys`."""
+    return {s: int(s.removeprefix("T=")) for s in table.settings if s.removeprefix("T=").isdigit()}
+
+
+def _title(axes: Axes, what: str, how: str) -> None:
+    axes.set_title(f"{what}\n", fontsize=10.5, fontweight="bold", loc="left")
+    axes.text(0, 1.02, how, transform=axes.transAxes, fontsize=9, color="0.35")
+    axes.grid(alpha=0.3)
