@@ -25,8 +25,12 @@ class Batch:
 
     def sequence(self, b: int) -> Batch:
         """Sequence `b` as a batch of one."""
-        kinds = None if self.kinds is None else self.kinds[:, b : b + 1]
-        return Batch(self.inputs[:, b : b + 1], self.targets[:, b : b + 1], self.mask[:, b : b + 1], kinds)
+        return self.sequences(slice(b, b + 1))
+
+    def sequences(self, which: slice) -> Batch:
+        """Some of the sequences."""
+        kinds = None if self.kinds is None else self.kinds[:, which]
+        return Batch(self.inputs[:, which], self.targets[:, which], self.mask[:, which], kinds)
 
     @cached_property
     def scored(self) -> Tensor:
@@ -47,8 +51,12 @@ class Batch:
     def of(cls, tensors: Mapping[str, Tensor]) -> Batch:
         """The batch whose `tensors` these are."""
         batch = cls(tensors["inputs"], tensors["targets"], tensors["mask"], tensors.get("kinds"))
-        batch.__dict__["scored"] = tensors["scored"]  # where cached_property keeps it
-        return batch
+        return batch.knowing(tensors["scored"])
+
+    def knowing(self, scored: Tensor) -> Batch:
+        """This batch, whose `scored` needs not be counted any more."""
+        self.__dict__["scored"] = scored  # where cached_property keeps it
+        return self
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`; itself if it is there already."""

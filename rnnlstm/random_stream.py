@@ -6,12 +6,26 @@ chance; NumPy's SeedSequence mixes the whole key (O'Neill 2015), whatever its si
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 import torch
 from torch import Tensor
 
 #: What the numbers are for. Streams of one seed are independent of each other.
 STREAMS = {"train": 0, "eval": 1, "probe": 2, "init": 3, "noise": 4, "curriculum": 5}
+
+
+class Draws(Protocol):
+    """What a task draws from: this module's `RandomStream`, or `CounterStream`, which draws on a GPU."""
+
+    stream: str  #: its name in `STREAMS`
+
+    def integers(self, low: int | Tensor, high: int | Tensor, shape: tuple[int, ...]) -> Tensor: ...
+
+    def uniform(self, shape: tuple[int, ...]) -> Tensor: ...
+
+    def choose(self, n: int, of: int, sequences: int) -> Tensor: ...
 
 
 class RandomStream:
@@ -38,6 +52,10 @@ class RandomStream:
     def uniform(self, shape: tuple[int, ...]) -> Tensor:
         """float32, uniform on [0, 1)."""
         return torch.from_numpy(self.generator.random(size=shape, dtype=np.float32))
+
+    def choose(self, n: int, of: int, sequences: int) -> Tensor:
+        """int64 (n, sequences): for each n of the numbers 0 … of−1, none twice, in random order."""
+        return self.uniform((of, sequences)).topk(n, dim=0).indices
 
     def torch_generator(self) -> torch.Generator:
         """A torch generator seeded from this stream, for torch's own initialisers."""

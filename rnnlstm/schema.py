@@ -61,6 +61,7 @@ class Config:
     )
     dtype: str = option("float32", "of weights and all else", choices=("float32", "float64"))
     precision: str = option("full", "of matrix products", choices=("full", "bfloat16"))
+    data: str = option("cpu", "where training batches are drawn", choices=("cpu", "device"))
     runs_root: str = option("runs", "where results go")
     name: str | None = option(None, "a label in front of the run folder's name")
     overwrite: bool = option(False, "replace results that are there already")

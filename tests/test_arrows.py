@@ -15,7 +15,7 @@ ROOMS = (
     {"options", "exits"},
     {"guard"},
     {"sections", "launcher_options", "plain_yaml"},
-    {"schema", "batch", "random_stream", "registry", "arguments"},
+    {"schema", "batch", "random_stream", "counter_stream", "registry", "arguments"},
     {"keys"},
     {"objections"},
     {"composition"},

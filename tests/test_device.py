@@ -12,12 +12,14 @@ import pytest
 import torch
 from conftest import MODELS_AND_BACKENDS, SMALL, plan_for
 from pretend_device import DEVICE, PretendDevice, There
+from test_tasks import VARIANTS, small
 
 from rnnlstm.jobs import compose_jobs
 from rnnlstm.measure.batches import protocols
+from rnnlstm.options import OptionError
 from rnnlstm.recurrence.fused import portable
 from rnnlstm.tasks import make_task
-from rnnlstm.training.feed import Feed, sent
+from rnnlstm.training.feed import Feed, check_drawn_there, sent
 from rnnlstm.training.plan import Plan, make_plan
 from rnnlstm.training.progress import Progress
 from rnnlstm.training.run import train_run
@@ -99,8 +101,15 @@ def test_what_else_is_done_to_an_update(more):
 PROTOCOLS = protocols()
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_run_leaves_the_record_that_the_cpu_leaves(protocol, tmp_path):
+DRAWN = [pytest.param(protocol, "cpu", id=protocol) for protocol in PROTOCOLS] + [
+    pytest.param(protocol, "device", id=f"{protocol} drawn there")
+    for protocol in PROTOCOLS
+    if protocol != "embedded_reber"  # strings of a grammar, in NumPy
+]
+
+
+@pytest.mark.parametrize(("protocol", "data"), DRAWN)
+def test_a_run_leaves_the_record_that_the_cpu_leaves(protocol, data, tmp_path):
     """Every task: data, loss, metrics, slices, decoded samples, probes, curriculum, checkpoints, final weights."""
     name, *variant = protocol.split()
     length = max(12, _shortest(name, variant))
@@ -110,7 +119,7 @@ def test_a_run_leaves_the_record_that_the_cpu_leaves(protocol, tmp_path):
         overrides = [
             *SMALL, f"task={name}", *(f"task.variant={v}" for v in variant), f"task.length={length}", "seeds=2",
             "train.steps=4", "eval.every=2", "log.every=1", "probe.every=2", probe, "checkpoint.every=2",
-            "model.hidden_size=4", f"runs_root={tmp_path}/{device}", "train.stop_when_solved=false",
+            "model.hidden_size=4", f"runs_root={tmp_path}/{device}", "train.stop_when_solved=false", f"data={data}",
         ]  # fmt: skip
         (job,) = compose_jobs(overrides)
         plan = make_plan(job.config)
@@ -171,6 +180,43 @@ def test_the_next_batches_are_drawn_ahead_unless_something_else_is_asked_for():
                 for name, tensor in batch.tensors().items():
                     assert isinstance(tensor, There)
                     assert torch.equal(tensor.cpu(), getattr(expected, name))
+
+
+@pytest.mark.parametrize(("name", "options"), VARIANTS)
+def test_what_is_drawn_there_is_what_the_cpu_draws_and_nothing_waits(name, options):
+    """Also for one replica by itself: the first takes part in a draw for all, then is drawn alone."""
+    task = small(name, **options)
+    if name == "embedded_reber":
+        with (
+            PretendDevice(),
+            pytest.raises(OptionError, match=r"data=device: the embedded_reber task is drawn on the CPU"),
+        ):
+            check_drawn_there(task, DEVICE)
+        return
+    here = Feed([3, 4], 7, torch.device("cpu"), "device")
+    with PretendDevice() as device:
+        away, alone = Feed([3, 4], 7, DEVICE, "device"), Feed([4], 7, DEVICE, "device")
+        for step in (1, 2, 3):
+            device.crossings.clear()
+            drawn = away.take([task, task], step)
+            waits = not task.scored_alike or step == 1
+            assert dict(device.crossings) == ({"aten.nonzero.default": 1} if task.scored_alike and step == 1 else {})
+            found = [batch.tensors() for batch in drawn]
+            assert bool(device.crossings) == waits
+            for a, b in zip(here.take([task, task], step), found, strict=True):
+                assert all(isinstance(tensor, There) for tensor in b.values())
+                assert all(torch.equal(tensor, b[field].cpu()) for field, tensor in a.tensors().items())
+            (other,) = alone.take([task], step)
+            assert all(torch.equal(found[1][f].cpu(), tensor.cpu()) for f, tensor in other.tensors().items())
+
+
+def test_replicas_at_several_lengths_are_drawn_one_by_one():
+    short, long = make_task("copy", length=5), make_task("copy", length=6)
+    feed, alone = Feed([3, 4], 7, torch.device("cpu"), "device"), Feed([4], 7, torch.device("cpu"), "device")
+    _, batch = feed.take([short, long], 1)
+    (expected,) = alone.take([long], 1)
+    assert torch.equal(batch.inputs, expected.inputs)
+    assert torch.equal(batch.scored, expected.scored)
 
 
 def test_on_the_cpu_nothing_is_copied_and_nothing_drawn_ahead():

@@ -33,7 +33,7 @@ HOUSEKEEPING = (
 )
 #: Keys that configurations of earlier versions lack, with the value that says what was done then. At that value a key
 #: is no part of a run's identity, so that earlier runs keep their names.
-LATER = {"precision": "full"}
+LATER = {"precision": "full", "data": "cpu"}
 SEED_FOLDER = re.compile(r"seed_(0|[1-9][0-9]{0,18})", re.ASCII)
 #: Files in a seed's folder.
 METRICS, CLIP_EVENTS, FLOW, SAMPLES = "metrics.jsonl", "clip_events.jsonl", "flow.jsonl", "samples.jsonl"

@@ -13,13 +13,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rnnlstm.options import ConfigError, show
+from rnnlstm.record.naming import LATER
 from rnnlstm.reporting.paired import Bounds, Differences, median_of
 from rnnlstm.reporting.runs import Run, labels
 from rnnlstm.reporting.selection import canonical, select
 from rnnlstm.reporting.survival import evaluated_every, solve_time
 
 #: Keys beside those of the task that decide what the data of a seed are.
-DATA_KEYS = ("train.batch_size", "eval.samples")
+DATA_KEYS = ("train.batch_size", "eval.samples", "data")
 #: In a metric's name: less is better.
 LESS_IS_BETTER = ("error", "loss", "mse", "perplexity")
 ENDED = ("done", "diverged")  # what such a seed's metric is, it stays
@@ -119,7 +120,8 @@ class _Units:
 def data_of(run: Run) -> tuple[str, ...]:
     """What decides the data of a seed, but for the seed."""
     keys = [key for key in run.config if key.startswith("task.") or key in DATA_KEYS]
-    return tuple(f"{key}={canonical(run.config[key])}" for key in sorted(keys))
+    said = {key: canonical(run.config[key]) for key in sorted(keys)}
+    return tuple(f"{key}={value}" for key, value in said.items() if LATER.get(key) != value)
 
 
 def _solving(seed: dict[str, object], every: int) -> Bounds:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from rnnlstm.batch import Batch
 from rnnlstm.options import option
-from rnnlstm.random_stream import RandomStream
+from rnnlstm.random_stream import Draws
 from rnnlstm.tasks.task import Task, register_task, share_right
 
 KEYS, VALUES = "abcdefghijklmnopqrstuvwxyz", "0123456789"
@@ -72,9 +72,13 @@ class AssociativeRecall(Task):
         # In mqar the first question is answered by any of n, the last by what is left: no such simple plateau.
         return {"values without keys": entropy} if self.variant == "standard" and n > 1 else {}
 
-    def generate(self, random: RandomStream, batch_size: int) -> Batch:
+    @property
+    def scored_alike(self) -> bool:
+        return self.variant == "standard"
+
+    def generate(self, random: Draws, batch_size: int) -> Batch:
         T, B, n = self.length, batch_size, self.pairs
-        keys = random.uniform((len(KEYS), B)).topk(n, dim=0).indices  # (n, B), all different
+        keys = random.choose(n, len(KEYS), B)  # (n, B)
         values = random.integers(0, len(VALUES), (n, B))
         tokens = torch.full((T, B), BLANK)
         tokens[0 : 2 * n : 2], tokens[1 : 2 * n : 2] = keys, values + len(KEYS)
@@ -82,7 +86,7 @@ class AssociativeRecall(Task):
         kinds[0 : 2 * n : 2], kinds[1 : 2 * n : 2] = 0, 1
         targets = torch.zeros(T, B, dtype=torch.int64)
         if self.variant == "mqar":
-            places = 2 * n + random.uniform((T - 2 * n, B)).topk(n, dim=0).indices  # in random order: pair by pair
+            places = 2 * n + random.choose(n, T - 2 * n, B)  # in random order: pair by pair
             asked = torch.arange(n)[:, None].expand(n, B)
         else:
             places = torch.full((1, B), T - 1)

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from rnnlstm.batch import Batch
 from rnnlstm.options import option
-from rnnlstm.random_stream import RandomStream
+from rnnlstm.random_stream import Draws
 from rnnlstm.tasks.task import OVER, Task, register_task, share_right, step_numbers, until_over
 
 ALPHABET = 8  # symbols, classes 1 … 8
@@ -69,11 +69,16 @@ class CopyMemory(Task):
         scored = {"recall_only": RECALL, "variable": (self.length + 1) / 2 + 2 * RECALL}
         return RECALL * math.log(ALPHABET) / scored.get(self.variant, self.sequence_length)
 
-    def generate(self, random: RandomStream, batch_size: int) -> Batch:
+    @property
+    def scored_alike(self) -> bool:
+        return self.variant != "variable"
+
+    def generate(self, random: Draws, batch_size: int) -> Batch:
         T, B, step = self.sequence_length, batch_size, step_numbers(self.sequence_length)
         symbols = random.integers(1, ALPHABET + 1, (RECALL, B))
-        delay = random.integers(1, self.length + 1, (B,)) if self.variant == "variable" else self.length
-        recall = RECALL + torch.as_tensor(delay).expand(B)  # (B,): the first step that is asked for a symbol
+        varied = self.variant == "variable"
+        delay = random.integers(1, self.length + 1, (B,)) if varied else torch.full((B,), self.length)
+        recall = RECALL + delay  # (B,): the first step that is asked for a symbol
         asked = (step >= recall) & (step < recall + RECALL)  # (T, B)
         marked = step == recall - 1
         if self.variant == "on_marker":

@@ -24,12 +24,14 @@ from torch import Tensor
 
 from rnnlstm.batch import Batch
 from rnnlstm.options import ConfigError, option
-from rnnlstm.random_stream import RandomStream
+from rnnlstm.random_stream import Draws
+from rnnlstm.tasks.table import Table
 from rnnlstm.tasks.task import Task, register_task, share_right
 
 PIXELS, CLASSES = 64, 10
 #: The order of `permuted`: the same for every run, on every machine.
 ORDER = np.random.Generator(np.random.PCG64(8 * 8)).permutation(PIXELS)
+PERMUTED = Table(ORDER)
 
 
 @register_task("digits")
@@ -59,14 +61,18 @@ class Digits(Task):
         """Every digit is as likely: ln 10."""
         return math.log(CLASSES)
 
-    def generate(self, random: RandomStream, batch_size: int) -> Batch:
+    @property
+    def scored_alike(self) -> bool:
+        return True
+
+    def generate(self, random: Draws, batch_size: int) -> Batch:
         T, B = self.length, batch_size
         images, counts = _images()[0 if random.stream == "train" else 1]
         label = random.integers(0, CLASSES, (B,))
-        which = random.integers(0, counts[label], (B,))
-        pixels = images[label, which]  # (B, 64)
+        which = random.integers(0, counts.on(label.device)[label], (B,))
+        pixels = images.on(label.device)[label, which]  # (B, 64)
         if self.variant == "permuted":
-            pixels = pixels[:, ORDER]
+            pixels = pixels[:, PERMUTED.on(label.device)]
         inputs = torch.zeros(T, B, 1)
         inputs[:PIXELS, :, 0] = pixels.T
         targets = torch.zeros(T, B, dtype=torch.int64)
@@ -99,7 +105,7 @@ class Digits(Task):
 
 
 @functools.cache
-def _images() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+def _images() -> tuple[tuple[Table, Table], tuple[Table, Table]]:
     """For training and held out: images float32 (10, most, 64) in [0, 1], and how many each class has, (10,).
 
     Raises: ConfigError if scikit-learn is not installed.
@@ -111,13 +117,13 @@ def _images() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
             "task=digits needs scikit-learn, which holds the images: pip install -c constraints.txt -e .[digits]"
         ) from None
     loaded = load_digits()
-    parts: list[tuple[Tensor, Tensor]] = []
+    parts: list[tuple[Table, Table]] = []
     by_class = [np.flatnonzero(loaded.target == k) for k in range(CLASSES)]
     for held_out in (False, True):
         chosen = [rows[len(rows) * 4 // 5 :] if held_out else rows[: len(rows) * 4 // 5] for rows in by_class]
-        counts = torch.tensor([len(rows) for rows in chosen])
-        images = torch.zeros(CLASSES, int(counts.max()), PIXELS)
+        counts = [len(rows) for rows in chosen]
+        images = np.zeros((CLASSES, max(counts), PIXELS), dtype=np.float32)
         for k, rows in enumerate(chosen):
-            images[k, : len(rows)] = torch.from_numpy(loaded.data[rows] / 16)
-        parts.append((images, counts))
+            images[k, : len(rows)] = loaded.data[rows] / 16
+        parts.append((Table(images), Table(counts)))
     return parts[0], parts[1]

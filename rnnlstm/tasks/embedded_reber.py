@@ -21,7 +21,7 @@ from torch import Tensor
 
 from rnnlstm.batch import Batch
 from rnnlstm.options import option
-from rnnlstm.random_stream import RandomStream
+from rnnlstm.random_stream import Draws
 from rnnlstm.tasks.reber import AUTOMATON, END, SHORTEST, STATES, SYMBOLS
 from rnnlstm.tasks.task import OVER, Task, register_task, share_right, step_numbers, until_over
 
@@ -71,7 +71,7 @@ class EmbeddedReber(Task):
         share = np.divide(joint, given, out=np.ones_like(joint), where=joint > 0)
         return float(-(joint * np.log(share)).sum() / chances.sum())
 
-    def generate(self, random: RandomStream, batch_size: int) -> Batch:
+    def generate(self, random: Draws, batch_size: int) -> Batch:
         T, B = self.length, batch_size
         kept: list[np.ndarray] = []
         while sum(states.shape[1] for states in kept) < B:

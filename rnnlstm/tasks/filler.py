@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from rnnlstm.options import OptionError
-from rnnlstm.random_stream import RandomStream
+from rnnlstm.random_stream import Draws
+from rnnlstm.tasks.table import Table
 
 SLOTS: dict[str, str] = {
     "PERSON": "cook baker waiter grandmother neighbour guest fisherman gardener uncle butcher farmer child",
@@ -56,7 +57,7 @@ class Filler(Protocol):
     @property
     def words(self) -> Sequence[str]: ...
 
-    def fill(self, random: RandomStream, counts: Tensor, longest: int) -> Tensor:
+    def fill(self, random: Draws, counts: Tensor, longest: int) -> Tensor:
         """Texts of exactly `counts` (B) words, as indices into `words`: int64 (longest, B), of which
         column b is valid up to counts[b]."""
         ...
@@ -73,46 +74,44 @@ class Grammar:
         lists = [*(slot.split() for slot in SLOTS.values()), *([word] for word in fixed)]
         self.words = [word for entry in lists for word in entry]
         slot_index = {name: k for k, name in enumerate([*SLOTS, *fixed])}
-        # float32 for the sizes: they multiply random numbers of that precision.
-        self.slot_size = np.array([len(entry) for entry in lists], dtype=np.float32)
-        self.slot_start = np.array([len(entry) for entry in lists]).cumsum() - self.slot_size.astype(np.int64)
         templates = [[slot_index[word] for word in text.split()] for text in CLOSINGS]
-        self.length = np.array([len(t) for t in templates])
-        self.slots = np.zeros((len(templates), self.length.max()), dtype=np.int64)
-        for k, template in enumerate(templates):
-            self.slots[k, : len(template)] = template
+        lengths = [len(template) for template in templates]
         self.first_sentence = len(CLOSINGS) - len(SENTENCES)
-        self.shortest_sentence = int(self.length[self.first_sentence :].min())
+        self.shortest_sentence, self.longest_sentence = min(lengths[self.first_sentence :]), max(lengths)
+        self.length = Table(lengths)
+        # Row by row in one: the slots of each template, then nothing.
+        self.slots = Table([slot for t in templates for slot in t + [0] * (self.longest_sentence - len(t))])
         # closing[r] is a template of length r, for every r up to the longest sentence.
-        self.closing = np.array([0, *(self.length.tolist().index(r) for r in self.lengths_needed())])
+        self.closing = Table([0, *(lengths.index(r) for r in self.lengths_needed())])
+        sizes = np.array([len(entry) for entry in lists])
+        self.slot_size = Table(sizes.astype(np.float32))  # they multiply random numbers of that precision
+        self.slot_start = Table(sizes.cumsum() - sizes)
 
     def lengths_needed(self) -> range:
-        return range(1, int(self.length.max()) + 1)
+        return range(1, self.longest_sentence + 1)
 
-    def fill(self, random: RandomStream, counts: Tensor, longest: int) -> Tensor:
-        # In NumPy, on one thread: tables this small are looked up before PyTorch's threads have met.
-        B, size, columns = len(counts), counts.numpy(), np.arange(len(counts))
+    def fill(self, random: Draws, counts: Tensor, longest: int) -> Tensor:
         if longest == 0:
-            return torch.zeros(0, B, dtype=torch.int64)
-        most = longest // self.shortest_sentence + 1
-        template = random.integers(self.first_sentence, len(self.length), (most, B)).numpy()
-        start = self.length[template].cumsum(0) - self.length[template]  # (most, B)
+            return torch.zeros(0, len(counts), dtype=torch.int64, device=counts.device)
+        device, most = counts.device, longest // self.shortest_sentence + 1
+        length, closing = self.length.on(device), self.closing.on(device)
+        template = random.integers(self.first_sentence, len(length), (most, len(counts)))
+        long = length.take(template)
+        start = long.cumsum(0) - long  # (most, B)
         # Which sentence each place belongs to: mark where sentences start, and count the marks.
-        marks = np.zeros((longest + 1, B), dtype=np.int64)
-        marks[np.minimum(start, longest), columns] = 1
+        marks = counts.new_zeros(longest + 1, len(counts)).scatter_(0, start.clamp(max=longest), 1)
         sentence = marks[:longest].cumsum(0) - 1  # (longest, B)
         # The sentence that holds the last place gives way to a closing if it would not end there.
-        last = sentence[np.maximum(size - 1, 0), columns]  # (B,)
-        left, ending = size - start[last, columns], template[last, columns]
-        template[last, columns] = np.where(self.length[ending] == left, ending, self.closing[np.maximum(left, 0)])
-        at = sentence * B + columns  # each place's sentence, in the flattened tables
-        place = np.arange(longest)[:, None] - start.take(at)
+        last = sentence.gather(0, (counts - 1).clamp(min=0)[None])  # (1, B)
+        left, ending = (counts - start.gather(0, last)).clamp(min=0), template.gather(0, last)
+        template.scatter_(0, last, torch.where(length.take(ending) == left, ending, closing.take(left)))
         # Places past the end of a text are never read; the minimum keeps their lookup inside the table.
-        width = self.slots.shape[1]
-        slot = self.slots.take(template.take(at) * width + np.minimum(place, width - 1))
+        place = torch.arange(longest, device=device)[:, None] - start.gather(0, sentence)
+        width = self.longest_sentence
+        slot = self.slots.on(device).take(template.gather(0, sentence) * width + place.clamp(max=width - 1))
         # 24 random bits over lists of a dozen words: the bias is below one in a million.
-        draw = (random.uniform((longest, B)).numpy() * self.slot_size.take(slot)).astype(np.int64)
-        return torch.from_numpy(self.slot_start.take(slot) + draw)
+        draw = (random.uniform((longest, len(counts))) * self.slot_size.on(device).take(slot)).long()
+        return self.slot_start.on(device).take(slot) + draw
 
 
 def text_file(path: str) -> TextFile:
@@ -152,16 +151,17 @@ class TextFile:
             raise OptionError("filler", path, "holds no words")
         self.words = sorted(set(found))
         index = {word: k for k, word in enumerate(self.words)}
-        self.text = torch.tensor([index[word] for word in found])
+        self.text = Table([index[word] for word in found])
 
     def require(self, longest: int) -> None:
         """Raises: OptionError if the file is shorter than a passage of `longest` words."""
         if len(self.text) < longest:
             raise OptionError("filler", self.path, f"has {len(self.text)} words, too short: {longest} are needed")
 
-    def fill(self, random: RandomStream, counts: Tensor, longest: int) -> Tensor:
+    def fill(self, random: Draws, counts: Tensor, longest: int) -> Tensor:
         start = random.integers(0, len(self.text) - longest + 1, (len(counts),))
-        return self.text[start[None] + torch.arange(longest)[:, None]]  # (longest, B)
+        places = start + torch.arange(longest, device=start.device)[:, None]
+        return self.text.on(start.device)[places]  # (longest, B)
 
 
 GRAMMAR = Grammar()

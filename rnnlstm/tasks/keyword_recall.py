@@ -23,7 +23,7 @@ from torch import Tensor
 
 from rnnlstm.batch import Batch
 from rnnlstm.options import OptionError, option
-from rnnlstm.random_stream import RandomStream
+from rnnlstm.random_stream import Draws
 from rnnlstm.tasks.filler import GRAMMAR, Filler, TextFile, text_file
 from rnnlstm.tasks.task import OVER, Task, register_task, step_numbers
 
@@ -80,7 +80,11 @@ class KeywordRecall(Task):
         """Every dish is as likely: ln K."""
         return math.log(self.num_keywords)
 
-    def generate(self, random: RandomStream, batch_size: int) -> Batch:
+    @property
+    def scored_alike(self) -> bool:
+        return self.shortest is None
+
+    def generate(self, random: Draws, batch_size: int) -> Batch:
         T, B, K = self.length, batch_size, self.num_keywords
         keyword = random.integers(0, K, (B,))
         position = random.integers(0, self.keyword_window, (B,))

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from rnnlstm.batch import Batch
 from rnnlstm.options import OptionError, option
-from rnnlstm.random_stream import RandomStream
+from rnnlstm.random_stream import Draws
 from rnnlstm.tasks.task import OVER, Task, register_task, step_numbers, until_over
 
 MORE = 60  # distractors that 2c adds at most
@@ -90,7 +90,11 @@ class LongLag(Task):
         """The papers' criterion over 10,000 sequences in a row, here over the evaluation's."""
         return metrics["largest_error"] < self._tolerance
 
-    def generate(self, random: RandomStream, batch_size: int) -> Batch:
+    @property
+    def scored_alike(self) -> bool:
+        return self.variant != "2c"
+
+    def generate(self, random: Draws, batch_size: int) -> Batch:
         T, B, A, step = self.sequence_length, batch_size, self.distractors, step_numbers(self.sequence_length)
         label = random.integers(0, 2, (B,))
         kinds = torch.ones(T, B, dtype=torch.int8)

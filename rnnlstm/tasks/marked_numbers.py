@@ -26,7 +26,7 @@ from torch import Tensor
 
 from rnnlstm.batch import Batch
 from rnnlstm.options import option
-from rnnlstm.random_stream import RandomStream
+from rnnlstm.random_stream import Draws
 from rnnlstm.tasks.task import OVER, Task, step_numbers, until_over
 
 NEAR = 0.04  #: an answer that is off by less counts as right (Hochreiter & Schmidhuber 1997)
@@ -82,7 +82,11 @@ class MarkedNumbers(Task):
         """The answer (B,) to two numbers (B,)."""
         raise NotImplementedError
 
-    def generate(self, random: RandomStream, batch_size: int) -> Batch:
+    @property
+    def scored_alike(self) -> bool:
+        return self.variant == "standard"
+
+    def generate(self, random: Draws, batch_size: int) -> Batch:
         T, B, columns = self.sequence_length, batch_size, torch.arange(batch_size)
         values = random.uniform((T, B))
         lengths, first, second = self._places(random, B)
@@ -105,7 +109,7 @@ class MarkedNumbers(Task):
             kinds = kinds.masked_fill(over, PADDING)
         return Batch(inputs, targets, step_numbers(T) == lengths - 1, kinds)
 
-    def _places(self, random: RandomStream, B: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _places(self, random: Draws, B: int) -> tuple[Tensor, Tensor, Tensor]:
         """Lengths, and steps of the two marks, (B,) each."""
         T = self.length
         if self.variant == "standard":

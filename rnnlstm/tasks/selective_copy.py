@@ -22,7 +22,7 @@ from torch import Tensor
 
 from rnnlstm.batch import Batch
 from rnnlstm.options import option
-from rnnlstm.random_stream import RandomStream
+from rnnlstm.random_stream import Draws
 from rnnlstm.tasks.task import Task, register_task, share_right
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -62,10 +62,14 @@ class SelectiveCopy(Task):
         """Every symbol is as likely: the logarithm of the alphabet's size."""
         return math.log(self.alphabet)
 
-    def generate(self, random: RandomStream, batch_size: int) -> Batch:
+    @property
+    def scored_alike(self) -> bool:
+        return True
+
+    def generate(self, random: Draws, batch_size: int) -> Batch:
         T, B, n = self.length, batch_size, self.symbols
         symbols = random.integers(0, self.alphabet, (n, B))
-        places = random.uniform((T, B)).topk(n, dim=0).indices.sort(0).values  # (n, B), n of T without repetition
+        places = random.choose(n, T, B).sort(0).values  # (n, B)
         tokens = torch.full((T + n, B), BLANK)
         tokens.scatter_(0, places, symbols + 1)
         tokens[T:] = self.alphabet + 1

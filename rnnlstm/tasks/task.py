@@ -26,7 +26,7 @@ from torch import Tensor
 
 from rnnlstm.batch import Batch
 from rnnlstm.options import ConfigError, OptionError, check_options, did_you_mean, show
-from rnnlstm.random_stream import RandomStream
+from rnnlstm.random_stream import Draws, RandomStream
 from rnnlstm.registry import Registry
 
 OVER = "·"  #: the word of a time step after its sequence's end
@@ -98,13 +98,23 @@ class Task(ABC):
 
     # -- data
 
+    @property
+    def scored_alike(self) -> bool:
+        """Whether every sequence is scored at the same steps, whatever is drawn. Then a GPU that draws needn't be
+        asked where, which the CPU would have to wait for at each update."""
+        return False
+
     def sample(self, seed: int, step: int, stream: str = "train", batch_size: int = 64) -> Batch:
         """Batch number `step` of a replica's stream: the same arguments give the same batch, always."""
         return self.generate(RandomStream(seed, stream, step), batch_size)
 
     @abstractmethod
-    def generate(self, random: RandomStream, batch_size: int) -> Batch:
-        """Draw `batch_size` sequences from `random`, and from nothing else."""
+    def generate(self, random: Draws, batch_size: int) -> Batch:
+        """Draw `batch_size` sequences from `random`, and from nothing else.
+
+        With `data=device` the draws lie on a GPU, and so does every tensor that is made without saying where. What
+        is drawn has the sequences as its last dimension.
+        """
 
     def decode(self, batch: Batch, b: int) -> str:
         """Sequence `b` of the batch, and its right answer, as text for a human reader: here plain numbers."""
@@ -191,7 +201,7 @@ def until_over(words: Iterable[str]) -> list[str]:
     return [word for word in words if word != OVER]
 
 
-def step_numbers(T: int, device: torch.device | str = "cpu") -> Tensor:
+def step_numbers(T: int, device: torch.device | None = None) -> Tensor:
     """0 … T−1, as (T, 1)."""
     return torch.arange(T, device=device)[:, None]
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from rnnlstm.batch import Batch
 from rnnlstm.options import option
-from rnnlstm.random_stream import RandomStream
+from rnnlstm.random_stream import Draws
 from rnnlstm.tasks.task import OVER, Task, register_task, share_right, step_numbers, until_over
 
 NAMES = "abcdXYEB"
@@ -77,7 +77,11 @@ class TemporalOrder(Task):
         """6a, 6b: the paper asks for 2,000 sequences in a row; here all of the evaluation's must be right."""
         return metrics["accuracy"] >= (0.99 if self.variant == "pascanu" else 1.0)
 
-    def generate(self, random: RandomStream, batch_size: int) -> Batch:
+    @property
+    def scored_alike(self) -> bool:
+        return self.variant == "pascanu"
+
+    def generate(self, random: Draws, batch_size: int) -> Batch:
         T, B, columns = self.sequence_length, batch_size, torch.arange(batch_size)
         step = step_numbers(T)
         tokens = random.integers(0, DISTRACTORS, (T, B))

@@ -1,7 +1,8 @@
 """Training batches of R replicas, on the device that trains. The numbers are the same on every device.
 
-They are drawn on the CPU (`random_stream.py`). For a GPU those of the next update are drawn and sent while it is
-still at work on this one.
+They are drawn on the CPU (`random_stream.py`); for a GPU those of the next update are drawn and sent while it is
+still at work on this one. With `data=device` they are drawn where they are used (`counter_stream.py`), those of all
+replicas at once.
 """
 
 from __future__ import annotations
@@ -12,15 +13,18 @@ import torch
 from torch import Tensor
 
 from rnnlstm.batch import Batch
+from rnnlstm.counter_stream import Counters, CounterStream
+from rnnlstm.options import OptionError
 from rnnlstm.tasks import Task
 
 
 class Feed:
     """For the replicas with these seeds, `batch_size` sequences each."""
 
-    def __init__(self, seeds: Sequence[int], batch_size: int, device: torch.device) -> None:
+    def __init__(self, seeds: Sequence[int], batch_size: int, device: torch.device, data: str = "cpu") -> None:
         self._seeds, self._batch_size, self._device = list(seeds), batch_size, device
         self._waiting: tuple[list[Task], int, list[Batch]] | None = None
+        self._there = DrawnThere(seeds, batch_size, device) if data == "device" else None
 
     def take(self, tasks: list[Task], step: int) -> list[Batch]:
         """Each replica's batch for update number `step`."""
@@ -37,8 +41,46 @@ class Feed:
             self._waiting = (found, step, self._draw(found, step))
 
     def _draw(self, tasks: list[Task], step: int) -> list[Batch]:
+        if self._there is not None:
+            return self._there.draw(tasks, step)
         drawn = zip(tasks, self._seeds, strict=True)
         return sent([task.sample(seed, step, batch_size=self._batch_size) for task, seed in drawn], self._device)
+
+
+class DrawnThere:
+    """Batches that are drawn on the device: as one, if all replicas have the same task, else one by one."""
+
+    def __init__(self, seeds: Sequence[int], batch_size: int, device: torch.device) -> None:
+        self._batch_size, self._device = batch_size, device
+        self._all = Counters(seeds, batch_size, device)
+        self._each = [self._all.of(r) for r in range(len(seeds))]
+        self._scored: tuple[Task, Tensor] | None = None  # the last task that scores all alike, and where
+
+    def draw(self, tasks: Sequence[Task], step: int) -> list[Batch]:
+        if all(task == tasks[0] for task in tasks[1:]):
+            return self._drawn(tasks[0], self._all, len(tasks), step)
+        each = zip(tasks, self._each, strict=True)
+        return [batch for task, counters in each for batch in self._drawn(task, counters, 1, step)]
+
+    def _drawn(self, task: Task, counters: Counters, replicas: int, step: int) -> list[Batch]:
+        B = self._batch_size
+        with torch.device(self._device):
+            whole = task.generate(CounterStream(counters, "train", step), replicas * B)
+        parts = [whole.sequences(slice(r * B, (r + 1) * B)) for r in range(replicas)]
+        if not task.scored_alike:
+            return parts
+        if self._scored is None or self._scored[0] != task:
+            self._scored = task, parts[0].scored
+        return [part.knowing(self._scored[1]) for part in parts]
+
+
+def check_drawn_there(task: Task, device: torch.device) -> None:
+    """Raises: OptionError if the task can't be drawn on the device."""
+    try:
+        DrawnThere([0], 2, device).draw([task], 1)
+    except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise OptionError("data", "device", f"the {task.name} task is drawn on the CPU only ({reason})") from None
 
 
 def sent(batches: Sequence[Batch], device: torch.device) -> list[Batch]:

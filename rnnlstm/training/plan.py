@@ -24,6 +24,7 @@ from rnnlstm.schema import Config, unknown_key
 from rnnlstm.sections import NetworkOptions
 from rnnlstm.tasks import TASKS, Task, make_task
 from rnnlstm.training.curriculum import Curriculum
+from rnnlstm.training.feed import check_drawn_there
 
 
 @dataclass(frozen=True)
@@ -94,12 +95,15 @@ def make_plan(config: Config) -> Plan:
     if config.precision != "full" and backend == "torch":
         rule = "PyTorch's modules would keep c in bfloat16, too; model.backend=fused or reference keep it in float32"
         raise OptionError("precision", config.precision, rule)
+    device = _device(config.device)
+    if config.data == "device":
+        check_drawn_there(task, device)
     return Plan(
         config=config,
         task=task,
         cell=cell,
         backend=backend,
-        device=_device(config.device),
+        device=device,
         dtype=getattr(torch, config.dtype),
         variations=_variations(config, task),
     )

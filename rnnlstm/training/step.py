@@ -48,7 +48,7 @@ class Trainer:
         self.plan, self.seeds = plan, list(seeds)
         settle(plan.device)
         self.model = Replicas([plan.network(seed) for seed in seeds], plan.device, plan.config.precision)
-        self.feed = Feed(self.seeds, plan.config.train.batch_size, plan.device)
+        self.feed = Feed(self.seeds, plan.config.train.batch_size, plan.device, plan.config.data)
         capture = capture_on(plan.device) if plan.backend == "fused" else None  # fused: no noise, whose masks change
         self.passes = Graphs(self.model.parameters.values(), capture)
         self.optimizer = make_optimizer(plan.config.optimizer, self.model.parameters.values())

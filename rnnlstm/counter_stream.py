@@ -1,0 +1,103 @@
+"""Random numbers by counting, for batches that are drawn where they are used: the same on every device.
+
+Philox-4x32-10 (Salmon, Moraes, Dror & Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3") turns a counter and a
+key into four words of 32 bits, by integer arithmetic alone. The key is the replica's seed; the counter says which
+number of which sequence of which batch is meant. So no state is kept, each number can be had without the others, and
+those of all replicas are computed together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+import torch
+from torch import Tensor
+
+from rnnlstm.random_stream import STREAMS
+
+MULTIPLIERS, WEYL, ROUNDS = (0xD2511F53, 0xCD9E8D57), (0x9E3779B9, 0xBB67AE85), 10
+WORD = 0xFFFFFFFF  #: the 32 bits of a word, in an int64
+
+
+def philox(counter: Sequence[Tensor], key: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+    """The four words for each counter of four words, under a key of two; all are int64 with values below 2³², of
+    shapes that broadcast to one another."""
+    (a, b, c, d), (low, high) = counter, key
+    for _ in range(ROUNDS):
+        first, second = a * MULTIPLIERS[0], c * MULTIPLIERS[1]  # wraps around; every bit of the 64 is right
+        a, b = (second >> 32 & WORD) ^ b ^ low, second & WORD
+        c, d = (first >> 32 & WORD) ^ d ^ high, first & WORD
+        low, high = low + WEYL[0] & WORD, high + WEYL[1] & WORD
+    return a, b, c, d
+
+
+class Counters:
+    """What streams of replicas with these seeds count with, on `device`; made once, as sending it takes time.
+
+    The sequences of all replicas lie side by side: R·B columns, those of the first replica first.
+    """
+
+    def __init__(self, seeds: Sequence[int], batch_size: int, device: torch.device) -> None:
+        """Raises: ValueError for a seed below 0, or of more than 63 bits."""
+        if not all(0 <= seed < 2**63 for seed in seeds):
+            raise ValueError(f"seeds must be between 0 and 2^63 - 1, not {seeds}")
+        whole = torch.tensor(list(seeds)).repeat_interleave(batch_size)
+        self.batch_size, self.device = batch_size, device
+        self.key = ((whole & WORD).to(device), (whole >> 32).to(device))  # (R·B,) each
+        self.sequence = torch.arange(batch_size).repeat(len(seeds)).to(device)  # (R·B,): its number in the batch
+
+    def of(self, replica: int) -> Counters:
+        """Those of one replica alone."""
+        part, found = slice(replica * self.batch_size, (replica + 1) * self.batch_size), Counters.__new__(Counters)
+        found.batch_size, found.device = self.batch_size, self.device
+        found.key, found.sequence = (self.key[0][part], self.key[1][part]), self.sequence[part]
+        return found
+
+
+class CounterStream:
+    """Draws for batch number `step` of a stream, on the device of the counters.
+
+    A `RandomStream` for tasks, with other numbers: the last dimension of all that is drawn must be the sequences.
+    The numbers of a sequence depend on its replica's seed and on its own number in the batch, not on how many
+    sequences or replicas there are beside it.
+    """
+
+    def __init__(self, counters: Counters, stream: str, step: int) -> None:
+        if not 0 <= step < 2**32:
+            raise ValueError(f"step must be between 0 and 2^32 - 1, not {step}")
+        self.stream, self._counters, self._step = stream, counters, step
+        self._drawn = 0  # calls so far
+
+    def integers(self, low: int | Tensor, high: int | Tensor, shape: tuple[int, ...]) -> Tensor:
+        """int64, uniform on low … high−1, each as likely but for a share of (high − low)/2³² at most; the bounds may
+        be tensors that broadcast to `shape`."""
+        span = high - low
+        if isinstance(span, int) and not 0 < span <= 2**31:
+            raise ValueError(f"needs bounds that are 1 to 2^31 apart: {low}, {high}")
+        return (self._words(shape) * span >> 32) + low
+
+    def uniform(self, shape: tuple[int, ...]) -> Tensor:
+        """float32, uniform on the multiples of 2⁻²⁴ in [0, 1)."""
+        return (self._words(shape) >> 8).to(torch.float32) * 2.0**-24
+
+    def choose(self, n: int, of: int, sequences: int) -> Tensor:
+        """int64 (n, sequences): for each n of the numbers 0 … of−1, none twice, in random order."""
+        return self._words((of, sequences)).argsort(dim=0, stable=True)[:n]
+
+    def _words(self, shape: tuple[int, ...]) -> Tensor:
+        """int64 below 2³². Raises: ValueError if the last dimension is not that of the sequences."""
+        counters = self._counters
+        if not shape or shape[-1] != len(counters.sequence):
+            raise ValueError(
+                f"the last dimension of what is drawn must be the {len(counters.sequence)} sequences, not {shape}"
+            )
+        each = prod(shape[:-1])  # numbers of a sequence, four to a counter
+        block = torch.arange(-(-each // 4), device=counters.device)[:, None]
+        batch, purpose = (
+            torch.full((1, 1), value, device=counters.device)
+            for value in (self._step, STREAMS[self.stream] << 16 | self._drawn)
+        )
+        self._drawn += 1
+        found = philox((block, counters.sequence, batch, purpose), counters.key)
+        return torch.stack(found, dim=1).flatten(0, 1)[:each].reshape(shape)
