@@ -26,10 +26,12 @@ class Cell:
     def key(self) -> tuple[str, str]:
         return self.setting.name, self.arm.name
 
-    def job(self, rate: float, seeds: range) -> Job:
-        """Its run at a learning rate with these seeds."""
-        optimizer = {**self.tree["optimizer"], "lr": rate}
-        tree = {**self.tree, "optimizer": optimizer, "seed": seeds.start, "seeds": len(seeds)}
+    def job(self, rate: float, seeds: range, samples: int | None = None) -> Job:
+        """Its run at a learning rate with these seeds, tested on so many sequences, or as many as it says itself."""
+        optimizer, tested = {**self.tree["optimizer"], "lr": rate}, dict(self.tree["eval"])
+        if samples is not None:
+            tested["samples"] = samples
+        tree = {**self.tree, "optimizer": optimizer, "eval": tested, "seed": seeds.start, "seeds": len(seeds)}
         return Job(read_config(tree), run_folder(tree, self.defaults))
 
 

@@ -73,14 +73,21 @@ def _draw(axes: Axes, rows: Sequence[Row], what: str, log_scale: bool) -> None:
         values = row.values(what)
         shown = [v for v in values if v > 0] if log_scale else values
         axes.plot(shown, [y] * len(shown), "o", color=colour, markersize=3.5, alpha=0.6, markeredgewidth=0)
-        middle = row.median(what)
-        if not math.isnan(middle) and (middle > 0 or not log_scale):
+        middle = row.median_steps if what == "steps" else row.median(what)  # infinite: most seeds did not solve it
+        if math.isfinite(middle) and (middle > 0 or not log_scale):
             axes.plot([middle, middle], [y - 0.32, y + 0.32], color=colour, linewidth=2)
         if not values:
             axes.annotate("none", (0.02, y), xycoords=("axes fraction", "data"), fontsize=7, color="0.4", va="center")
+        elif what == "steps" and len(values) < row.n:
+            said = f"{len(values)} of {row.n}"
+            axes.annotate(
+                said, (max(values), y), (5, 0), textcoords="offset points", fontsize=7, color="0.4", va="center"
+            )
     axes.set_yticks(range(len(rows)), [row.arm for row in rows], fontsize=8)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     if log_scale:
         axes.set_xscale("log")
+    elif what == "steps":  # the budget's end, and room for what stands beside a dot there
+        axes.set_xlim(0, 1.12 * max(row.steps for row in rows))
     axes.grid(axis="x", alpha=0.3)
     axes.tick_params(axis="x", labelsize=8)

@@ -63,6 +63,9 @@ class Sweep:
     tuning_seeds: int = 2
     final_seeds: int = 5
     common: tuple[str, ...] = ()
+    tuning_samples: int | None = (
+        None  #: held-out sequences that tuning runs are tested on; None: as many as in the end
+    )
 
     @property
     def final(self) -> range:

@@ -59,7 +59,11 @@ class Runner:
         _use_threads(sweep)
         cells = compose(self.study, self.size, sweep, self.folder)
         tuned = [cell for cell in cells if cell.setting.rate is None and cell.setting.rates_of is None]
-        tuning = {(cell.key, rate): cell.job(rate, sweep.tuning) for cell in tuned for rate in sweep.grid}
+        tuning = {
+            (cell.key, rate): cell.job(rate, sweep.tuning, sweep.tuning_samples)
+            for cell in tuned
+            for rate in sweep.grid
+        }
         placeholders = [cell.job(sweep.grid[0], sweep.final) for cell in cells]
         self._total = sum(map(cost, tuning.values())) + sum(map(cost, placeholders))
         self._done, self._spent = 0.0, 0.0

@@ -52,8 +52,8 @@ class Cost(Study):
     )
     claims = ("C15", "C18")
     caption = (
-        "What to see: updates to solve by network, each dot a seed. Where no dot is, no seed solved it at that "
-        "network's best rate."
+        "What to see: updates to solve by network, each dot a seed that solved it at that network's best rate, the "
+        "bar their median where most did."
     )
     minutes = Minutes(quick=1.5, standard=35)
     columns = ("hidden_size", "parameters")
