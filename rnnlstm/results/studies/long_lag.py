@@ -23,8 +23,8 @@ class LongLag(Study):
     deviations = (
         "Adam, batch 32 (the paper: one sequence at a time), 64 units in place of a few cells, embedded "
         "symbols. Criterion as in the paper: every "
-        "probability at the end within 0.25 (2c: 0.2) on 10,000 sequences in a row, 1,024 to choose the rate by (quick: 512 "
-        "for both); 'sequences' are updates × batch"
+        "probability at the end within 0.25 (2c: 0.2) on 10,000 sequences in a row, 1,024 to choose the rate by "
+        "(quick: 512 for both); 'sequences' are updates × batch"
     )
     caption = (
         "What to see: updates until the paper's criterion is met; 32 sequences each. Where no dot is, no seed met it."
