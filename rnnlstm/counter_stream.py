@@ -20,16 +20,23 @@ MULTIPLIERS, WEYL, ROUNDS = (0xD2511F53, 0xCD9E8D57), (0x9E3779B9, 0xBB67AE85), 
 WORD = 0xFFFFFFFF  #: the 32 bits of a word, in an int64
 
 
-def philox(counter: Sequence[Tensor], key: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
-    """The four words for each counter of four words, under a key of two; all are int64 with values below 2³², of
-    shapes that broadcast to one another."""
-    (a, b, c, d), (low, high) = counter, key
-    for _ in range(ROUNDS):
+Key = tuple[Tensor, Tensor]  #: two words
+
+
+def philox(counter: Sequence[Tensor], keys: Sequence[Key]) -> tuple[Tensor, ...]:
+    """The four words for each counter of four words, under the `rounds` of a key; all are int64 with values below
+    2³², of shapes that broadcast to one another."""
+    a, b, c, d = counter
+    for low, high in keys:
         first, second = a * MULTIPLIERS[0], c * MULTIPLIERS[1]  # wraps around; every bit of the 64 is right
         a, b = (second >> 32 & WORD) ^ b ^ low, second & WORD
         c, d = (first >> 32 & WORD) ^ d ^ high, first & WORD
-        low, high = low + WEYL[0] & WORD, high + WEYL[1] & WORD
     return a, b, c, d
+
+
+def rounds(key: Key) -> list[Key]:
+    """What each round takes of a key."""
+    return [(key[0] + k * WEYL[0] & WORD, key[1] + k * WEYL[1] & WORD) for k in range(ROUNDS)]
 
 
 class Counters:
@@ -44,14 +51,14 @@ class Counters:
             raise ValueError(f"seeds must be between 0 and 2^63 - 1, not {seeds}")
         whole = torch.tensor(list(seeds)).repeat_interleave(batch_size)
         self.batch_size, self.device = batch_size, device
-        self.key = ((whole & WORD).to(device), (whole >> 32).to(device))  # (R·B,) each
+        self.keys = rounds(((whole & WORD).to(device), (whole >> 32).to(device)))  # (R·B,) each
         self.sequence = torch.arange(batch_size).repeat(len(seeds)).to(device)  # (R·B,): its number in the batch
 
     def of(self, replica: int) -> Counters:
         """Those of one replica alone."""
         part, found = slice(replica * self.batch_size, (replica + 1) * self.batch_size), Counters.__new__(Counters)
         found.batch_size, found.device = self.batch_size, self.device
-        found.key, found.sequence = (self.key[0][part], self.key[1][part]), self.sequence[part]
+        found.keys, found.sequence = [(low[part], high[part]) for low, high in self.keys], self.sequence[part]
         return found
 
 
@@ -99,5 +106,5 @@ class CounterStream:
             for value in (self._step, STREAMS[self.stream] << 16 | self._drawn)
         )
         self._drawn += 1
-        found = philox((block, counters.sequence, batch, purpose), counters.key)
+        found = philox((block, counters.sequence, batch, purpose), counters.keys)
         return torch.stack(found, dim=1).flatten(0, 1)[:each].reshape(shape)

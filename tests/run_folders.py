@@ -14,7 +14,10 @@ def make_run(folder, *, seeds=3, status="done", solved=(), metrics=None, summari
     tree = {"task": {"name": "keyword", "length": 50}, "model": {"name": "lstm", "init": "chrono", "hidden_size": 8}}
     for key, value in config.items():
         section, _, name = key.partition("__")
-        tree.setdefault(section, {})[name] = value
+        if name:
+            tree.setdefault(section, {})[name] = value
+        else:
+            tree[section] = value
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(tree))
     for seed in range(seeds):

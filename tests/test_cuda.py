@@ -60,7 +60,7 @@ def test_twice_the_same_bits(model, backend):
 
 
 @pytest.mark.parametrize(
-    "more", [(), ("model=gru", "task=copy"), ("model=rnn", "precision=bfloat16"), ("model=lru",)]
+    "more", [(), ("model=gru", "task=copy"), ("data=device",), ("model=rnn", "precision=bfloat16"), ("model=lru",)]
 )
 def test_replaying_a_graph_trains_as_without(more, monkeypatch, caplog):
     overrides = ("device=cuda", "clip.threshold=0.1", *more)

@@ -120,6 +120,10 @@ def test_only_what_shares_data_is_paired(tmp_path):
         compared(tmp_path, "init=identity")
     with pytest.raises(ConfigError, match="2 rows are that"):
         compared(tmp_path, "init=default,orthogonal")
+    make_run(tmp_path / "e", **common, model__init="identity", data="device")
+    assert compared(tmp_path, "init=identity") == []
+    (tmp_path / "e/config.yaml").write_text((tmp_path / "e/config.yaml").read_text().replace("device", "cpu"))
+    assert len(compared(tmp_path, "init=identity")) == 2  # with a and b, which are from before there was the key
 
 
 def test_less_is_better_for_errors_and_unfinished_seeds_have_no_metric_yet(tmp_path):

@@ -48,6 +48,29 @@ def test_readmes_command_runs_with_every_instrument(modules):
     assert list((folder / "aggregate").iterdir())
 
 
+def test_a_task_of_ones_own_is_drawn_on_the_device_if_its_draws_allow(modules):
+    assert train(modules, "plugins=[my_task]", "task=parity", "data=device", *SHORT).returncode == 0
+    own = BLOCKS["my_task"]
+    for wrong, said in (
+        (
+            "random.integers(0, 2, (batch_size, self.length)).T",
+            "the last dimension of what is drawn must be the 2 sequences",
+        ),
+        (
+            "torch.from_numpy(random.generator.integers(0, 2, (self.length, batch_size)))",
+            "has no attribute 'generator'",
+        ),
+    ):
+        (modules / "other.py").write_text(own.replace("random.integers(0, 2, (self.length, batch_size))", wrong))
+        assert train(modules, "plugins=[other]", "task=parity", *SHORT).returncode == 0
+        refused = train(modules, "plugins=[other]", "task=parity", "data=device", "runs_root=none", *SHORT)
+        assert refused.returncode == 2
+        assert refused.stderr.startswith("error: data=device: the parity task is drawn on the CPU only (")
+        assert said in refused.stderr
+        assert refused.stderr.count("\n") == 1
+        assert not (modules / "none").exists()
+
+
 def test_each_works_beside_the_projects_own(modules):
     assert train(modules, "plugins=[my_cell]", "model=leaky", "model.num_layers=2", *SHORT).returncode == 0
     assert train(modules, "plugins=[my_task]", "task=parity", "model=lstm", *SHORT).returncode == 0

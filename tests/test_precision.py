@@ -108,12 +108,16 @@ def test_measuring_the_error_changes_no_bit_of_training(train):
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_without_it_a_run_keeps_its_name_and_its_record(train):
+@pytest.mark.parametrize(("key", "other"), [("precision", "bfloat16"), ("data", "device")])
+def test_a_key_that_came_later_leaves_runs_their_names(key, other):
     (job,) = compose_jobs([])
-    assert job.config.precision == LATER["precision"] == "full"
-    without = {key: value for key, value in job.config.tree.items() if key != "precision"}
+    assert getattr(job.config, key) == LATER[key]
+    without = {k: value for k, value in job.config.tree.items() if k != key}
     assert identity(job.config.tree) == identity(without)
-    assert identity({**without, "precision": "bfloat16"}) != identity(without)
+    assert identity({**without, key: other}) != identity(without)
+
+
+def test_without_it_a_record_has_no_word_of_it(train):
     outcome = train("train.steps=2")
     assert not [key for key in outcome.summaries[0] if "precision" in key]
     assert "precision/" not in (outcome.folder / "seed_0" / "metrics.jsonl").read_text()

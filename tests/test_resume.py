@@ -78,6 +78,7 @@ def assert_same(one, other, seeds):
     ("model=gru", "model.backend=reference", "model.zoneout=0.2", "seeds=2"),
     ("task=adding", "curriculum=growing", "curriculum.start=4", "seeds=2", "optimizer=sgd", "optimizer.momentum=0.9"),
     ("model=lstm", "model.backend=torch", "seeds=2", "probe=off"),
+    ("model=lstm", "data=device", "seeds=2"),
 ])  # fmt: skip
 def test_a_run_that_was_stopped_twice_ends_as_the_unbroken_one(overrides, tmp_path):
     whole = start(tmp_path / "whole", *overrides)
