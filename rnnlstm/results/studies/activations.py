@@ -33,7 +33,7 @@ class Activations(Study):
         "What to see: updates to solve, at some of the rates; where no dot is, no seed solved it. Slope 1 without "
         "centring, σ(4x), does not help."
     )
-    minutes = Minutes(quick=1.2, standard=20)
+    minutes = Minutes(quick=0.4, standard=20)
     columns = ("half_life_at_start", "log10_gradient_kept", "dead", "saturated")
     figure = "steps"
 

@@ -44,7 +44,7 @@ class Adding(Study):
         "What to see: dots at 0.167 have learned nothing but the mean, dots at 0.083 store one operand, below "
         "0.01 is solved."
     )
-    minutes = Minutes(quick=1.5, standard=70, long=360)
+    minutes = Minutes(quick=0.5, standard=70, long=360)
 
     def sweep(self, size: str) -> Sweep:
         if size == "quick":

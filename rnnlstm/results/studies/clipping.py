@@ -35,7 +35,7 @@ class Clipping(Study):
         "What to see: share of seeds that solve the task, with Wilson's 95 % interval; the intervals of the "
         "three kinds overlap unless said otherwise."
     )
-    minutes = Minutes(quick=0.6, standard=40)
+    minutes = Minutes(quick=0.2, standard=40)
     figure = "solved"
 
     def sweep(self, size: str) -> Sweep:

@@ -11,6 +11,7 @@ TANH = Arm("tanh RNN", ("model=rnn",))
 IRNN = Arm("IRNN", ("model=rnn", "model.nonlinearity=relu", "model.init=identity"))
 DEFAULT = Arm("LSTM, default", ("model=lstm", "model.init=default"))
 CHRONO = Arm("LSTM, chrono", ("model=lstm", "model.init=chrono"))
+LSTM_1997 = Arm("LSTM of 1997", ("model=lstm_1997",))
 GRU = Arm("GRU", ("model=gru",))
 
 

@@ -55,7 +55,7 @@ class Cost(Study):
         "What to see: updates to solve by network, each dot a seed that solved it at that network's best rate, the "
         "bar their median where most did."
     )
-    minutes = Minutes(quick=1.5, standard=35)
+    minutes = Minutes(quick=0.5, standard=25)
     columns = ("hidden_size", "parameters")
     figure = "steps"
 

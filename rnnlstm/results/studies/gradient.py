@@ -49,7 +49,7 @@ class Gradient(Study):
         "What to see: the gradient of the last answer at the first time step, each dot an untrained network; "
         "the axis is logarithmic."
     )
-    minutes = Minutes(quick=0.2, standard=0.3)
+    minutes = Minutes(quick=0.1, standard=0.3)
     log_scale = True
     figure = "at_the_first_step"
     columns = ("at_the_first_step", "half_way", "three_quarters", "at_the_last_step", "half_life")

@@ -34,7 +34,7 @@ class Keyword(Study):
         "What to see: accuracy by bias; chance is 1/8 (quick: 1/4). The gate's bias alone moves the LSTM from "
         "chance to solved."
     )
-    minutes = Minutes(quick=0.8, standard=55)
+    minutes = Minutes(quick=0.4, standard=55)
     columns = ("eval/recency_error", "eval_decoys0.05/accuracy", "eval_decoys0.05/recency_error")
 
     def sweep(self, size: str) -> Sweep:

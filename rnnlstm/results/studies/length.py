@@ -29,7 +29,7 @@ class Length(Study):
     caption = (
         "What to see: the score at the longest test, ten times the longest training sequence (quick: five times)."
     )
-    minutes = Minutes(quick=1.2, standard=50)
+    minutes = Minutes(quick=0.2, standard=50)
     columns = tuple(f"at_{T}" for T in (20, 40, 100, 200, 500, 1000))
     figure = ("at_1000", "at_100")  # the longest
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from rnnlstm.results.rows import Row, Rows
-from rnnlstm.results.studies.common import CHRONO, TANH, all_solve, common, few_solve, solved
+from rnnlstm.results.studies.common import CHRONO, LSTM_1997, TANH, all_solve, common, few_solve, solved
 from rnnlstm.results.study import Arm, Check, Minutes, Setting, Study, Sweep, register_study
 
-LSTM_1997 = Arm("LSTM of 1997", ("model=lstm_1997",))
 ARMS = (TANH, LSTM_1997, CHRONO)
 VARIANTS = ("2a", "2b", "2c")
 
@@ -29,7 +28,7 @@ class LongLag(Study):
     caption = (
         "What to see: updates until the paper's criterion is met; 32 sequences each. Where no dot is, no seed met it."
     )
-    minutes = Minutes(quick=1, standard=90)
+    minutes = Minutes(quick=0.5, standard=90)
     figure = "steps"
 
     def sweep(self, size: str) -> Sweep:
