@@ -78,7 +78,7 @@ class CounterStream:
 
     def integers(self, low: int | Tensor, high: int | Tensor, shape: tuple[int, ...]) -> Tensor:
         """int64, uniform on low … high−1, each as likely but for a share of (high − low)/2³² at most; the bounds may
-        be tensors that broadcast to `shape`."""
+        be tensors that broadcast to `shape`, and are then not checked: low must be below high."""
         span = high - low
         if isinstance(span, int) and not 0 < span <= 2**31:
             raise ValueError(f"needs bounds that are 1 to 2^31 apart: {low}, {high}")
@@ -106,5 +106,7 @@ class CounterStream:
             for value in (self._step, STREAMS[self.stream] << 16 | self._drawn)
         )
         self._drawn += 1
+        if self._drawn > 2**16:
+            raise ValueError(f"a batch has room for {2**16:,} draws")
         found = philox((block, counters.sequence, batch, purpose), counters.keys)
         return torch.stack(found, dim=1).flatten(0, 1)[:each].reshape(shape)

@@ -187,12 +187,10 @@ def test_what_is_drawn_there_is_what_the_cpu_draws_and_nothing_waits(name, optio
     """Also for one replica by itself: the first takes part in a draw for all, then is drawn alone."""
     task = small(name, **options)
     if name == "embedded_reber":
-        with (
-            PretendDevice(),
-            pytest.raises(OptionError, match=r"data=device: the embedded_reber task is drawn on the CPU"),
-        ):
-            check_drawn_there(task, DEVICE)
+        with pytest.raises(OptionError, match=r"data=device: the embedded_reber task is drawn on the CPU"):
+            check_drawn_there(task)
         return
+    check_drawn_there(task)
     here = Feed([3, 4], 7, torch.device("cpu"), "device")
     with PretendDevice() as device:
         away, alone = Feed([3, 4], 7, DEVICE, "device"), Feed([4], 7, DEVICE, "device")
@@ -210,13 +208,29 @@ def test_what_is_drawn_there_is_what_the_cpu_draws_and_nothing_waits(name, optio
             assert all(torch.equal(found[1][f].cpu(), tensor.cpu()) for f, tensor in other.tensors().items())
 
 
-def test_replicas_at_several_lengths_are_drawn_one_by_one():
+def test_replicas_at_several_lengths_are_drawn_one_by_one_and_asked_for_their_scored_steps_once():
     short, long = make_task("copy", length=5), make_task("copy", length=6)
-    feed, alone = Feed([3, 4], 7, torch.device("cpu"), "device"), Feed([4], 7, torch.device("cpu"), "device")
-    _, batch = feed.take([short, long], 1)
-    (expected,) = alone.take([long], 1)
-    assert torch.equal(batch.inputs, expected.inputs)
-    assert torch.equal(batch.scored, expected.scored)
+    alone = Feed([4], 7, torch.device("cpu"), "device")
+    with PretendDevice() as device:
+        feed = Feed([3, 4], 7, DEVICE, "device")
+        for step in range(1, 6):
+            _, batch = feed.take([short, long], step)
+            (expected,) = alone.take([long], step)
+            assert torch.equal(batch.inputs.cpu(), expected.inputs)
+            assert torch.equal(batch.scored.cpu(), expected.scored)
+        assert device.crossings["aten.nonzero.default"] == 2
+
+
+def test_updates_are_of_the_batches_that_the_key_asks_for():
+    """`data` reaches the trainer, each update has a batch of its own, and the two generators differ."""
+    trainers = [Trainer(plan_for(*OPTIONS, f"data={data}"), [0, 1]) for data in ("cpu", "device")]
+    feed, seen = Feed([0, 1], 5, torch.device("cpu"), "device"), []
+    for step in (1, 2, 3):
+        here, there = (trainer.step(step).batches for trainer in trainers)
+        for r, expected in enumerate(feed.take([trainers[1].plan.task] * 2, step)):
+            assert torch.equal(there[r].inputs, expected.inputs)
+            seen += [there[r].inputs, here[r].inputs]
+    assert len({tuple(inputs.flatten().tolist()) for inputs in seen}) == len(seen)
 
 
 def test_on_the_cpu_nothing_is_copied_and_nothing_drawn_ahead():

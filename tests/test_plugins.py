@@ -52,9 +52,10 @@ def test_a_task_of_ones_own_is_drawn_on_the_device_if_its_draws_allow(modules):
     assert train(modules, "plugins=[my_task]", "task=parity", "data=device", *SHORT).returncode == 0
     own = BLOCKS["my_task"]
     for wrong, said in (
+        ("random.integers(0, 2, (batch_size, 2))[:, :1].T.expand(self.length, -1)", "must be the 67 sequences"),
         (
             "random.integers(0, 2, (batch_size, self.length)).T",
-            "the last dimension of what is drawn must be the 2 sequences",
+            "the last dimension of what is drawn must be the 67 sequences",
         ),
         (
             "torch.from_numpy(random.generator.integers(0, 2, (self.length, batch_size)))",

@@ -10,10 +10,12 @@ import signal
 from pathlib import Path
 
 import pytest
+from matplotlib import pyplot as plt
 
 from rnnlstm.reproduce import main
 from rnnlstm.results.composing import compose
-from rnnlstm.results.overview import NETWORKS, save_overview
+from rnnlstm.results.figure import save_figure
+from rnnlstm.results.overview import NETWORKS, overview_figure, save_overview
 from rnnlstm.results.overview import STUDIES as OVERVIEW_STUDIES
 from rnnlstm.results.page import page
 from rnnlstm.results.report import read, result, verdict, write
@@ -249,7 +251,7 @@ class Tiny(Study):
             Setting("B", ("task=adding", "task.length=8"), arms, 4, rates_of="A"),
             Setting("C", ("task=adding",), arms[:1], 6, rate=1e-2),
         )
-        return Sweep(settings, grid=(1e-3, 1e-2), tuning_seeds=2, final_seeds=5, common=small)
+        return Sweep(settings, grid=(1e-3, 1e-2), tuning_seeds=2, final_seeds=5, common=small, tuning_samples=6)
 
     def after(self, size, folder, seed):
         self.looked += 1
@@ -275,6 +277,10 @@ def test_a_study_goes_on_where_it_stopped_and_ends_the_same(tmp_path, monkeypatc
     assert set(by("A", "LSTM").tuning) == {"0.001", "0.01"}
     assert by("C", "tanh RNN").rate == 1e-2
     assert all(seeds == [0, 1, 2, 3, 4] for seeds in (r.seeds for r in whole))
+    for folder in (tmp_path / "whole").glob("adding_T*/*"):
+        tuning = (folder / "seed_100").exists()
+        assert tuning != (folder / "seed_0").exists()
+        assert f"samples: {6 if tuning else 8}\n" in (folder / "config.yaml").read_text()
 
     # Stopped by a signal in the midst of the third run: only what is missing is trained, and the rows are the same.
     trained = []
@@ -334,6 +340,48 @@ def test_the_overview_needs_three_studies_and_stands_on_the_page(tmp_path):
     assert "overview" not in page(tmp_path, tmp_path)
     assert save_overview(tmp_path).stat().st_size > 10_000
     assert "](overview.png)" in page(tmp_path, tmp_path)
+
+
+def test_what_the_overview_draws():
+    tables = {
+        name: Rows([Row.from_data(r) for r in read(name, "standard", COMMITTED)["rows"]]) for name in OVERVIEW_STUDIES
+    }
+    late = tables["adding"]("T=200", "LSTM, default")
+    late.steps_to_solve[:] = [None] * 5
+    figure = overview_figure(tables)
+    lines = [{line.get_label(): line for line in axes.get_lines()} for axes in figure.axes]
+    tanh, chrono = (lines[0][name] for name in ("tanh RNN", "LSTM, chrono"))
+    assert list(tanh.get_xdata()) == [199, 99, 49, 0]
+    assert tanh.get_ydata()[0] < 1e-40
+    assert tanh.get_ydata()[3] == chrono.get_ydata()[3] == 1
+    assert 0.1 < chrono.get_ydata()[0] < 1
+    assert list(lines[1]["LSTM, chrono"].get_ydata()) == [
+        tables["keyword"](f"T={T}", "LSTM, chrono").median("metric") for T in (50, 100, 200)
+    ]
+    drawn = [line for line in figure.axes[2].get_lines() if line.get_label() == "LSTM, PyTorch's start"]
+    assert [line.get_fillstyle() for line in drawn] == ["full", "full", "none"]
+    assert [float(line.get_ydata()[0]) for line in drawn] == [750, 1200, 4000]
+    plt.close(figure)
+
+
+def test_a_figure_of_updates_has_a_median_only_where_most_seeds_solved(tmp_path, monkeypatch):
+    rows = [row("T=5", "few", (100, 200, None, None, None)), row("T=5", "most", (100, 200, 300, None, None))]
+    kept = []
+    monkeypatch.setattr(plt, "close", kept.append)
+    save_figure(studies()["cost"], rows, tmp_path / "figure.png")
+    (axes,) = kept[0].axes
+    bars = [line for line in axes.get_lines() if len(set(line.get_xdata())) == 1 and len(line.get_xdata()) == 2]
+    assert [bar.get_xdata()[0] for bar in bars] == [300]
+    assert [text.get_text() for text in axes.texts] == ["2 of 5", "3 of 5"]
+    assert axes.get_xlim()[1] > 1000
+
+
+def test_gates_are_held_where_all_of_them_are_there(train):
+    found = []
+    for network in (["model=lstm"], ["model=lstm_1997"], ["model=lstm", "surgery.open=[input]"]):
+        trained = train("train.steps=1", "model.hidden_size=8", *network)
+        found.append(studies()["gates"].after("quick", trained.folder, 0))
+    assert [len(values) for values in found] == [6, 0, 0]
 
 
 def test_every_network_of_the_overview_is_in_its_studies():

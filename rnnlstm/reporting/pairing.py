@@ -1,8 +1,9 @@
 """Which rows of a comparison share data, and what their seeds say against each other.
 
-Data are a pure function of the task's configuration, seed, stream and step. So two configurations that have the task
-section, the batch size and the number of evaluation samples in common train and are tested, seed by seed, on the same
-sequences, and their difference over seeds varies less than either does.
+Data are a pure function of the task's configuration, seed, stream and step, and of who draws (`data`). So two
+configurations that have these, the batch size and the number of evaluation samples in common train and are tested,
+seed by seed, on the same sequences (which a curriculum shortens), and their difference over seeds varies less than
+either does.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rnnlstm.options import ConfigError, show
-from rnnlstm.record.naming import LATER
 from rnnlstm.reporting.paired import Bounds, Differences, median_of
 from rnnlstm.reporting.runs import Run, labels
 from rnnlstm.reporting.selection import canonical, select
@@ -120,8 +120,7 @@ class _Units:
 def data_of(run: Run) -> tuple[str, ...]:
     """What decides the data of a seed, but for the seed."""
     keys = [key for key in run.config if key.startswith("task.") or key in DATA_KEYS]
-    said = {key: canonical(run.config[key]) for key in sorted(keys)}
-    return tuple(f"{key}={value}" for key, value in said.items() if LATER.get(key) != value)
+    return tuple(f"{key}={canonical(run.config[key])}" for key in sorted(keys))
 
 
 def _solving(seed: dict[str, object], every: int) -> Bounds:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from rnnlstm.results.studies.gradient import MEMORY, PLACES
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
@@ -47,20 +49,25 @@ def save_overview(out: Path, size: str = "standard") -> Path | None:
         if data is None:
             return None
         tables[study] = Rows([Row.from_data(row) for row in data["rows"]])
-    figure, panels = plt.subplots(1, 3, figsize=SIZE, layout="constrained")
+    figure, path = overview_figure(tables), out / OVERVIEW
     try:
-        _gradient(panels[0], tables["gradient"])
-        _accuracies(panels[1], tables["keyword"])
-        _updates(panels[2], tables["adding"])
-        handles = [Line2D([], [], **_style(k)) for k in range(len(NETWORKS))]
-        figure.legend(handles=handles, loc="outside lower center", ncols=len(NETWORKS), frameon=False)
-        path = out / OVERVIEW
         figure.savefig(path, dpi=110)
     except OSError as error:
-        raise DiskError(f"can't write {out / OVERVIEW}: {error.strerror or error}") from None
+        raise DiskError(f"can't write {path}: {error.strerror or error}") from None
     finally:
         plt.close(figure)
     return path
+
+
+def overview_figure(tables: Mapping[str, Rows]) -> Figure:
+    """A panel for each of `STUDIES`."""
+    figure, panels = plt.subplots(1, 3, figsize=SIZE, layout="constrained")
+    _gradient(panels[0], tables["gradient"])
+    _accuracies(panels[1], tables["keyword"])
+    _updates(panels[2], tables["adding"])
+    handles = [Line2D([], [], **_style(k)) for k in range(len(NETWORKS))]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(NETWORKS), frameon=False)
+    return figure
 
 
 def _rows(table: Rows, arms: Sequence[str]) -> list[Row]:
@@ -118,15 +125,22 @@ def _updates(axes: Axes, table: Rows) -> None:
         rows = [row for row in _rows(table, arms) if row.setting in lengths]
         if not rows:
             continue
-        x = [lengths[row.setting] for row in rows]
-        there = [min(row.median_steps, row.steps) for row in rows]
-        axes.plot(x, there, **_style(k), fillstyle="full" if rows[0].median_steps <= rows[0].steps else "none")
+        axes.plot(
+            [lengths[row.setting] for row in rows], [_until(row) for row in rows], color=PALETTE[k], linewidth=1.8
+        )
+        for row in rows:
+            solved = "full" if math.isfinite(row.median_steps) else "none"
+            axes.plot(lengths[row.setting], _until(row), **_style(k), fillstyle=solved)
     axes.set_yscale("log")
     axes.set_yticks(UPDATES, [f"{n:,}" for n in UPDATES])
     axes.yaxis.set_minor_locator(NullLocator())
     axes.set_xticks(list(lengths.values()))
     axes.set(xlabel="length T", ylabel="updates to solve it (median)")
     _title(axes, "Two far numbers, added", "adding problem; hollow: not solved in as many")
+
+
+def _until(row: Row) -> float:
+    return min(row.median_steps, row.steps)
 
 
 def _lengths(table: Rows) -> dict[str, int]:

@@ -19,6 +19,8 @@ class Table:
         return len(self._on[torch.device("cpu")])
 
     def on(self, device: torch.device) -> Tensor:
+        if device.type == "meta":  # no numbers, nothing to keep
+            return self._on[torch.device("cpu")].to(device)
         if device not in self._on:
             self._on[device] = self._on[torch.device("cpu")].to(device)
         return self._on[device]

@@ -54,7 +54,7 @@ class DrawnThere:
         self._batch_size, self._device = batch_size, device
         self._all = Counters(seeds, batch_size, device)
         self._each = [self._all.of(r) for r in range(len(seeds))]
-        self._scored: tuple[Task, Tensor] | None = None  # the last task that scores all alike, and where
+        self._scored: dict[Task, Tensor] = {}  # where tasks that score all alike do: the task at each length
 
     def draw(self, tasks: Sequence[Task], step: int) -> list[Batch]:
         if all(task == tasks[0] for task in tasks[1:]):
@@ -69,17 +69,23 @@ class DrawnThere:
         parts = [whole.sequences(slice(r * B, (r + 1) * B)) for r in range(replicas)]
         if not task.scored_alike:
             return parts
-        if self._scored is None or self._scored[0] != task:
-            self._scored = task, parts[0].scored
-        return [part.knowing(self._scored[1]) for part in parts]
+        if task not in self._scored:
+            self._scored[task] = parts[0].scored
+        return [part.knowing(self._scored[task]) for part in parts]
 
 
-def check_drawn_there(task: Task, device: torch.device) -> None:
-    """Raises: OptionError if the task can't be drawn on the device."""
+def check_drawn_there(task: Task) -> None:
+    """Draws once without numbers, on no device: a task that can't be is refused wherever it is to be trained.
+
+    Raises: OptionError if the task can't be drawn on a device.
+    """
+    nowhere, sequences = torch.device("meta"), 67  # no other dimension of what a task draws is likely to have 67
     try:
-        DrawnThere([0], 2, device).draw([task], 1)
+        hash(task)
+        with nowhere:
+            task.generate(CounterStream(Counters([0], sequences, nowhere), "train", 1), sequences)
     except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].partition(". ")[0]
         raise OptionError("data", "device", f"the {task.name} task is drawn on the CPU only ({reason})") from None
 
 

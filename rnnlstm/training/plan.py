@@ -95,15 +95,14 @@ def make_plan(config: Config) -> Plan:
     if config.precision != "full" and backend == "torch":
         rule = "PyTorch's modules would keep c in bfloat16, too; model.backend=fused or reference keep it in float32"
         raise OptionError("precision", config.precision, rule)
-    device = _device(config.device)
     if config.data == "device":
-        check_drawn_there(task, device)
+        check_drawn_there(task)
     return Plan(
         config=config,
         task=task,
         cell=cell,
         backend=backend,
-        device=device,
+        device=_device(config.device),
         dtype=getattr(torch, config.dtype),
         variations=_variations(config, task),
     )
