@@ -33,7 +33,7 @@ class Copy(Study):
         "What to see: held-out loss; the baseline is 10·ln 8/(T+20): 0.693 at T=10, 0.520 at 20, 0.297 at 50, "
         "0.173 at 100. Zero is solved."
     )
-    minutes = Minutes(quick=0.7, standard=60, long=300)
+    minutes = Minutes(quick=0.7, standard=80, long=300)
     columns = ("loss",)
     figure = "loss"
 
