@@ -9,6 +9,7 @@ those of all replicas are computed together.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import prod
 
 import torch
@@ -18,8 +19,6 @@ from rnnlstm.random_stream import STREAMS
 
 MULTIPLIERS, WEYL, ROUNDS = (0xD2511F53, 0xCD9E8D57), (0x9E3779B9, 0xBB67AE85), 10
 WORD = 0xFFFFFFFF  #: the 32 bits of a word, in an int64
-
-
 Key = tuple[Tensor, Tensor]  #: two words
 
 
@@ -39,27 +38,28 @@ def rounds(key: Key) -> list[Key]:
     return [(key[0] + k * WEYL[0] & WORD, key[1] + k * WEYL[1] & WORD) for k in range(ROUNDS)]
 
 
+@dataclass(frozen=True)
 class Counters:
-    """What streams of replicas with these seeds count with, on `device`; made once, as sending it takes time.
+    """What streams count with, on one device, for sequences side by side; made once, as sending it takes time."""
 
-    The sequences of all replicas lie side by side: R·B columns, those of the first replica first.
-    """
+    keys: list[Key]  #: of each sequence's replica, (sequences,) each
+    sequence: Tensor  #: int64 (sequences,): its number in its replica's batch
 
-    def __init__(self, seeds: Sequence[int], batch_size: int, device: torch.device) -> None:
-        """Raises: ValueError for a seed below 0, or of more than 63 bits."""
+    @classmethod
+    def of(cls, seeds: Sequence[int], batch_size: int, device: torch.device) -> Counters:
+        """`batch_size` sequences for each replica with one of these seeds, those of the first replica first.
+
+        Raises: ValueError for a seed below 0, or of more than 63 bits.
+        """
         if not all(0 <= seed < 2**63 for seed in seeds):
             raise ValueError(f"seeds must be between 0 and 2^63 - 1, not {seeds}")
         whole = torch.tensor(list(seeds)).repeat_interleave(batch_size)
-        self.batch_size, self.device = batch_size, device
-        self.keys = rounds(((whole & WORD).to(device), (whole >> 32).to(device)))  # (R·B,) each
-        self.sequence = torch.arange(batch_size).repeat(len(seeds)).to(device)  # (R·B,): its number in the batch
+        keys = rounds(((whole & WORD).to(device), (whole >> 32).to(device)))
+        return cls(keys, torch.arange(batch_size).repeat(len(seeds)).to(device))
 
-    def of(self, replica: int) -> Counters:
-        """Those of one replica alone."""
-        part, found = slice(replica * self.batch_size, (replica + 1) * self.batch_size), Counters.__new__(Counters)
-        found.batch_size, found.device = self.batch_size, self.device
-        found.keys, found.sequence = [(low[part], high[part]) for low, high in self.keys], self.sequence[part]
-        return found
+    def sequences(self, which: slice) -> Counters:
+        """Those of some of the sequences."""
+        return Counters([(low[which], high[which]) for low, high in self.keys], self.sequence[which])
 
 
 class CounterStream:
@@ -94,19 +94,17 @@ class CounterStream:
 
     def _words(self, shape: tuple[int, ...]) -> Tensor:
         """int64 below 2³². Raises: ValueError if the last dimension is not that of the sequences."""
-        counters = self._counters
-        if not shape or shape[-1] != len(counters.sequence):
+        sequence, device = self._counters.sequence, self._counters.sequence.device
+        if not shape or shape[-1] != len(sequence):
             raise ValueError(
-                f"the last dimension of what is drawn must be the {len(counters.sequence)} sequences, not {shape}"
+                f"the last dimension of what is drawn must be the {len(sequence)} sequences, not {shape}"
             )
-        each = prod(shape[:-1])  # numbers of a sequence, four to a counter
-        block = torch.arange(-(-each // 4), device=counters.device)[:, None]
-        batch, purpose = (
-            torch.full((1, 1), value, device=counters.device)
-            for value in (self._step, STREAMS[self.stream] << 16 | self._drawn)
-        )
-        self._drawn += 1
-        if self._drawn > 2**16:
+        if self._drawn == 2**16:
             raise ValueError(f"a batch has room for {2**16:,} draws")
-        found = philox((block, counters.sequence, batch, purpose), counters.keys)
+        each = prod(shape[:-1])  # numbers of a sequence, four to a counter
+        block = torch.arange(-(-each // 4), device=device)[:, None]
+        batch = torch.full((1, 1), self._step, device=device)
+        draw = torch.full((1, 1), STREAMS[self.stream] << 16 | self._drawn, device=device)
+        self._drawn += 1
+        found = philox((block, sequence, batch, draw), self._counters.keys)
         return torch.stack(found, dim=1).flatten(0, 1)[:each].reshape(shape)

@@ -26,7 +26,7 @@ def words(text):
 
 
 def stream(seeds=(0,), batch=1, name="train", step=1):
-    return CounterStream(Counters(seeds, batch, CPU), name, step)
+    return CounterStream(Counters.of(seeds, batch, CPU), name, step)
 
 
 @pytest.mark.parametrize(("counter", "key", "expected"), KNOWN)
@@ -41,7 +41,9 @@ def test_a_sequence_has_its_numbers_whatever_is_beside_it():
     assert torch.equal(whole[:, 6:12], stream((6,), 6).uniform((9, 6)))
     assert torch.equal(whole[:, 6:10], stream((6,), 4).uniform((9, 4)))
     assert torch.equal(whole[:5], stream((5, 6, 2**62), 6).uniform((5, 18)))
-    assert torch.equal(whole[:, 6:12], CounterStream(Counters((5, 6), 6, CPU).of(1), "train", 1).uniform((9, 6)))
+    assert torch.equal(
+        whole[:, 6:12], CounterStream(Counters.of((5, 6), 6, CPU).sequences(slice(6, 12)), "train", 1).uniform((9, 6))
+    )
 
 
 def test_seed_stream_step_call_and_place_all_count():

@@ -11,7 +11,7 @@ from typing import Any
 
 from rnnlstm.options import ConfigError, printable, show
 from rnnlstm.plain_yaml import read_yaml
-from rnnlstm.record.naming import CONFIG, HOUSEKEEPING, SEED_FOLDER, flatten, seed_folders
+from rnnlstm.record.naming import CONFIG, HOUSEKEEPING, LATER, SEED_FOLDER, flatten, seed_folders
 
 LOG = logging.getLogger("rnnlstm")
 
@@ -50,7 +50,10 @@ def find_run_folders(places: Iterable[str]) -> dict[Path, dict[str, Any]]:
 
 
 def read_configuration(folder: Path) -> dict[str, Any]:
-    """A run's configuration, flat. Raises: ValueError, which says what is wrong with it; OSError."""
+    """A run's configuration, flat, with the keys of later versions.
+
+    Raises: ValueError, which says what is wrong with it; OSError.
+    """
     tree = read_yaml(folder / CONFIG)
     if not isinstance(tree, dict):
         raise ValueError("is empty" if tree is None else "holds no keys")
@@ -67,7 +70,7 @@ def read_configuration(folder: Path) -> dict[str, Any]:
     length = config.get("task.length")
     if length is not None and (not isinstance(length, int) or isinstance(length, bool) or abs(length) >= 2**63):
         raise ValueError(f"task.length={show(length)}: must be a whole number")
-    return config
+    return config | LATER | config  # keys that it is too old to have come last
 
 
 def _candidates(root: Path) -> Iterator[Path]:

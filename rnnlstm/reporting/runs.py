@@ -6,7 +6,7 @@ import logging
 import math
 import random
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from rnnlstm.options import ConfigError, printable, show
-from rnnlstm.record.naming import FLOW, LATER, METRICS, seed_folder
+from rnnlstm.record.naming import FLOW, METRICS, seed_folder
 from rnnlstm.record.reader import read_flow, read_metrics
 from rnnlstm.record.run_folder import find_run_folders
 from rnnlstm.record.summary import read_summaries
@@ -84,7 +84,7 @@ def find_runs(places: Iterable[str]) -> list[Run]:
         for problem in problems:
             LOG.warning("%s; the seed is left out", printable(problem))
         if summaries:
-            found.append(Run(folder, {**config, **_done_then(config)}, settled(folder, summaries)))
+            found.append(Run(folder, config, settled(folder, summaries)))
     if not found:
         raise ConfigError(f"no runs in {', '.join(show(place) for place in places)}: none has a summary of a seed")
     return sorted(found, key=_order)
@@ -97,11 +97,6 @@ def _series(folder: Path, quiet: bool) -> dict[str, dict[int, float]]:
             if tag.startswith(SHOWN):
                 found.setdefault(tag, {})[step] = value
     return found
-
-
-def _done_then(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of keys that there were none of when the run was made."""
-    return {key: value for key, value in LATER.items() if key not in config}
 
 
 def _order(run: Run) -> tuple[Any, ...]:

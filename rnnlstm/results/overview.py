@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +41,11 @@ UPDATES = (250, 500, 1000, 2000, 4000)
 SIZE = (12.5, 4.3)  # inches
 
 
-def save_overview(out: Path, size: str = "standard") -> Path | None:
+def save_overview(out: Path) -> Path | None:
     """`out/overview.png`, from what the studies left there; None where one of them was not run. Raises: DiskError."""
     tables = {}
     for study in STUDIES:
-        data = read(study, size, out)
+        data = read(study, "standard", out)
         if data is None:
             return None
         tables[study] = Rows([Row.from_data(row) for row in data["rows"]])
@@ -70,9 +70,21 @@ def overview_figure(tables: Mapping[str, Rows]) -> Figure:
     return figure
 
 
-def _rows(table: Rows, arms: Sequence[str]) -> list[Row]:
-    """The rows of the one of these arms that this study has."""
-    return [row for row in table if row.arm in arms]
+def _networks(table: Rows) -> Iterator[tuple[int, list[Row]]]:
+    """The number of each network that the study has, and its rows by length (`T=50`; other settings are left out)."""
+    for k, arms in enumerate(NETWORKS.values()):
+        rows = [row for row in table if row.arm in arms and _length(row) is not None]
+        if rows:
+            yield k, rows
+
+
+def _length(row: Row) -> int | None:
+    number = row.setting.removeprefix("T=")
+    return int(number) if number.isdigit() else None
+
+
+def _lengths(rows: Iterable[Row]) -> list[int]:
+    return [length for row in rows if (length := _length(row)) is not None]
 
 
 def _style(k: int) -> dict[str, Any]:
@@ -82,10 +94,9 @@ def _style(k: int) -> dict[str, Any]:
 def _gradient(axes: Axes, table: Rows) -> None:
     names = ("at_the_first_step", "half_way", "three_quarters", "at_the_last_step")
     last = PLACES[-1]
-    for k, arms in enumerate(NETWORKS.values()):
-        for row in _rows(table, arms):
-            whole = row.median("at_the_last_step")
-            axes.plot([last - place for place in PLACES], [row.median(name) / whole for name in names], **_style(k))
+    for k, (row,) in _networks(table):
+        whole = row.median("at_the_last_step")
+        axes.plot([last - place for place in PLACES], [row.median(name) / whole for name in names], **_style(k))
     axes.set_yscale("log")
     axes.set_ylim(FAINTEST, 1e3)
     axes.invert_xaxis()
@@ -95,16 +106,11 @@ def _gradient(axes: Axes, table: Rows) -> None:
 
 def _accuracies(axes: Axes, table: Rows) -> None:
     """Those of one length stand a little aside of each other: many lie at chance."""
-    lengths = _lengths(table)
+    ticks = sorted(set(_lengths(table)))
     axes.axhline(CHANCE, color="0.5", linewidth=1, linestyle="--")
-    axes.annotate(
-        "chance", (max(lengths.values()), CHANCE), (0, -11), textcoords="offset points", fontsize=8, ha="right"
-    )
-    for k, arms in enumerate(NETWORKS.values()):
-        rows = [row for row in _rows(table, arms) if row.setting in lengths]
-        if not rows:
-            continue
-        x = [lengths[row.setting] + 2.5 * (k - 2) for row in rows]
+    axes.annotate("chance", (ticks[-1], CHANCE), (0, -11), textcoords="offset points", fontsize=8, ha="right")
+    for k, rows in _networks(table):
+        x = [length + 2.5 * (k - 2) for length in _lengths(rows)]
         middle = [row.median("metric") for row in rows]
         spread = [
             [m - min(row.values("metric")) for m, row in zip(middle, rows, strict=True)],
@@ -112,7 +118,7 @@ def _accuracies(axes: Axes, table: Rows) -> None:
         ]
         axes.plot(x, middle, **_style(k))
         axes.errorbar(x, middle, spread, fmt="none", ecolor=PALETTE[k], elinewidth=1.2, alpha=0.6)
-    axes.set_xticks(list(lengths.values()))
+    axes.set_xticks(ticks)
     axes.set_ylim(0, 1.04)
     axes.set(xlabel="length T", ylabel="right answers")
     _title(axes, "A word from the start, named at the end", "first keyword recall; median and range of five seeds")
@@ -120,32 +126,17 @@ def _accuracies(axes: Axes, table: Rows) -> None:
 
 def _updates(axes: Axes, table: Rows) -> None:
     """A network that most seeds did not solve is drawn at the budget's end, hollow."""
-    lengths = _lengths(table)
-    for k, arms in enumerate(NETWORKS.values()):
-        rows = [row for row in _rows(table, arms) if row.setting in lengths]
-        if not rows:
-            continue
-        axes.plot(
-            [lengths[row.setting] for row in rows], [_until(row) for row in rows], color=PALETTE[k], linewidth=1.8
-        )
-        for row in rows:
-            solved = "full" if math.isfinite(row.median_steps) else "none"
-            axes.plot(lengths[row.setting], _until(row), **_style(k), fillstyle=solved)
+    for k, rows in _networks(table):
+        lengths, until = _lengths(rows), [min(row.median_steps, row.steps) for row in rows]
+        axes.plot(lengths, until, color=PALETTE[k], linewidth=1.8)
+        for row, x, y in zip(rows, lengths, until, strict=True):
+            axes.plot(x, y, **_style(k), fillstyle="full" if math.isfinite(row.median_steps) else "none")
     axes.set_yscale("log")
     axes.set_yticks(UPDATES, [f"{n:,}" for n in UPDATES])
     axes.yaxis.set_minor_locator(NullLocator())
-    axes.set_xticks(list(lengths.values()))
+    axes.set_xticks(sorted(set(_lengths(table))))
     axes.set(xlabel="length T", ylabel="updates to solve it (median)")
     _title(axes, "Two far numbers, added", "adding problem; hollow: not solved in as many")
-
-
-def _until(row: Row) -> float:
-    return min(row.median_steps, row.steps)
-
-
-def _lengths(table: Rows) -> dict[str, int]:
-    """`T=50` alone, not `T=50, trained without decoys`."""
-    return {s: int(s.removeprefix("T=")) for s in table.settings if s.removeprefix("T=").isdigit()}
 
 
 def _title(axes: Axes, what: str, how: str) -> None:

@@ -63,9 +63,7 @@ class Sweep:
     tuning_seeds: int = 2
     final_seeds: int = 5
     common: tuple[str, ...] = ()
-    tuning_samples: int | None = (
-        None  #: held-out sequences that tuning runs are tested on; None: as many as in the end
-    )
+    tuning_samples: int | None = None  #: sequences that tuning runs are tested on; None: as many as final ones
 
     @property
     def final(self) -> range:

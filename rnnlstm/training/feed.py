@@ -52,21 +52,23 @@ class DrawnThere:
 
     def __init__(self, seeds: Sequence[int], batch_size: int, device: torch.device) -> None:
         self._batch_size, self._device = batch_size, device
-        self._all = Counters(seeds, batch_size, device)
-        self._each = [self._all.of(r) for r in range(len(seeds))]
+        self._counters = Counters.of(seeds, batch_size, device)
         self._scored: dict[Task, Tensor] = {}  # where tasks that score all alike do: the task at each length
 
     def draw(self, tasks: Sequence[Task], step: int) -> list[Batch]:
         if all(task == tasks[0] for task in tasks[1:]):
-            return self._drawn(tasks[0], self._all, len(tasks), step)
-        each = zip(tasks, self._each, strict=True)
-        return [batch for task, counters in each for batch in self._drawn(task, counters, 1, step)]
+            return self._drawn(tasks[0], self._counters, len(tasks), step)
+        each = [self._counters.sequences(self._of(r)) for r in range(len(tasks))]
+        return [self._drawn(task, counters, 1, step)[0] for task, counters in zip(tasks, each, strict=True)]
+
+    def _of(self, replica: int) -> slice:
+        """Its sequences among those of all."""
+        return slice(replica * self._batch_size, (replica + 1) * self._batch_size)
 
     def _drawn(self, task: Task, counters: Counters, replicas: int, step: int) -> list[Batch]:
-        B = self._batch_size
         with torch.device(self._device):
-            whole = task.generate(CounterStream(counters, "train", step), replicas * B)
-        parts = [whole.sequences(slice(r * B, (r + 1) * B)) for r in range(replicas)]
+            whole = task.generate(CounterStream(counters, "train", step), replicas * self._batch_size)
+        parts = [whole.sequences(self._of(r)) for r in range(replicas)]
         if not task.scored_alike:
             return parts
         if task not in self._scored:
@@ -83,7 +85,7 @@ def check_drawn_there(task: Task) -> None:
     try:
         hash(task)
         with nowhere:
-            task.generate(CounterStream(Counters([0], sequences, nowhere), "train", 1), sequences)
+            task.generate(CounterStream(Counters.of([0], sequences, nowhere), "train", 1), sequences)
     except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].partition(". ")[0]
         raise OptionError("data", "device", f"the {task.name} task is drawn on the CPU only ({reason})") from None

@@ -33,7 +33,7 @@ class Gates(Study):
     )
     claims = ("C12", "C14", "C16")
     caption = (
-        "What to see: the headline metric after training, with every gate and with one held at 1 throughout. "
+        "What to see: the headline metric after training, with every gate (LSTM, chrono) and without some of them. "
         "Right of it in the table: trained networks with a gate held at 1 or 0."
     )
     minutes = Minutes(quick=0.4, standard=40)
