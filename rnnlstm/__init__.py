@@ -9,30 +9,31 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rnnlstm.batch import Batch
+    from rnnlstm.api import run
     from rnnlstm.cells import Cell, register_cell
-    from rnnlstm.options import ConfigError, option
-    from rnnlstm.python_api import run
+    from rnnlstm.config.errors import ConfigError
+    from rnnlstm.config.options import option
     from rnnlstm.recurrence import GRU, LSTM, RNN, record_gradients
     from rnnlstm.tasks import Task, make_task, register_task
+    from rnnlstm.tasks.batch import Batch
     from rnnlstm.training.clip import ClipEvent, clip_gradients
 
 _HOMES = {
     "GRU": "rnnlstm.recurrence",
     "LSTM": "rnnlstm.recurrence",
     "RNN": "rnnlstm.recurrence",
-    "Batch": "rnnlstm.batch",
+    "Batch": "rnnlstm.tasks.batch",
     "Cell": "rnnlstm.cells",
     "ClipEvent": "rnnlstm.training.clip",
-    "ConfigError": "rnnlstm.options",
+    "ConfigError": "rnnlstm.config.errors",
     "Task": "rnnlstm.tasks",
     "clip_gradients": "rnnlstm.training.clip",
     "make_task": "rnnlstm.tasks",
-    "option": "rnnlstm.options",
+    "option": "rnnlstm.config.options",
     "record_gradients": "rnnlstm.recurrence",
     "register_cell": "rnnlstm.cells",
     "register_task": "rnnlstm.tasks",
-    "run": "rnnlstm.python_api",
+    "run": "rnnlstm.api",
 }
 
 __all__ = [

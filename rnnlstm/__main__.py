@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from rnnlstm.exits import BAD_CONFIG, DONE, fail
-from rnnlstm.options import did_you_mean, show
+from rnnlstm.cli.exits import BAD_CONFIG, DONE, fail
+from rnnlstm.config.errors import did_you_mean, show
 
 COMMANDS = {
     "train": "train networks, one configuration or a sweep",

@@ -22,13 +22,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rnnlstm.arguments import Parser, check_writable
-from rnnlstm.exits import DONE, DiskError, guarded
-from rnnlstm.options import ConfigError
+from rnnlstm.cli.arguments import Parser, check_writable
+from rnnlstm.cli.exits import DONE, guarded
+from rnnlstm.config.errors import ConfigError, DiskError
 
 if TYPE_CHECKING:
-    from rnnlstm.measure.recurrences import Result
-    from rnnlstm.measure.timing import Timing
+    from rnnlstm.benchmarks.recurrences import Result
+    from rnnlstm.benchmarks.timing import Timing
 
 MODELS = ("rnn", "lstm", "gru")
 
@@ -94,8 +94,8 @@ def _main(arguments: Sequence[str] | None) -> int:
 def _machine() -> dict[str, Any]:
     import torch
 
-    from rnnlstm.measure.roofline import multiply_add_peak
-    from rnnlstm.measure.timing import matrix_product_rate
+    from rnnlstm.benchmarks.recurrences import multiply_add_peak
+    from rnnlstm.benchmarks.timing import matrix_product_rate
     from rnnlstm.recurrence.fused import native
 
     kernel = "native kernel" if native.available(torch.float32) else "portable loops (no native kernel)"
@@ -113,10 +113,12 @@ def _machine() -> dict[str, Any]:
 
 
 def _recurrences(quick: bool, rounds: int) -> dict[str, Any]:
-    from rnnlstm.measure.recurrences import FULL_GRID, QUICK_GRID, RECURRENCES, measure
+    from rnnlstm.benchmarks.recurrences import FULL_GRID, QUICK_GRID, RECURRENCES, measure
 
     print("Recurrences forward and backward, ms (quartiles); ratio: torch.nn / fused; peak: of multiply-adds;")
-    print("bound: share of the least time that arithmetic, weights or tensors allow (rnnlstm/measure/roofline.py)")
+    print(
+        "bound: share of the least time that arithmetic, weights or tensors allow (rnnlstm/benchmarks/recurrences.py)"
+    )
     found: dict[str, Any] = {"recurrences": []}
     for cell in RECURRENCES:
         ratios = []
@@ -135,8 +137,7 @@ def _recurrences(quick: bool, rounds: int) -> dict[str, Any]:
 
 def _against_ceilings(result: Result) -> tuple[dict[str, Any], str]:
     """Ceilings are measured again beside each shape, as they move with the machine's other work."""
-    from rnnlstm.measure.recurrences import INPUTS
-    from rnnlstm.measure.roofline import bound, ceilings, least_time
+    from rnnlstm.benchmarks.recurrences import INPUTS, bound, ceilings, least_time
 
     now = ceilings(3)
     if now is None:
@@ -160,7 +161,7 @@ def _against_ceilings(result: Result) -> tuple[dict[str, Any], str]:
 
 
 def _training(rounds: int) -> dict[str, Any]:
-    from rnnlstm.measure.plain import against_plain_scripts, two_at_a_time
+    from rnnlstm.benchmarks.training import against_plain_scripts, two_at_a_time
 
     print("Training: an update in lockstep against plain scripts in turn, ms (keyword recall, T=100, B=64, H=64)")
     found = []
@@ -179,7 +180,7 @@ def _training(rounds: int) -> dict[str, Any]:
 
 
 def _on_device(name: str, quick: bool, rounds: int) -> dict[str, Any]:
-    from rnnlstm.measure import on_device
+    from rnnlstm.benchmarks import training as on_device
 
     device = on_device.checked_device(name)
     shown = on_device.device_name(device)
@@ -195,7 +196,7 @@ def _on_device(name: str, quick: bool, rounds: int) -> dict[str, Any]:
 
 
 def _instruments() -> dict[str, Any]:
-    from rnnlstm.measure.instruments import instruments_share
+    from rnnlstm.benchmarks.costs import instruments_share
 
     print("\nInstruments at their default cadence, share of the training time over 300 updates")
     shares = {model: instruments_share(model) for model in MODELS}
@@ -204,7 +205,7 @@ def _instruments() -> dict[str, Any]:
 
 
 def _batches(rounds: int) -> dict[str, Any]:
-    from rnnlstm.measure.batches import STEP, B, H, T, batch_costs
+    from rnnlstm.benchmarks.costs import STEP, B, H, T, batch_costs
 
     print(f"\nMaking a batch, ms, and its share of a step of the {STEP} (B={B}, T={T}, H={H})")
     costs = batch_costs(rounds)
@@ -216,7 +217,7 @@ def _batches(rounds: int) -> dict[str, Any]:
 
 
 def _growth_and_load(rounds: int) -> dict[str, Any]:
-    from rnnlstm.measure.growth import growth, under_load
+    from rnnlstm.benchmarks.costs import growth, under_load
 
     print("\nGrowth of an LSTM's step, ms")
     grown = growth(rounds)

@@ -25,9 +25,9 @@ import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
 
-from rnnlstm.arguments import Parser, check_writable
-from rnnlstm.exits import DONE, guarded
-from rnnlstm.options import ConfigError, show
+from rnnlstm.cli.arguments import Parser, check_writable
+from rnnlstm.cli.exits import DONE, guarded
+from rnnlstm.config.errors import ConfigError, show
 
 ROWS = 40  # of the table, unless asked for more
 

@@ -16,9 +16,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from rnnlstm.arguments import Parser
-from rnnlstm.exits import BUSY, DISK_FAILED, DONE, BusyError, fail, guarded
-from rnnlstm.options import printable
+from rnnlstm.cli.arguments import Parser
+from rnnlstm.cli.exits import BUSY, DISK_FAILED, DONE, fail, guarded
+from rnnlstm.config.errors import BusyError, printable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,7 +36,7 @@ def parser() -> Parser:
 def _main(arguments: Sequence[str] | None) -> int:
     options = parser().parse_args(arguments)
 
-    from rnnlstm.record.run_folder import find_run_folders
+    from rnnlstm.record.folders import find_run_folders
 
     runs = find_run_folders(options.runs)
 

@@ -30,15 +30,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from rnnlstm.exits import DONE, guarded
-from rnnlstm.guard import check_override
-from rnnlstm.options import ConfigError, OptionError, did_you_mean, show
+from rnnlstm.cli.exits import DONE, guarded
+from rnnlstm.config.errors import ConfigError, OptionError, did_you_mean, show
+from rnnlstm.config.keys import PARTS
+from rnnlstm.config.safety import check_override
 
 if TYPE_CHECKING:
+    from rnnlstm.config.schema import Config
     from rnnlstm.reporting.setting import Setting
-    from rnnlstm.schema import Config
 
-PARTS = ("flow", "surgery", "activations", "map")
 #: More settings than this make figures that nobody can read.
 MOST_SETTINGS = 8
 
@@ -118,11 +118,11 @@ def _main(arguments: Sequence[str]) -> int:
 
 def _settings(request: Request) -> list[Setting]:
     """Every network that is asked for, checked before anything is measured. Raises: ConfigError."""
-    from rnnlstm.jobs import compose_jobs, take_plugins
-    from rnnlstm.record.naming import identity
+    from rnnlstm.jobs.job import compose_jobs, take_plugins
+    from rnnlstm.record.folders import identity
     from rnnlstm.reporting.setting import Setting
     from rnnlstm.training.plan import make_plan
-    from rnnlstm.training.saved import load_runs
+    from rnnlstm.training.weights import load_runs
 
     if request.weights:
         overrides = take_plugins(request.overrides)  # before a run's configuration is read, and never from it

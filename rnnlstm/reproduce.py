@@ -9,7 +9,6 @@ Examples
   python -m rnnlstm.reproduce adding --quick       smaller sizes with a criterion of their own, within a minute or so
   python -m rnnlstm.reproduce all --quick          every study, under ten minutes on two cores
   python -m rnnlstm.reproduce adding copy          two studies at the sizes of the page, one after the other
-  python -m rnnlstm.reproduce --page results.md    one page from everything that lies in --out
 
 Interrupted, the same command goes on where it stopped. The exit code is 0 for a pass and for a miss alike: a miss is
 a result. Two commands for different studies can run side by side; give each OMP_NUM_THREADS=1 then.
@@ -21,10 +20,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rnnlstm.arguments import Parser, check_writable
-from rnnlstm.exits import DONE, INTERRUPTED, TERMINATED, guarded
-from rnnlstm.options import ConfigError, did_you_mean, show
-from rnnlstm.results.study import Study, studies
+from rnnlstm.cli.arguments import Parser, check_writable
+from rnnlstm.cli.exits import DONE, INTERRUPTED, TERMINATED, guarded
+from rnnlstm.config.errors import ConfigError, did_you_mean, show
+from rnnlstm.studies.catalog import studies
+from rnnlstm.studies.study import Study
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,7 +43,6 @@ def parser() -> Parser:
         "--runs", metavar="FOLDER", default="results_runs", help="training runs (default results_runs)"
     )
     parser.add_argument("--out", metavar="FOLDER", default="results", help="tables and figures (default results)")
-    parser.add_argument("--page", metavar="FILE", help="write one page from what lies in --out")
     return parser
 
 
@@ -54,26 +53,17 @@ def _main(arguments: Sequence[str] | None) -> int:
         _list(options.names)
         return DONE
     chosen = _chosen(options.names, size)
-    if not chosen and not options.page:
+    if not chosen:
         raise ConfigError("which study? --list names them; all takes every one")
     out, runs = Path(options.out).expanduser(), Path(options.runs).expanduser()
-    if options.page:
-        check_writable(options.page)
-    if chosen:
-        check_writable(options.out, folder=True)
-        check_writable(options.runs, folder=True)
-        from rnnlstm.results.command import reproduce
+    check_writable(options.out, folder=True)
+    check_writable(options.runs, folder=True)
 
-        stopped = reproduce(chosen, size, runs, out)
-        if stopped is not None:
-            return INTERRUPTED if stopped.name == "SIGINT" else TERMINATED
-    if options.page:
-        from rnnlstm.results.overview import save_overview
-        from rnnlstm.results.page import write_page
+    from rnnlstm.studies.command import reproduce
 
-        save_overview(out)
-        write_page(Path(options.page).expanduser(), out)
-        print(f"Written: {options.page}")
+    stopped = reproduce(chosen, size, runs, out)
+    if stopped is not None:
+        return INTERRUPTED if stopped.name == "SIGINT" else TERMINATED
     return DONE
 
 

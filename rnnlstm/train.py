@@ -27,14 +27,14 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from rnnlstm.exits import DONE, INTERRUPTED, JOB_FAILED, TERMINATED, fail, guarded
-from rnnlstm.options import ConfigError, did_you_mean, show
+from rnnlstm.cli.exits import DONE, INTERRUPTED, JOB_FAILED, TERMINATED, fail, guarded
+from rnnlstm.config.errors import ConfigError, did_you_mean, show
 
 if TYPE_CHECKING:
-    from rnnlstm.jobs import Job
-    from rnnlstm.launchers.standing import Standing
-    from rnnlstm.training.outcome import Outcome
+    from rnnlstm.jobs.job import Job
+    from rnnlstm.jobs.launchers.standing import Standing
     from rnnlstm.training.progress import Progress
+    from rnnlstm.training.signals import Outcome
 
 FLAGS = ("-m", "--multirun", "--cfg", "-c", "--config-dir", "-cd", "--help", "-h", "--completion")
 
@@ -88,7 +88,7 @@ def parse(arguments: Sequence[str]) -> Request:
 
 def _instead(flag: str, value: str) -> str:
     """What an unknown flag may have meant: a key (`--steps 5`), or a flag."""
-    from rnnlstm.keys import every_key
+    from rnnlstm.config.keys import every_key
 
     word = flag.lstrip("-").replace("-", "_")
     meant = [key for key in every_key() if word in (key, key.rpartition(".")[2])]
@@ -103,23 +103,21 @@ def _main(arguments: Sequence[str]) -> int:
         print(_help())
         return DONE
     if request.completion:
-        from rnnlstm.completion import bash_script
-
-        print(bash_script(), end="")
+        print(_completion(), end="")
         return DONE
     if request.show_config:
         import yaml
 
-        from rnnlstm.jobs import compose_tree
+        from rnnlstm.jobs.job import compose_tree
 
         print(yaml.safe_dump(compose_tree(request.overrides, request.config_dir), sort_keys=False), end="")
         return DONE
 
-    from rnnlstm.jobs import compose_jobs
-    from rnnlstm.launch import train_jobs
+    from rnnlstm.jobs.job import compose_jobs
+    from rnnlstm.jobs.launch import train_jobs
 
     if request.sweep and any(text.startswith("search") for text in request.overrides):
-        from rnnlstm.search.search import wanted
+        from rnnlstm.jobs.search import wanted
 
         if wanted(request.overrides):
             return _search(request)
@@ -131,8 +129,7 @@ def _main(arguments: Sequence[str]) -> int:
 
 
 def _search(request: Request) -> int:
-    from rnnlstm.search.ranking import ranking
-    from rnnlstm.search.search import Search
+    from rnnlstm.jobs.search import Search, ranking
 
     search = Search(request.overrides, request.config_dir)
     report = _Report(search.options.trials, summarise=False)
@@ -149,7 +146,7 @@ class _Report:
     def __init__(self, jobs: int, summarise: bool = True) -> None:
         from rich.console import Console
 
-        from rnnlstm.sweep_progress import SweepProgress
+        from rnnlstm.cli.progress import SweepProgress
 
         self.jobs, self.code, self.summarise = jobs, DONE, summarise
         self.stopped = False
@@ -179,8 +176,7 @@ class _Report:
         self.standing.show(standing, self.failed)
 
     def ended(self, number: int, job: Job, outcome: Outcome | Exception) -> None:
-        from rnnlstm.failures import failure_log, failure_reason
-        from rnnlstm.requeue import requeue
+        from rnnlstm.jobs.failures import failure_log, failure_reason, requeue
 
         if isinstance(outcome, Exception):
             self.failed += 1
@@ -215,9 +211,18 @@ def _line(s: dict[str, Any]) -> str:
     return "   ".join(parts)
 
 
+def _completion() -> str:
+    """The script for Tab completion of every command."""
+    from rnnlstm import benchmark, compare, events, reproduce
+    from rnnlstm.cli.completion import bash_script
+
+    commands = {"compare": compare, "events": events, "benchmark": benchmark, "reproduce": reproduce}
+    return bash_script({name: command.parser() for name, command in commands.items()})
+
+
 def _help() -> str:
     """The text above and every key with its meaning, without importing torch."""
-    from rnnlstm.help import keys
+    from rnnlstm.cli.help import keys
 
     return f"{(__doc__ or '').strip()}\n\n{keys()}"
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from rnnlstm.cells import CELLS, Cell, make_cell
-from rnnlstm.jobs import compose_jobs
-from rnnlstm.options import OptionError
+from rnnlstm.config.errors import OptionError
+from rnnlstm.jobs.job import compose_jobs
 from rnnlstm.recurrence import choose_backend
+from rnnlstm.training.loop import Outcome, train_run
 from rnnlstm.training.plan import Plan, make_plan
 from rnnlstm.training.progress import Progress
-from rnnlstm.training.run import Outcome, train_run
 
 torch.set_num_threads(1)
 

@@ -9,22 +9,26 @@ import pytest
 import torch
 from conftest import plan_for
 
-from rnnlstm.analysis.flow import flow, gates_half_life
-from rnnlstm.analysis.full import full_scalars
-from rnnlstm.analysis.gain_map import gain_map
-from rnnlstm.analysis.influence import influence
-from rnnlstm.analysis.jacobians import cell_path, jacobians_along, log10_bounds, products, step_jacobians
-from rnnlstm.analysis.lyapunov import lyapunov_spectrum
-from rnnlstm.analysis.measurement import measure
-from rnnlstm.analysis.operations import operate
-from rnnlstm.analysis.subject import Subject
-from rnnlstm.analysis.units import unit_shares
-from rnnlstm.analysis.weight_gradient import weight_gradients
 from rnnlstm.cells import CELLS, make_cell
-from rnnlstm.probes.flow import rows_by_lag
-from rnnlstm.probes.gates import mean_by_kind
+from rnnlstm.config.schema import Surgery
+from rnnlstm.instruments.flow import flow, gates_half_life
+from rnnlstm.instruments.gain_map import gain_map
+from rnnlstm.instruments.jacobians import (
+    cell_path,
+    influence,
+    jacobians_along,
+    log10_bounds,
+    lyapunov_spectrum,
+    products,
+    step_jacobians,
+)
+from rnnlstm.instruments.measurement import full_scalars, measure
+from rnnlstm.instruments.operations import operate
+from rnnlstm.instruments.probe import mean_by_kind, rows_by_lag
+from rnnlstm.instruments.subject import Subject
+from rnnlstm.instruments.units import unit_shares
+from rnnlstm.instruments.weight_gradient import weight_gradients
 from rnnlstm.record.glossary import explain
-from rnnlstm.sections import Surgery
 from rnnlstm.training.step import Trainer
 
 SMALL = ("task.length=12", "model.hidden_size=6", "model.embedding_size=4", "train.batch_size=5", "dtype=float64")

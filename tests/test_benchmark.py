@@ -11,14 +11,12 @@ import torch._dynamo.config
 
 import rnnlstm
 from rnnlstm.benchmark import MODELS, main
+from rnnlstm.benchmarks import training as on_device
+from rnnlstm.benchmarks.costs import growth, instruments_share, under_load
+from rnnlstm.benchmarks.recurrences import Ceilings, bound, ceilings, compiled_cell, least_time, measure, read_rate
+from rnnlstm.benchmarks.timing import in_turn, matrix_product_rate
+from rnnlstm.benchmarks.training import against_plain_scripts, two_at_a_time
 from rnnlstm.compare import main as compare
-from rnnlstm.measure import on_device
-from rnnlstm.measure.growth import growth, under_load
-from rnnlstm.measure.instruments import instruments_share
-from rnnlstm.measure.plain import against_plain_scripts, two_at_a_time
-from rnnlstm.measure.recurrences import compiled_cell, measure
-from rnnlstm.measure.roofline import Ceilings, bound, ceilings, least_time, read_rate
-from rnnlstm.measure.timing import in_turn, matrix_product_rate
 from rnnlstm.reporting.speed_figure import draw_ratios
 
 
@@ -33,7 +31,7 @@ def test_contenders_take_turns_and_the_warm_up_does_not_count():
 
 @pytest.mark.parametrize("cell", ["RNN", "GRU", "LSTM"])
 def test_a_recurrence_with_all_contenders(cell, monkeypatch):
-    monkeypatch.setattr("rnnlstm.measure.recurrences.compiled_cell", lambda module, x: None)  # seconds each
+    monkeypatch.setattr("rnnlstm.benchmarks.recurrences.compiled_cell", lambda module, x: None)  # seconds each
     result = measure(cell, 2, 3, 4, rounds=2, loops=True)
     assert list(result.times) == ["torch.nn", "fused", "reference", "hand loop"]
     assert result.ratio > 0
@@ -68,7 +66,7 @@ def test_growth_load_and_pairs_of_scripts():
 
 def test_the_roofline_by_hand(monkeypatch):
     """At ceilings of 1 each, times are the counts themselves."""
-    monkeypatch.setattr("rnnlstm.measure.roofline.read_rate", lambda size: 1.0)
+    monkeypatch.setattr("rnnlstm.benchmarks.recurrences.read_rate", lambda size: 1.0)
     B, T, H, I = 16, 3, 4, 2  # noqa: E741
     parts = bound("lstm", B, T, H, I, Ceilings(1.0, 1.0, 1.0, 1))
     products = 3 * B * T * (4 * H * H) + 2 * B * T * (4 * H * I)  # y, dh and dW_hh; y and dW_ih

@@ -11,12 +11,12 @@ import shutil
 import pytest
 from conftest import SMALL
 
-from rnnlstm.jobs import compose_jobs
+from rnnlstm.jobs.job import compose_jobs
 from rnnlstm.reporting.comparison import compare
 from rnnlstm.reporting.html.page import write_page
+from rnnlstm.training.loop import train_run
 from rnnlstm.training.plan import make_plan
 from rnnlstm.training.progress import Progress
-from rnnlstm.training.run import train_run
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

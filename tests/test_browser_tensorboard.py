@@ -13,10 +13,10 @@ import tensorboard_page
 from conftest import SMALL
 from tensorboard_page import coloured
 
-from rnnlstm.jobs import compose_jobs
+from rnnlstm.jobs.job import compose_jobs
+from rnnlstm.training.loop import train_run
 from rnnlstm.training.plan import make_plan
 from rnnlstm.training.progress import Progress
-from rnnlstm.training.run import train_run
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytestmark = [

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from catalogue import TABLES, written
 
 from rnnlstm.cells import CELLS
-from rnnlstm.reporting.catalogue import TABLES, written
 from rnnlstm.tasks import TASKS, make_task
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")

@@ -9,7 +9,7 @@ import torch
 
 import rnnlstm.recurrence as recurrence
 from rnnlstm.cells import CELLS, make_cell
-from rnnlstm.options import OptionError
+from rnnlstm.config.errors import OptionError
 from rnnlstm.recurrence import BACKENDS, Recurrence, choose_backend
 
 I, H, L = 5, 8, 2  # noqa: E741

@@ -16,8 +16,8 @@ import pytest
 import torch
 from test_resume import assert_same, start
 
-from rnnlstm.exits import BusyError, CheckpointError
-from rnnlstm.record.lock import locked
+from rnnlstm.config.errors import BusyError, CheckpointError
+from rnnlstm.record.files import locked
 from rnnlstm.training.checkpoint import (
     KEPT,
     checkpoints,

@@ -8,8 +8,8 @@ from conftest import SMALL, plan_for
 from matplotlib.colors import to_hex
 from run_folders import make_run
 
-from rnnlstm.analysis.measurement import measure
-from rnnlstm.analysis.subject import Subject
+from rnnlstm.instruments.measurement import measure
+from rnnlstm.instruments.subject import Subject
 from rnnlstm.reporting.colours import PALETTE, colour_numbers
 from rnnlstm.reporting.figures import learning_curves
 from rnnlstm.reporting.flow_figures import gradient_figure

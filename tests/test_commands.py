@@ -18,10 +18,10 @@ import pytest
 from conftest import SMALL
 
 from rnnlstm.__main__ import main as commands
-from rnnlstm.help import FIRST, keys
-from rnnlstm.keys import choices_of_groups, every_key
+from rnnlstm.cli.help import FIRST, keys
+from rnnlstm.config.keys import choices_of_groups, every_key
+from rnnlstm.config.schema import TOP
 from rnnlstm.reporting.table import COLUMNS
-from rnnlstm.schema import TOP
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}

@@ -13,12 +13,12 @@ import yaml
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from rnnlstm.composition import Composer
-from rnnlstm.guard import DEEPEST
-from rnnlstm.jobs import compose_jobs
+from rnnlstm.config.compose import Composer
+from rnnlstm.config.safety import DEEPEST
+from rnnlstm.jobs.job import compose_jobs
 from rnnlstm.record.environment import ENVIRONMENT, note_environment
 from rnnlstm.record.files import read_json
-from rnnlstm.record.naming import identity
+from rnnlstm.record.folders import identity
 from rnnlstm.reporting.commands import override_value, train_commands
 from rnnlstm.reporting.runs import Run
 

@@ -16,7 +16,7 @@ from PIL import Image
 from run_folders import make_run, multiply
 
 from rnnlstm.compare import main
-from rnnlstm.options import ConfigError
+from rnnlstm.config.errors import ConfigError
 from rnnlstm.record.files import write_json
 from rnnlstm.reporting.comparison import compare, paragraphs, spread_out
 from rnnlstm.reporting.liveness import held
@@ -177,7 +177,7 @@ def test_many_reasons_are_cut_short(tmp_path):
 HOLDER = """
 import sys, time
 from pathlib import Path
-from rnnlstm.record.lock import locked
+from rnnlstm.record.files import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)

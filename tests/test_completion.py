@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import io
 import shutil
 import subprocess
 import sys
 
 import pytest
 
-from rnnlstm.completion import bash_script
+from rnnlstm.train import main
 
 pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
 
 
+@functools.cache
+def script():
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
+        assert main(["--completion=bash"]) == 0
+    return output.getvalue()
+
+
 def offered(line, function="_rnnlstm_train"):
     """What bash would offer at the end of `line`: it replaces what stands after the last =, if any."""
-    ask = f"{bash_script()}\ncompopt() {{ :; }}\nCOMP_LINE={line!r}\nCOMP_POINT={len(line)}\n{function}\n"
+    ask = f"{script()}\ncompopt() {{ :; }}\nCOMP_LINE={line!r}\nCOMP_POINT={len(line)}\n{function}\n"
     ask += 'printf "%s\\n" "${COMPREPLY[@]}"'
     done = subprocess.run(["bash", "-c", ask], capture_output=True, text=True, check=True)
     assert done.stderr == ""
@@ -46,4 +57,4 @@ def test_the_other_commands():
 def test_the_script_comes_without_torch():
     ask = "import sys; from rnnlstm.train import main; main(['--completion=bash']); assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True)
-    assert done.stdout == bash_script()
+    assert done.stdout == script()

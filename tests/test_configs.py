@@ -8,17 +8,17 @@ import pytest
 import yaml
 from conftest import SMALL
 
-from rnnlstm import guard
 from rnnlstm.cells import CELLS
-from rnnlstm.composition import Composer
-from rnnlstm.jobs import compose_jobs, compose_tree
-from rnnlstm.options import ConfigError
-from rnnlstm.plain_yaml import config_folder
-from rnnlstm.schema import SECTIONS, VARIANTS, Config, NetworkOptions
+from rnnlstm.config import safety as guard
+from rnnlstm.config.compose import Composer
+from rnnlstm.config.errors import ConfigError
+from rnnlstm.config.safety import config_folder
+from rnnlstm.config.schema import SECTIONS, VARIANTS, Config, NetworkOptions
+from rnnlstm.jobs.job import compose_jobs, compose_tree
 from rnnlstm.tasks import TASKS
+from rnnlstm.training.loop import train_run
 from rnnlstm.training.plan import make_plan
 from rnnlstm.training.progress import Progress
-from rnnlstm.training.run import train_run
 
 CHOICES = [
     path.relative_to(config_folder()).with_suffix("").as_posix()

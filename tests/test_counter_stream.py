@@ -8,9 +8,8 @@ import pytest
 import torch
 from test_tasks import VARIANTS, small
 
-from rnnlstm.counter_stream import Counters, CounterStream, philox, rounds
-from rnnlstm.random_stream import STREAMS
-from rnnlstm.training.feed import Feed
+from rnnlstm.tasks.random_streams import STREAMS, Counters, CounterStream, philox, rounds
+from rnnlstm.training.batches import Feed
 
 CPU = torch.device("cpu")
 #: Known answers of Random123 (Salmon et al.) for philox4x32 with ten rounds: counter, key, words.

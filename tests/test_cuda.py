@@ -7,7 +7,7 @@ import torch
 from conftest import MODELS_AND_BACKENDS, plan_for
 
 import rnnlstm
-from rnnlstm.measure.batches import protocols
+from rnnlstm.benchmarks.costs import protocols
 from rnnlstm.record.files import read_lines
 from rnnlstm.training.device import settle
 from rnnlstm.training.loop import Loop

@@ -10,15 +10,15 @@ import pytest
 import torch
 from conftest import plan_for
 
-from rnnlstm.jobs import compose_jobs
-from rnnlstm.options import ConfigError
+from rnnlstm.config.errors import ConfigError
+from rnnlstm.config.schema import CurriculumOptions
+from rnnlstm.jobs.job import compose_jobs
 from rnnlstm.record.files import read_lines
-from rnnlstm.sections import CurriculumOptions
 from rnnlstm.tasks import make_task
-from rnnlstm.tasks.filler import text_file
+from rnnlstm.tasks.keyword_recall import text_file
 from rnnlstm.training import match
 from rnnlstm.training.curriculum import Curriculum
-from rnnlstm.training.evaluate import evaluate, evaluations
+from rnnlstm.training.evaluation import evaluate, evaluations
 from rnnlstm.training.step import Trainer
 
 SMALL = ("task.length=24", "model.hidden_size=8", "train.batch_size=5", "eval.samples=20")

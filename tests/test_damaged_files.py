@@ -17,12 +17,12 @@ from conftest import SMALL, plan_for
 from test_resume import StopAt
 
 from rnnlstm import compare, events, gradflow
-from rnnlstm.exits import guarded
+from rnnlstm.cli.exits import guarded
 from rnnlstm.record.files import read_lines
 from rnnlstm.reporting.figures import MOST_MAPS
 from rnnlstm.training.checkpoint import checkpoints, load_newest, save_checkpoint
+from rnnlstm.training.loop import train_run
 from rnnlstm.training.progress import Progress
-from rnnlstm.training.run import train_run
 
 OPTIONS = (*SMALL, "model=rnn", "seeds=2", "train.stop_when_solved=false", "train.steps=8", "log.every=1")
 OPTIONS += ("eval.every=2", "probe.every=2", "checkpoint.every=2", "threads=1")

@@ -14,15 +14,15 @@ from conftest import MODELS_AND_BACKENDS, SMALL, plan_for
 from pretend_device import DEVICE, PretendDevice, There
 from test_tasks import VARIANTS, small
 
-from rnnlstm.jobs import compose_jobs
-from rnnlstm.measure.batches import protocols
-from rnnlstm.options import OptionError
+from rnnlstm.benchmarks.costs import protocols
+from rnnlstm.config.errors import OptionError
+from rnnlstm.jobs.job import compose_jobs
 from rnnlstm.recurrence.fused import portable
 from rnnlstm.tasks import make_task
-from rnnlstm.training.feed import Feed, check_drawn_there, sent
+from rnnlstm.training.batches import Feed, check_drawn_there, sent
+from rnnlstm.training.loop import train_run
 from rnnlstm.training.plan import Plan, make_plan
 from rnnlstm.training.progress import Progress
-from rnnlstm.training.run import train_run
 from rnnlstm.training.step import Trainer
 
 OPTIONS = ("task.length=12", "model.hidden_size=8", "train.batch_size=5", "train.stop_when_solved=false")

@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 from test_resume import SMALL, assert_same
 
-from rnnlstm.exits import DiskError
-from rnnlstm.jobs import compose_jobs
+from rnnlstm.config.errors import DiskError
+from rnnlstm.jobs.job import compose_jobs
 from rnnlstm.record.files import LineWriter, read_lines
+from rnnlstm.training.loop import Outcome, train_run
 from rnnlstm.training.plan import make_plan
 from rnnlstm.training.progress import Progress
-from rnnlstm.training.run import Outcome, train_run
 
 OVERRIDES = (*SMALL, "model=lstm", "seeds=2", "checkpoint.every=6", "threads=1")
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from tour import commands
 
-from rnnlstm.jobs import compose_jobs
-from rnnlstm.search.search import Search
+from rnnlstm.jobs.job import compose_jobs
+from rnnlstm.jobs.search import Search
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

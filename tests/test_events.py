@@ -19,8 +19,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from test_resume import start
 
 from rnnlstm.events import main
-from rnnlstm.record.files import read_lines
-from rnnlstm.record.lock import locked
+from rnnlstm.record.files import locked, read_lines
 from rnnlstm.record.tensorboard import BESIDE, TensorBoardView
 
 SIZES = {"scalars": 0, "images": 0, "tensors": 0}

@@ -8,10 +8,10 @@ import re
 import pytest
 import torch
 
-from rnnlstm.options import OptionError
-from rnnlstm.random_stream import RandomStream
+from rnnlstm.config.errors import OptionError
 from rnnlstm.tasks import make_task
-from rnnlstm.tasks.filler import CLOSINGS, SENTENCES, SLOTS, Grammar, TextFile
+from rnnlstm.tasks.keyword_recall import CLOSINGS, SENTENCES, SLOTS, Grammar, TextFile
+from rnnlstm.tasks.random_streams import RandomStream
 
 GRAMMAR = Grammar()
 

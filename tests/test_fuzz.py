@@ -16,12 +16,12 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-import rnnlstm.jobs
-import rnnlstm.launch
-from rnnlstm import guard
-from rnnlstm.options import ConfigError
-from rnnlstm.plain_yaml import read_text
-from rnnlstm.record.naming import flatten
+import rnnlstm.jobs.job
+import rnnlstm.jobs.launch
+from rnnlstm.config import safety as guard
+from rnnlstm.config.errors import ConfigError
+from rnnlstm.config.safety import read_text
+from rnnlstm.record.folders import flatten
 from rnnlstm.train import main
 from rnnlstm.training.plan import make_plan
 
@@ -101,7 +101,7 @@ def place(tmp_path_factory) -> Iterator[Path]:
     folder, before = tmp_path_factory.mktemp("fuzz"), Path.cwd()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rnnlstm.launch, "train_jobs", lambda jobs, *_, **__: [make_plan(job.config) for job in jobs])
-        patch.setattr("rnnlstm.composition.MOST_JOBS", 4)
+        patch.setattr("rnnlstm.config.compose.MOST_JOBS", 4)
         patch.setattr(rnnlstm.jobs.compose_jobs, "__defaults__", (False, None, True, 4))
         os.chdir(folder)
         yield folder

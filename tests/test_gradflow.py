@@ -12,12 +12,12 @@ import torch
 from conftest import plan_for
 from rich.console import Console
 
-from rnnlstm.analysis.measurement import measure
-from rnnlstm.analysis.subject import Subject
 from rnnlstm.gradflow import _settings, main, parse
+from rnnlstm.instruments.measurement import measure
+from rnnlstm.instruments.subject import Subject
 from rnnlstm.reporting.flow_table import gradient_table
 from rnnlstm.reporting.setting import setting_labels
-from rnnlstm.training.saved import load_run
+from rnnlstm.training.weights import load_run
 
 SMALL = ["task.length=12", "model.hidden_size=8", "model.embedding_size=4"]
 FIGURES = {

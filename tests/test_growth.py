@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from conftest import SMALL
 
-from rnnlstm.jobs import compose_jobs
-from rnnlstm.launch import train_jobs
+from rnnlstm.jobs.job import compose_jobs
+from rnnlstm.jobs.launch import train_jobs
+from rnnlstm.training.loop import train_run
 from rnnlstm.training.plan import make_plan
 from rnnlstm.training.progress import Progress
-from rnnlstm.training.run import train_run
 
 PAGE = 4096
 

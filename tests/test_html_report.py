@@ -19,7 +19,7 @@ from run_folders import make_run
 from test_plugins import train as train_in_process
 
 from rnnlstm.compare import main
-from rnnlstm.jobs import compose_jobs
+from rnnlstm.jobs.job import compose_jobs
 from rnnlstm.record.environment import ENVIRONMENT
 from rnnlstm.record.files import read_json, read_lines, write_json
 from rnnlstm.reporting.comparison import Comparison, compare
@@ -34,9 +34,9 @@ from rnnlstm.reporting.html.shown import MOST_GROUPS, MOST_SHOWN
 from rnnlstm.reporting.html.solving import _steps as steps_of
 from rnnlstm.reporting.runs import Run, find_runs
 from rnnlstm.reporting.survival import SolveTimes, solved_share
+from rnnlstm.training.loop import train_run
 from rnnlstm.training.plan import make_plan
 from rnnlstm.training.progress import Progress
-from rnnlstm.training.run import train_run
 
 KEYS = [
     "in-short", "results", "learning", "solving", "seed-by-seed", "gradient", "gates", "clipping", "answers", "cost",

@@ -12,8 +12,8 @@ import time
 import pytest
 from test_resume import assert_same
 
-from rnnlstm.jobs import compose_jobs
-from rnnlstm.training.run import Outcome
+from rnnlstm.jobs.job import compose_jobs
+from rnnlstm.training.loop import Outcome
 
 STEPS = 400
 OVERRIDES = (

@@ -14,9 +14,9 @@ from rich.console import Console
 from sweeping import FAULTY, LONG, THREADS, assert_same_runs, running, statuses, sweep, wait_for
 
 import rnnlstm
-from rnnlstm.launchers import engines
-from rnnlstm.launchers.standing import Standing
-from rnnlstm.sweep_progress import SweepProgress, line
+from rnnlstm.cli.progress import SweepProgress, line
+from rnnlstm.jobs.launchers import engines
+from rnnlstm.jobs.launchers.standing import Standing
 from rnnlstm.train import main
 
 pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="needs rnnlstm[parallel]")

@@ -6,7 +6,7 @@ import pytest
 from conftest import plan_for
 
 from rnnlstm.cells import CELLS
-from rnnlstm.jobs import compose_jobs
+from rnnlstm.jobs.job import compose_jobs
 from rnnlstm.models import Replicas
 from rnnlstm.record.files import read_json
 from rnnlstm.training.match import nearest

@@ -10,7 +10,7 @@ from conftest import has_backend
 
 import rnnlstm.recurrence as recurrence
 from rnnlstm.cells import CELLS, make_cell
-from rnnlstm.options import OptionError
+from rnnlstm.config.errors import OptionError
 from rnnlstm.recurrence import BACKENDS, Recurrence
 
 #: Every choice of every cell, one at a time: a new cell or choice is tested by being there.

@@ -10,9 +10,9 @@ import torch
 from conftest import plan_for
 
 from rnnlstm.cells import CELLS, Cell, draw_masks, is_noisy, make_cell, noisy
-from rnnlstm.options import ConfigError, OptionError
-from rnnlstm.random_stream import RandomStream
+from rnnlstm.config.errors import ConfigError, OptionError
 from rnnlstm.recurrence import Recurrence, choose_backend
+from rnnlstm.tasks.random_streams import RandomStream
 
 T, B, I, H, L = 6, 3, 2, 4, 2  # noqa: E741
 P, Z = 0.4, 0.3
@@ -36,7 +36,7 @@ def module_of(cell, layers=L):
 
 def masks_of(cell, steps=T, seed=0, layers=L):
     sizes = {"steps": steps, "sequences": B, "hidden_size": H, "num_layers": layers}
-    return draw_masks(cell, RandomStream(seed, "noise", 1), **sizes, dtype=torch.float64)
+    return draw_masks(cell, RandomStream(seed, "noise", 1).uniform, **sizes, dtype=torch.float64)
 
 
 def one_step(cell):

@@ -9,12 +9,12 @@ import pytest
 import torch
 from conftest import plan_for
 
-from rnnlstm.analysis.full import full_scalars
-from rnnlstm.analysis.jacobians import log10_bounds, products, step_jacobians
-from rnnlstm.analysis.subject import Subject
 from rnnlstm.cells import draw_masks, make_cell, noisy
-from rnnlstm.random_stream import RandomStream
-from rnnlstm.training.evaluate import evaluate
+from rnnlstm.instruments.jacobians import log10_bounds, products, step_jacobians
+from rnnlstm.instruments.measurement import full_scalars
+from rnnlstm.instruments.subject import Subject
+from rnnlstm.tasks.random_streams import RandomStream
+from rnnlstm.training.evaluation import evaluate
 from rnnlstm.training.step import Trainer
 
 NOISE = ("model.recurrent_dropout=0.25", "model.zoneout=0.2")
@@ -36,7 +36,7 @@ def test_masks_have_their_rates_and_longer_ones_begin_like_shorter_ones():
 
     def masks_of(steps, seed=3, step=1):
         stream = RandomStream(seed, "noise", step)
-        return draw_masks(cell, stream, steps=steps, sequences=8, hidden_size=16, num_layers=2)
+        return draw_masks(cell, stream.uniform, steps=steps, sequences=8, hidden_size=16, num_layers=2)
 
     kept, dropped, size = 0.0, 0.0, 0
     for step in range(50):

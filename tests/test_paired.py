@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from run_folders import make_run
 
-from rnnlstm.options import ConfigError
+from rnnlstm.config.errors import ConfigError
 from rnnlstm.reporting.comparison import compare, paragraphs
 from rnnlstm.reporting.paired import Differences, difference, median_of
 from rnnlstm.reporting.pairing import contests

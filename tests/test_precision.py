@@ -10,10 +10,10 @@ from conftest import plan_for
 
 import rnnlstm
 from rnnlstm.cells import CELLS, make_cell
-from rnnlstm.jobs import compose_jobs
-from rnnlstm.options import ConfigError
+from rnnlstm.config.errors import ConfigError
+from rnnlstm.jobs.job import compose_jobs
+from rnnlstm.record.folders import LATER, identity
 from rnnlstm.record.glossary import explain
-from rnnlstm.record.naming import LATER, identity
 from rnnlstm.recurrence import Recurrence, products_in
 from rnnlstm.recurrence.fused import portable
 from rnnlstm.training.step import Trainer
@@ -126,7 +126,7 @@ def test_without_it_a_record_has_no_word_of_it(train):
     lines = place.read_text().splitlines(keepends=True)
     place.write_text("".join(line for line in lines if not line.startswith("precision:")))
     assert not train("train.steps=2").trained
-    from rnnlstm.training.saved import load_run
+    from rnnlstm.training.weights import load_run
 
     assert load_run(str(outcome.folder)).plan.config.precision == "full"
 

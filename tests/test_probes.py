@@ -10,12 +10,11 @@ import pytest
 import torch
 from conftest import MODELS_AND_BACKENDS, plan_for
 
-from rnnlstm.batch import Batch
-from rnnlstm.probes import Probe, flow_by_lag, half_life, last_scored
-from rnnlstm.probes.gates import by_kind, gate_values
+from rnnlstm.instruments.probe import Probe, by_kind, flow_by_lag, gate_values, half_life, last_scored
 from rnnlstm.record.files import read_json, read_lines
 from rnnlstm.record.heatmap import HIGH, LOW, colours, flow_png
 from rnnlstm.recurrence import record_gradients
+from rnnlstm.tasks.batch import Batch
 from rnnlstm.training.step import Trainer
 
 SMALL = ("task.length=12", "model.hidden_size=8", "model.embedding_size=4", "train.batch_size=5", "dtype=float64")

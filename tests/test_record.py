@@ -12,10 +12,10 @@ import yaml
 from conftest import SMALL
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from rnnlstm.jobs import compose_jobs
+from rnnlstm.jobs.job import compose_jobs
 from rnnlstm.record.files import LineWriter, read_lines
 from rnnlstm.record.glossary import GLOSSARY, explain
-from rnnlstm.record.quantiles import Subsample
+from rnnlstm.training.replica import Subsample
 
 SUMMARY_FIELDS = {
     "status", "seed", "steps", "solved", "steps_to_solve", "metric_name", "metric", "loss", "baseline", "parameters",

@@ -11,7 +11,7 @@ from PIL import Image
 from run_folders import make_run
 
 from rnnlstm.compare import main
-from rnnlstm.options import ConfigError
+from rnnlstm.config.errors import ConfigError
 from rnnlstm.record.files import read_json
 from rnnlstm.reporting.curves import evaluation_curve
 from rnnlstm.reporting.figures import learning_curves

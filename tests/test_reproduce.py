@@ -11,20 +11,21 @@ from pathlib import Path
 
 import pytest
 from matplotlib import pyplot as plt
+from results_overview import NETWORKS, overview_figure, save_overview
+from results_overview import STUDIES as OVERVIEW_STUDIES
+from results_page import page
 
 from rnnlstm.reproduce import main
-from rnnlstm.results.composing import compose
-from rnnlstm.results.figure import save_figure
-from rnnlstm.results.overview import NETWORKS, overview_figure, save_overview
-from rnnlstm.results.overview import STUDIES as OVERVIEW_STUDIES
-from rnnlstm.results.page import page
-from rnnlstm.results.report import read, result, verdict, write
-from rnnlstm.results.rows import Row, Rows
-from rnnlstm.results.study import GRID, Arm, Check, Minutes, Setting, Study, Sweep, studies
-from rnnlstm.results.table import csv_text, text_table
-from rnnlstm.results.training import Runner, StoppedError
-from rnnlstm.results.tuning import Trial, choose
-from rnnlstm.training import run as run_module
+from rnnlstm.studies.catalog import studies
+from rnnlstm.studies.composing import compose
+from rnnlstm.studies.figure import save_figure
+from rnnlstm.studies.report import read, result, verdict, write
+from rnnlstm.studies.rows import Row, Rows
+from rnnlstm.studies.study import GRID, Arm, Check, Minutes, Setting, Study, Sweep
+from rnnlstm.studies.table import csv_text, text_table
+from rnnlstm.studies.training import Runner, StoppedError
+from rnnlstm.studies.tuning import Trial, choose
+from rnnlstm.training import loop as run_module
 from rnnlstm.training.plan import make_plan
 from rnnlstm.training.progress import Progress
 
@@ -50,7 +51,7 @@ def test_every_study_composes_and_plans(study, size, tmp_path, monkeypatch):
         return
     # match=step_time would time networks; any size does for planning
     monkeypatch.setattr("rnnlstm.training.match._by_time", lambda plan, H: H)
-    monkeypatch.setattr("rnnlstm.results.studies.cost.TIMINGS", 1)
+    monkeypatch.setattr("rnnlstm.studies.cost.TIMINGS", 1)
     sweep = each_once(sweep)
     cells = compose(study, size, sweep, tmp_path)
     assert len(cells) == len({cell.key for cell in cells}) == sum(len(setting.arms) for setting in sweep.settings)

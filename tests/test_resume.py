@@ -10,11 +10,11 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from rnnlstm.jobs import compose_jobs
+from rnnlstm.jobs.job import compose_jobs
 from rnnlstm.record.files import read_json, read_lines
+from rnnlstm.training.loop import train_run
 from rnnlstm.training.plan import make_plan
 from rnnlstm.training.progress import Progress
-from rnnlstm.training.run import train_run
 
 SMALL = (
     "task.length=12",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from conftest import plan_for
 
-from rnnlstm.record.samples_table import samples_table
+from rnnlstm.record.seed_view import samples_table
 from rnnlstm.tasks import TASKS
 
 

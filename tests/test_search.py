@@ -12,13 +12,12 @@ from conftest import SMALL
 from sweeping import FAULTY, OPTIONS, assert_same_runs, running, sweep, wait_for
 
 import rnnlstm
-from rnnlstm.composition import Composer
-from rnnlstm.options import ConfigError
-from rnnlstm.record.lock import locked
-from rnnlstm.search.search import Search
-from rnnlstm.search.space import Interval, Values, read_space
-from rnnlstm.search.suggest import suggest
-from rnnlstm.sections import OptunaOptions
+from rnnlstm.config.compose import Composer
+from rnnlstm.config.errors import ConfigError
+from rnnlstm.config.schema import OptunaOptions
+from rnnlstm.jobs.search import Search, suggest
+from rnnlstm.jobs.search_space import Interval, Values, read_space
+from rnnlstm.record.files import locked
 from rnnlstm.train import main
 
 pytest.importorskip("optuna", reason="needs rnnlstm[optuna]")
@@ -110,7 +109,7 @@ def test_suggestions_depend_on_earlier_trials_and_the_seed_alone_and_come_closer
     ([("done", 0.25)], 0.25),
 ])  # fmt: skip
 def test_a_trials_loss_is_the_median_over_its_seeds(seeds, loss, tmp_path):
-    from rnnlstm.search.search import Trial
+    from rnnlstm.jobs.search import Trial
 
     (job,) = rnnlstm.jobs.compose_jobs(["seed=4", f"seeds={len(seeds)}", f"runs_root={tmp_path}"])
     for number, ending in enumerate(seeds, start=4):

@@ -14,12 +14,13 @@ import pytest
 import torch
 from omegaconf.basecontainer import BaseContainer
 
-from rnnlstm import compare, gradflow, guard
-from rnnlstm.composition import Composer
-from rnnlstm.exits import fail
-from rnnlstm.jobs import compose_jobs
-from rnnlstm.options import ConfigError, OptionError, show
-from rnnlstm.plain_yaml import LARGEST_FILE, MOST_FILES, check_folder
+from rnnlstm import compare, gradflow
+from rnnlstm.cli.exits import fail
+from rnnlstm.config import safety as guard
+from rnnlstm.config.compose import Composer
+from rnnlstm.config.errors import ConfigError, OptionError, show
+from rnnlstm.config.safety import LARGEST_FILE, MOST_FILES, check_folder
+from rnnlstm.jobs.job import compose_jobs
 from rnnlstm.train import main
 
 PACKAGE = Path(guard.__file__).parent

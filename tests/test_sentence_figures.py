@@ -7,8 +7,8 @@ import pytest
 import torch
 from conftest import SMALL, plan_for
 
-from rnnlstm.analysis.influence import influence
-from rnnlstm.analysis.subject import Subject
+from rnnlstm.instruments.jacobians import influence
+from rnnlstm.instruments.subject import Subject
 from rnnlstm.reporting.sentence_figures import distance_figure, gates_figure, influence_figure
 
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 from conftest import plan_for
 
-from rnnlstm.analysis.operations import operate, operation_table, operations
 from rnnlstm.cells import CELLS, draw_masks, is_noisy, is_operated, make_cell, noisy, operated
-from rnnlstm.options import ConfigError, OptionError
-from rnnlstm.random_stream import RandomStream
+from rnnlstm.config.errors import ConfigError, OptionError
+from rnnlstm.config.schema import Surgery
+from rnnlstm.instruments.operations import operate, operation_table, operations
 from rnnlstm.recurrence import Recurrence, Trace, traced
-from rnnlstm.sections import Surgery
+from rnnlstm.tasks.random_streams import RandomStream
 from rnnlstm.training.step import Trainer
 
 T, B, H = 9, 4, 5
@@ -144,7 +144,13 @@ def test_surgery_and_noise_give_the_same_cell_in_either_order():
         torch.manual_seed(0)
         module = Recurrence(cell, 3, H, max_lag=T, dtype=torch.float64)
         masks = draw_masks(
-            cell, RandomStream(0, "noise"), steps=T, sequences=B, hidden_size=H, num_layers=1, dtype=torch.float64
+            cell,
+            RandomStream(0, "noise").uniform,
+            steps=T,
+            sequences=B,
+            hidden_size=H,
+            num_layers=1,
+            dtype=torch.float64,
         )
         outputs, _ = module(torch.randn(T, B, 3, dtype=torch.float64), noise=masks)
         outputs[-1].square().sum().backward()

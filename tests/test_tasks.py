@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from rnnlstm.options import ConfigError, OptionError
-from rnnlstm.random_stream import STREAMS, RandomStream
+from rnnlstm.config.errors import ConfigError, OptionError
 from rnnlstm.tasks import TASKS, make_task
+from rnnlstm.tasks.random_streams import STREAMS, RandomStream
 from rnnlstm.tasks.task import OVER
 
 

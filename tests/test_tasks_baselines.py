@@ -9,9 +9,9 @@ import pytest
 import torch
 from test_tasks import LENGTHS, VARIANTS
 
-from rnnlstm.batch import Batch
 from rnnlstm.tasks import make_task
-from rnnlstm.tasks.reber import AUTOMATON
+from rnnlstm.tasks.batch import Batch
+from rnnlstm.tasks.embedded_reber import AUTOMATON
 
 CHUNKS, SIZE = 30, 2000  # batches in each half, sequences in a batch
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
-from rnnlstm.batch import Batch
-from rnnlstm.options import option
+from rnnlstm.config.options import option
 from rnnlstm.tasks import Task
+from rnnlstm.tasks.batch import Batch
 
 
 @dataclass(frozen=True, kw_only=True)

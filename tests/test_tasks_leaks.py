@@ -13,8 +13,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from rnnlstm.random_stream import RandomStream
 from rnnlstm.tasks import make_task
+from rnnlstm.tasks.random_streams import RandomStream
 
 N = 20_000  # sequences
 BOUND = 4.5  # standard errors: a normal variable is above in 3 of a million; no test here looks at over 100

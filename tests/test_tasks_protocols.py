@@ -8,7 +8,7 @@ import torch
 
 from rnnlstm.tasks import make_task
 from rnnlstm.tasks.digits import ORDER
-from rnnlstm.tasks.reber import AUTOMATON, SYMBOLS
+from rnnlstm.tasks.embedded_reber import AUTOMATON, SYMBOLS
 
 
 def test_copy_position_by_position():

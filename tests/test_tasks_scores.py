@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from test_tasks import VARIANTS, small
 
-from rnnlstm.batch import Batch
 from rnnlstm.tasks import make_task
+from rnnlstm.tasks.batch import Batch
 from rnnlstm.tasks.keyword_recall import DISHES
 
 SHIPPED = ["adding", "copy", "keyword"]

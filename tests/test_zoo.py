@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from conftest import plan_for
+from zoo_tables import zoo_tables
 
 from rnnlstm.cells import CELLS
 from rnnlstm.reporting.runs import Run
-from rnnlstm.reporting.zoo import zoo_tables
 from rnnlstm.training.step import Trainer
 
 SMALL = ("match=none", "model.hidden_size=8", "model.embedding_size=8", "train.batch_size=16", "optimizer.lr=3e-3")

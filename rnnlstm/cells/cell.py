@@ -30,8 +30,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rnnlstm.options import OptionError, check_options, did_you_mean
-from rnnlstm.registry import Registry
+from rnnlstm.config.errors import OptionError, did_you_mean
+from rnnlstm.config.options import check_options
+from rnnlstm.config.registry import Registry
 
 Weights = Mapping[str, Tensor]
 State = tuple[Tensor, ...]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rnnlstm.cells.cell import Cell, State, Weights, register_cell
-from rnnlstm.options import option
+from rnnlstm.config.options import option
 
 
 @register_cell("indrnn")

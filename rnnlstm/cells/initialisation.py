@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rnnlstm.cells.cell import Weights
-from rnnlstm.options import OptionError
+from rnnlstm.config.errors import OptionError
 
 
 def blocks(weight: Tensor) -> tuple[Tensor, ...]:

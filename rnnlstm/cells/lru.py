@@ -11,7 +11,8 @@ from torch import Tensor
 
 from rnnlstm.cells.cell import Cell, State, Weights, register_cell
 from rnnlstm.cells.linear_scan import linear_scan
-from rnnlstm.options import OptionError, option
+from rnnlstm.config.errors import OptionError
+from rnnlstm.config.options import option
 
 
 @register_cell("lru")

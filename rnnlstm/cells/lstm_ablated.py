@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rnnlstm.cells import initialisation
 from rnnlstm.cells.cell import Cell, State, Weights, register_cell
-from rnnlstm.options import option
+from rnnlstm.config.options import option
 
 
 @dataclass(frozen=True, kw_only=True)

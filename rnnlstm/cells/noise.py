@@ -23,15 +23,14 @@ Dimensions: T time steps, B sequences, H hidden units, S states of the cell, L l
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TypeGuard
 
 import torch
 from torch import Tensor
 
 from rnnlstm.cells.cell import Cell, State, Weights
-from rnnlstm.options import OptionError
-from rnnlstm.random_stream import RandomStream
+from rnnlstm.config.errors import OptionError
 
 DROPOUT = "recurrent_dropout_mask"  #: (B, H): m/(1−p), for `Cell.seen`
 ZONEOUT = "zoneout_mask"  #: (T, B, S·H): k of every step, state by state
@@ -67,10 +66,11 @@ def is_noisy(cell: Cell) -> TypeGuard[_Noisy]:
 
 
 def draw_masks(
-    cell: Cell, stream: RandomStream, *, steps: int, sequences: int, hidden_size: int, num_layers: int,
-    dtype: torch.dtype = torch.float32,
+    cell: Cell, uniform: Callable[[tuple[int, ...]], Tensor],
+    *, steps: int, sequences: int, hidden_size: int, num_layers: int, dtype: torch.dtype = torch.float32,
 ) -> dict[str, Tensor]:  # fmt: skip
-    """The masks of T steps and B sequences, for all layers of a noisy cell: `zoneout_mask_l0` and so on.
+    """The masks of T steps and B sequences, for all layers of a noisy cell: `zoneout_mask_l0` and so on. `uniform`
+    draws float32 numbers of a shape, uniform on [0, 1).
 
     Longer sequences of equal B begin with the very masks of shorter ones.
     """
@@ -78,10 +78,10 @@ def draw_masks(
     masks: dict[str, Tensor] = {}
     if p := cell.recurrent_dropout:
         for layer in range(L):
-            masks[f"{DROPOUT}_l{layer}"] = (stream.uniform((B, H)) >= p).to(dtype) / (1 - p)
+            masks[f"{DROPOUT}_l{layer}"] = (uniform((B, H)) >= p).to(dtype) / (1 - p)
     if z := cell.zoneout:
         # Time goes first among all that is drawn here, and this comes last.
-        kept = (stream.uniform((steps, L, B, len(cell.state_names) * H)) < z).to(dtype)
+        kept = (uniform((steps, L, B, len(cell.state_names) * H)) < z).to(dtype)
         masks |= {f"{ZONEOUT}_l{layer}": mask for layer, mask in enumerate(kept.unbind(1))}
     return masks
 

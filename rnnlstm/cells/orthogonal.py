@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rnnlstm.cells.cell import Cell, State, Weights, register_cell
-from rnnlstm.options import option
+from rnnlstm.config.options import option
 
 
 @register_cell("orthogonal")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rnnlstm.cells import initialisation
 from rnnlstm.cells.cell import Cell, State, Weights, register_cell
-from rnnlstm.options import option
+from rnnlstm.config.options import option
 
 #: Name: (φ, the steepest slope it has anywhere). The last two tell slope and zero-centring of the sigmoid apart.
 NONLINEARITIES: dict[str, tuple[Callable[[Tensor], Tensor], float]] = {

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from rnnlstm.cells.cell import Cell, State, Weights
 from rnnlstm.cells.noise import is_noisy, with_noise
-from rnnlstm.options import ConfigError, OptionError, did_you_mean
-from rnnlstm.sections import Surgery
+from rnnlstm.config.errors import ConfigError, OptionError, did_you_mean
+from rnnlstm.config.schema import Surgery
 
 
 def operated(cell: Cell, surgery: Surgery) -> Cell:

@@ -12,11 +12,10 @@ import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rnnlstm.options import printable
-from rnnlstm.record import tensorboard_plugins as plugins
-from rnnlstm.record.naming import METRICS, seed_folders
+from rnnlstm.config.errors import printable
+from rnnlstm.record.folders import METRICS, seed_folders
 from rnnlstm.record.reader import read_metrics
-from rnnlstm.record.tensorboard import TensorBoardView
+from rnnlstm.record.tensorboard import TensorBoardView, layout
 
 #: Beginnings of the tags that are aggregated.
 PREFIXES = ("eval", "train/loss", "grad/norm_before_clip", "clip/rate", "flow/", "curriculum/")
@@ -80,7 +79,7 @@ class Aggregate:
         told = ", ".join(tag.partition("/")[2] for tag in self._plateaus)
         title = f"{self._group}: median and band over seeds" + (f" ({told})" if told else "")
         beside = f"^{re.escape(self._group)}/(eval/loss/median|baseline/.*)$"
-        self._view.add(0, [plugins.layout(title, self._bands(), {"eval/loss beside its baseline": beside})])
+        self._view.add(0, [layout(title, self._bands(), {"eval/loss beside its baseline": beside})])
 
     def _bands(self) -> dict[str, tuple[str, ...]]:
         """By title: tags of value, low and high. Of a second band in a chart TensorBoard says that seeds lack it."""

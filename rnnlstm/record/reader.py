@@ -14,7 +14,7 @@ from typing import Any, TypedDict, TypeVar
 
 import numpy as np
 
-from rnnlstm.options import printable
+from rnnlstm.config.errors import printable
 from rnnlstm.record.files import numbered_lines
 
 LOG = logging.getLogger("rnnlstm")

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rnnlstm.options import printable
+from rnnlstm.config.errors import printable
 from rnnlstm.record.aggregate import Aggregate
-from rnnlstm.record.lock import locked
-from rnnlstm.record.naming import AGGREGATE, METRICS, seed_folders
+from rnnlstm.record.files import locked
+from rnnlstm.record.folders import AGGREGATE, METRICS, seed_folders
 from rnnlstm.record.reader import read_metrics
 from rnnlstm.record.seed_view import SeedView
 from rnnlstm.record.summary import read_summaries

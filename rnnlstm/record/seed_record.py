@@ -9,13 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from rnnlstm.exits import CheckpointError
+from rnnlstm.config.errors import CheckpointError
 from rnnlstm.record.files import LineWriter, write_json
-from rnnlstm.record.naming import CLIP_EVENTS, FLOW, LINES, METRICS, SAMPLES, SUMMARY, WEIGHTS
+from rnnlstm.record.folders import CLIP_EVENTS, FLOW, LINES, METRICS, SAMPLES, SUMMARY
 from rnnlstm.record.reader import Sample
 from rnnlstm.record.seed_view import SeedView
-
-__all__ = ["CLIP_EVENTS", "FLOW", "LINES", "METRICS", "SAMPLES", "SUMMARY", "WEIGHTS", "SeedRecord"]
 
 
 class SeedRecord:

@@ -8,12 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from rnnlstm.record import tensorboard_plugins as plugins
+from rnnlstm.record.folders import FLOW, METRICS, SAMPLES
 from rnnlstm.record.heatmap import flow_png
-from rnnlstm.record.naming import FLOW, METRICS, SAMPLES
 from rnnlstm.record.reader import Sample, read_flow, read_metrics, read_samples
-from rnnlstm.record.samples_table import samples_table
-from rnnlstm.record.tensorboard import TensorBoardView
+from rnnlstm.record.tensorboard import TensorBoardView, session_end, session_start
 
 SYMBOLS = {"hidden": "h", "cell": "c"}  #: how states are called in a picture
 MOST_ROWS = 240  #: rows of the picture of the gradient through time; beyond, every second is dropped
@@ -34,7 +32,7 @@ class SeedView:
 
     def begin(self, configuration: Mapping[str, Any], group: str, metrics: Sequence[str]) -> None:
         """Enter the seed into the table of hyperparameters, in the row of its `group`."""
-        self._view.add(0, plugins.session_start(configuration, group, metrics))
+        self._view.add(0, session_start(configuration, group, metrics))
 
     def replay(self) -> int:
         """Show everything in the seed's record; how many lines of metrics there are."""
@@ -77,7 +75,7 @@ class SeedView:
         """The last picture, and the session's end."""
         if self._flow:
             self._draw_flow(step)
-        self._view.add(step, [plugins.session_end(status)])
+        self._view.add(step, [session_end(status)])
 
     def close(self) -> None:
         self._view.close()
@@ -87,3 +85,26 @@ class SeedView:
             steps, norms = zip(*kept, strict=True)
             state = tag.split("/")[1]
             self._view.image(step, tag, *flow_png(steps, np.stack(norms), SYMBOLS.get(state, state)))
+
+
+# Decoded sequences as a Markdown table: the text, the right answer, the model's, and whether that is right.
+
+ARROW = " → "  # between a decoded text and the right answer, in what every task decodes to
+VERDICTS = {True: "✓", False: "✗", None: ""}
+ESCAPES = {"&": "&amp;", "<": "&lt;", "|": "&#124;", "*": "&#42;", "[": "&#91;", "_": "&#95;", "\n": " "}
+
+
+def samples_table(samples: Sequence[Sample]) -> str:
+    """A row for each; without a verdict where the record has none."""
+    rows = ["| | text | right answer | model's answer |", "|---|---|---|---|"]
+    for sample in samples:
+        text, arrow, right = sample["text"].rpartition(ARROW)
+        text, right = (text, right) if arrow else (right, "")
+        cells = (VERDICTS[sample["right"]], text, right, sample["answer"])
+        rows.append(f"| {' | '.join(map(_escaped, cells))} |")
+    return "\n".join(rows)
+
+
+def _escaped(text: str) -> str:
+    """Text inside a Markdown table; nothing in it is markup."""
+    return "".join(ESCAPES.get(mark, mark) for mark in text)

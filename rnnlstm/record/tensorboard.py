@@ -17,14 +17,25 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from weakref import WeakValueDictionary
 
 from tensorboard.compat.proto.event_pb2 import Event
-from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_BLOB_SEQUENCE, DATA_CLASS_SCALAR, Summary
+from tensorboard.compat.proto.tensor_pb2 import TensorProto
+from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
+from tensorboard.compat.proto.types_pb2 import DT_STRING
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.custom_scalar import metadata as layout_metadata
+from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
+from tensorboard.plugins.hparams import metadata as hparams_metadata
+from tensorboard.plugins.image import metadata as image_metadata
+from tensorboard.plugins.scalar import metadata as scalar_metadata
+from tensorboard.plugins.text import metadata as text_metadata
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from rnnlstm.options import printable
-from rnnlstm.record import tensorboard_plugins as plugins
+from rnnlstm.config.errors import printable
+from rnnlstm.record.glossary import explain
 
 LOG = logging.getLogger("rnnlstm")
 BESIDE = ".events.new"  # no name that TensorBoard would read
@@ -78,14 +89,14 @@ class TensorBoardView:
             self._give_up(error)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        self.add(step, [plugins.scalar(tag, value, tag in self._described) for tag, value in values.items()])
+        self.add(step, [scalar(tag, value, tag in self._described) for tag, value in values.items()])
         self._described.update(values)
 
     def image(self, step: int, tag: str, png: bytes, width: int, height: int) -> None:
-        self.add(step, [plugins.image(tag, png, width, height)])
+        self.add(step, [image(tag, png, width, height)])
 
     def text(self, step: int, tag: str, markdown: str) -> None:
-        self.add(step, [plugins.text(tag, markdown)])
+        self.add(step, [text(tag, markdown)])
 
     def add(self, step: int, values: Sequence[Summary.Value]) -> None:
         self._write(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
@@ -134,3 +145,120 @@ class TensorBoardView:
         if not self._published:
             with contextlib.suppress(OSError):
                 self._beside.unlink(missing_ok=True)
+
+
+# Summaries for TensorBoard's plugins: descriptions, text, images, hyperparameters, and the layout of charts.
+
+#: Configuration keys that make a column of the HParams table: its first five, and those to be ticked. TensorBoard
+#: takes the columns from one run and puts them in the order of their names, and can't know what a sweep varies.
+SHOWN = ("model.name", "model.init", "model.hidden_size", "optimizer.lr", "task.length")
+TICKED = (
+    "task.name", "task.variant", "task.decoys", "model.nonlinearity", "model.backend", "model.num_layers",
+    "optimizer.name", "clip.name", "clip.threshold", "train.batch_size", "curriculum.name", "match",
+)  # fmt: skip
+EVERY_TASK = ("eval/loss", "clip/rate")  #: metrics of every task
+
+
+def description(tag: str) -> str:
+    """What TensorBoard shows of a tag: its meaning and unit."""
+    entry = explain(tag)
+    return f"{entry.meaning} [{entry.unit}]" if entry else ""
+
+
+def scalar(tag: str, value: float, described: bool) -> Summary.Value:
+    """One number; TensorBoard shows the description that comes with a tag's first value."""
+    if described:
+        return Summary.Value(tag=tag, simple_value=value)
+    metadata = scalar_metadata.create_summary_metadata(display_name=tag, description=description(tag))
+    metadata.data_class = DATA_CLASS_SCALAR  # without it TensorBoard's data server drops the description
+    return Summary.Value(tag=tag, simple_value=value, metadata=metadata)
+
+
+def image(tag: str, png: bytes, width: int, height: int) -> Summary.Value:
+    picture = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=png)
+    metadata = image_metadata.create_summary_metadata(display_name=tag, description=description(tag))
+    metadata.data_class = DATA_CLASS_BLOB_SEQUENCE
+    return Summary.Value(tag=tag, image=picture, metadata=metadata)
+
+
+def text(tag: str, markdown: str) -> Summary.Value:
+    metadata = text_metadata.create_summary_metadata(display_name=tag, description=description(tag))
+    return Summary.Value(tag=tag, metadata=metadata, tensor=_strings([markdown.encode()]))
+
+
+def session_start(configuration: Mapping[str, Any], group: str, metrics: Sequence[str]) -> list[Summary.Value]:
+    """One row of the HParams table: all sessions (seeds) of a `group` are averaged into it.
+
+    `metrics` are tags, a column each, those that every task has first: five are shown before one ticks others.
+    """
+    hparams = {key: configuration[key] for key in (*SHOWN, *TICKED) if configuration.get(key) is not None}
+    experiment = api_pb2.Experiment(
+        hparam_infos=[_column(key) for key in (*SHOWN, *TICKED)],
+        metric_infos=[_metric(tag) for tag in sorted(metrics, key=lambda tag: tag not in EVERY_TASK)],
+        time_created_secs=time.time(),
+    )
+    start = plugin_data_pb2.SessionStartInfo(group_name=group, start_time_secs=time.time())
+    for key, value in hparams.items():
+        field = start.hparams[key]
+        if isinstance(value, bool):
+            field.bool_value = value
+        elif isinstance(value, int | float):
+            field.number_value = value
+        else:
+            field.string_value = printable(str(value))
+    return [
+        _hparams(hparams_metadata.EXPERIMENT_TAG, plugin_data_pb2.HParamsPluginData(experiment=experiment)),
+        _hparams(
+            hparams_metadata.SESSION_START_INFO_TAG, plugin_data_pb2.HParamsPluginData(session_start_info=start)
+        ),
+    ]
+
+
+def session_end(status: str) -> Summary.Value:
+    codes = {"done": api_pb2.STATUS_SUCCESS, "running": api_pb2.STATUS_RUNNING}
+    end = plugin_data_pb2.SessionEndInfo(status=codes.get(status, api_pb2.STATUS_FAILURE), end_time_secs=time.time())
+    return _hparams(hparams_metadata.SESSION_END_INFO_TAG, plugin_data_pb2.HParamsPluginData(session_end_info=end))
+
+
+def layout(category: str, bands: Mapping[str, Sequence[str]], lines: Mapping[str, str]) -> Summary.Value:
+    """Custom scalars, by title: charts of a band (tags of value, low and high), then of tags that fit a pattern."""
+    series = layout_pb2.MarginChartContent.Series
+    charts = [
+        layout_pb2.Chart(
+            title=title, margin=layout_pb2.MarginChartContent(series=[series(value=value, lower=low, upper=high)])
+        )
+        for title, (value, low, high) in bands.items()
+    ]
+    charts += [
+        layout_pb2.Chart(title=title, multiline=layout_pb2.MultilineChartContent(tag=[pattern]))
+        for title, pattern in lines.items()
+    ]
+    charts.reverse()  # the page shows a category's last chart first
+    proto = layout_pb2.Layout(category=[layout_pb2.Category(title=category, chart=charts)])
+    return Summary.Value(
+        tag=layout_metadata.CONFIG_SUMMARY_TAG,
+        metadata=layout_metadata.create_summary_metadata(),
+        tensor=_strings([proto.SerializeToString()], scalar=True),
+    )
+
+
+def _column(key: str) -> api_pb2.HParamInfo:
+    return api_pb2.HParamInfo(
+        name=key,
+        display_name=key.removesuffix(".name"),
+        differs=key in SHOWN,  # five that "differ" are shown, and come before the others
+    )
+
+
+def _metric(tag: str) -> api_pb2.MetricInfo:
+    return api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag), display_name=tag, description=description(tag))
+
+
+def _hparams(tag: str, data: plugin_data_pb2.HParamsPluginData) -> Summary.Value:
+    metadata = hparams_metadata.create_summary_metadata(data)
+    return Summary.Value(tag=tag, metadata=metadata, tensor=hparams_metadata.NULL_TENSOR)
+
+
+def _strings(values: list[bytes], scalar: bool = False) -> TensorProto:
+    shape = TensorShapeProto() if scalar else TensorShapeProto(dim=[TensorShapeProto.Dim(size=len(values))])
+    return TensorProto(dtype=DT_STRING, string_val=values, tensor_shape=shape)

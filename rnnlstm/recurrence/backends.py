@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rnnlstm.cells import Cell, State, Weights, is_noisy, is_operated
-from rnnlstm.options import OptionError
+from rnnlstm.config.errors import OptionError
 from rnnlstm.recurrence.fused import fused_layer, has_fused
 
 #: (cell, x (T, B, I), state each (B, H), weights) → outputs (T, B, H), last state

@@ -7,10 +7,10 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rnnlstm.composition import GROUPS, Composer
-from rnnlstm.options import ConfigError, OptionError
-from rnnlstm.plain_yaml import read_yaml
-from rnnlstm.record.naming import HOUSEKEEPING, flatten
+from rnnlstm.config.compose import GROUPS, Composer
+from rnnlstm.config.errors import ConfigError, OptionError
+from rnnlstm.config.safety import read_yaml
+from rnnlstm.record.folders import HOUSEKEEPING, flatten
 from rnnlstm.reporting.runs import Run
 
 #: Texts that Hydra reads as they are, without quotes.

@@ -14,7 +14,7 @@ import matplotlib as mpl
 import numpy as np
 from torch import Tensor
 
-from rnnlstm.analysis.measurement import Measurement
+from rnnlstm.instruments.measurement import Measurement
 from rnnlstm.reporting.flow_table import _steps
 
 mpl.use("Agg")

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from rnnlstm.analysis.measurement import Measurement
-from rnnlstm.analysis.operations import Operation
+from rnnlstm.instruments.measurement import Measurement
+from rnnlstm.instruments.operations import Operation
 from rnnlstm.reporting.columns import as_table, leave_out
 
 #: Columns to go without in a narrow terminal, the first first.

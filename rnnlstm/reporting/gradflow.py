@@ -15,11 +15,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rnnlstm.analysis.gain_map import GAINS, LENGTHS, gain_map
-from rnnlstm.analysis.measurement import Measurement, as_lists, measure
-from rnnlstm.analysis.operations import operation_table
-from rnnlstm.analysis.subject import Subject
-from rnnlstm.exits import DiskError
+from rnnlstm.config.errors import DiskError
+from rnnlstm.instruments.gain_map import GAINS, LENGTHS, gain_map
+from rnnlstm.instruments.measurement import Measurement, as_lists, measure
+from rnnlstm.instruments.operations import operation_table
+from rnnlstm.instruments.subject import Subject
 from rnnlstm.record.files import write_json
 from rnnlstm.reporting import activation_figures, flow_figures, sentence_figures
 from rnnlstm.reporting.flow_table import gradient_table, operations_table

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rnnlstm.record.lock import LOCK
+from rnnlstm.record.files import LOCK
 
 
 def settled(folder: Path, summaries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rnnlstm.options import ConfigError, show
+from rnnlstm.config.errors import ConfigError, show
 from rnnlstm.reporting.paired import Bounds, Differences, median_of
 from rnnlstm.reporting.runs import Run, labels
 from rnnlstm.reporting.selection import canonical, select

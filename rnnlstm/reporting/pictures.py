@@ -10,8 +10,8 @@ import matplotlib as mpl
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from rnnlstm.exits import DiskError
-from rnnlstm.record.naming import as_name
+from rnnlstm.config.errors import DiskError
+from rnnlstm.record.folders import as_name
 from rnnlstm.reporting.figures import MOST_MAPS, MOST_PANELS, learning_curves, overview
 from rnnlstm.reporting.flow import flows
 from rnnlstm.reporting.reach import reaches

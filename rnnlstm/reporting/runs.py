@@ -14,10 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from rnnlstm.options import ConfigError, printable, show
-from rnnlstm.record.naming import FLOW, METRICS, seed_folder
+from rnnlstm.config.errors import ConfigError, printable, show
+from rnnlstm.record.folders import FLOW, METRICS, find_run_folders, seed_folder
 from rnnlstm.record.reader import read_flow, read_metrics
-from rnnlstm.record.run_folder import find_run_folders
 from rnnlstm.record.summary import read_summaries
 from rnnlstm.reporting.liveness import settled
 

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rnnlstm.options import ConfigError, did_you_mean, show
+from rnnlstm.config.errors import ConfigError, did_you_mean, show
 from rnnlstm.reporting.runs import Run
 
 MOST_VALUES = 8  # of a key, in a message

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rnnlstm.analysis.subject import Subject
+from rnnlstm.instruments.subject import Subject
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rnnlstm.analysis.subject import Subject
+from rnnlstm.config.errors import printable
+from rnnlstm.instruments.subject import Subject
 from rnnlstm.models import Network
-from rnnlstm.options import printable
-from rnnlstm.record.naming import HOUSEKEEPING, flatten
+from rnnlstm.record.folders import HOUSEKEEPING, flatten
 from rnnlstm.reporting.runs import Run, labels, task_title
 from rnnlstm.training.plan import Plan
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from rnnlstm.record.naming import SUMMARY, seed_folders
+from rnnlstm.record.folders import SUMMARY, seed_folders
 from rnnlstm.record.summary import read_summary
 from rnnlstm.reporting.liveness import held
 from rnnlstm.reporting.runs import Run, labels

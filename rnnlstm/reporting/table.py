@@ -9,8 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rnnlstm.exits import DiskError
-from rnnlstm.options import show
+from rnnlstm.config.errors import DiskError, show
 from rnnlstm.reporting.runs import Run, differing_keys
 from rnnlstm.reporting.states import STATES, counts
 from rnnlstm.reporting.statistics import interval

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from rich.table import Table
 
-from rnnlstm.options import show
+from rnnlstm.config.errors import show
 from rnnlstm.reporting.columns import as_table, leave_out
 from rnnlstm.reporting.pairing import Contest
 from rnnlstm.reporting.runs import Run, differing_keys

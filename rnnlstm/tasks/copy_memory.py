@@ -29,9 +29,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rnnlstm.batch import Batch
-from rnnlstm.options import option
-from rnnlstm.random_stream import Draws
+from rnnlstm.config.options import option
+from rnnlstm.tasks.batch import Batch
+from rnnlstm.tasks.random_streams import Draws
 from rnnlstm.tasks.task import OVER, Task, register_task, share_right, step_numbers, until_over
 
 ALPHABET = 8  # symbols, classes 1 … 8

@@ -22,9 +22,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rnnlstm.batch import Batch
-from rnnlstm.options import ConfigError, option
-from rnnlstm.random_stream import Draws
+from rnnlstm.config.errors import ConfigError
+from rnnlstm.config.options import option
+from rnnlstm.tasks.batch import Batch
+from rnnlstm.tasks.random_streams import Draws
 from rnnlstm.tasks.table import Table
 from rnnlstm.tasks.task import Task, register_task, share_right
 

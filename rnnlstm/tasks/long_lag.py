@@ -22,9 +22,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rnnlstm.batch import Batch
-from rnnlstm.options import OptionError, option
-from rnnlstm.random_stream import Draws
+from rnnlstm.config.errors import OptionError
+from rnnlstm.config.options import option
+from rnnlstm.tasks.batch import Batch
+from rnnlstm.tasks.random_streams import Draws
 from rnnlstm.tasks.task import OVER, Task, register_task, step_numbers, until_over
 
 MORE = 60  # distractors that 2c adds at most

@@ -24,9 +24,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from rnnlstm.batch import Batch
-from rnnlstm.options import option
-from rnnlstm.random_stream import Draws
+from rnnlstm.config.options import option
+from rnnlstm.tasks.batch import Batch
+from rnnlstm.tasks.random_streams import Draws
 from rnnlstm.tasks.task import OVER, Task, step_numbers, until_over
 
 NEAR = 0.04  #: an answer that is off by less counts as right (Hochreiter & Schmidhuber 1997)

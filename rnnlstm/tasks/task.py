@@ -24,10 +24,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rnnlstm.batch import Batch
-from rnnlstm.options import ConfigError, OptionError, check_options, did_you_mean, show
-from rnnlstm.random_stream import Draws, RandomStream
-from rnnlstm.registry import Registry
+from rnnlstm.config.errors import ConfigError, OptionError, did_you_mean, show
+from rnnlstm.config.options import check_options
+from rnnlstm.config.registry import Registry
+from rnnlstm.tasks.batch import Batch
+from rnnlstm.tasks.random_streams import Draws, RandomStream
 
 OVER = "·"  #: the word of a time step after its sequence's end
 

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rnnlstm.batch import Batch
-from rnnlstm.options import option
-from rnnlstm.random_stream import Draws
+from rnnlstm.config.options import option
+from rnnlstm.tasks.batch import Batch
+from rnnlstm.tasks.random_streams import Draws
 from rnnlstm.tasks.task import OVER, Task, register_task, share_right, step_numbers, until_over
 
 NAMES = "abcdXYEB"

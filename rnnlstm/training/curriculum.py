@@ -9,10 +9,10 @@
 
 from __future__ import annotations
 
-from rnnlstm.options import ConfigError, OptionError
-from rnnlstm.random_stream import RandomStream
-from rnnlstm.sections import CurriculumOptions
+from rnnlstm.config.errors import ConfigError, OptionError
+from rnnlstm.config.schema import CurriculumOptions
 from rnnlstm.tasks import Task
+from rnnlstm.tasks.random_streams import RandomStream
 
 
 class Curriculum:

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rnnlstm.batch import Batch
 from rnnlstm.tasks import Task
+from rnnlstm.tasks.batch import Batch
 
 LOG = logging.getLogger("rnnlstm")
 MOST = 4  #: shapes that are recorded; each keeps the memory of a pass

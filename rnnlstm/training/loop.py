@@ -6,29 +6,38 @@ from __future__ import annotations
 import io
 import logging
 import signal
+import statistics
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from rnnlstm.config.errors import DiskError
+from rnnlstm.config.schema import ClipOptions
 from rnnlstm.record.aggregate import Aggregate
 from rnnlstm.record.environment import note_environment
-from rnnlstm.record.files import write_whole
-from rnnlstm.record.naming import seed_folder
-from rnnlstm.record.seed_record import WEIGHTS
-from rnnlstm.training.checkpoint import drop_checkpoints, group_name, save_checkpoint
-from rnnlstm.training.clip_advice import clip_advice
+from rnnlstm.record.files import locked, write_whole
+from rnnlstm.record.folders import WEIGHTS, seed_folder
+from rnnlstm.record.summary import summaries
+from rnnlstm.training.checkpoint import (
+    Cadence,
+    drop_checkpoints,
+    group_name,
+    machine,
+    restore_trainer,
+    save_checkpoint,
+)
 from rnnlstm.training.clock import Clock
-from rnnlstm.training.evaluate import evaluations
-from rnnlstm.training.instruments import Instruments
-from rnnlstm.training.pending import Work, prepare
+from rnnlstm.training.evaluation import evaluations
+from rnnlstm.training.observe import Instruments
 from rnnlstm.training.plan import Plan
 from rnnlstm.training.progress import Progress
 from rnnlstm.training.replica import Replica
-from rnnlstm.training.saving import Cadence, machine, restore_trainer
+from rnnlstm.training.resume import Work, pending, prepare
+from rnnlstm.training.signals import Outcome, StopFlag
 from rnnlstm.training.step import Trainer, Update
-from rnnlstm.training.stopping import StopFlag
 
 LOG = logging.getLogger("rnnlstm")
 
@@ -206,3 +215,52 @@ class Loop:
         if len(list(self.folder.glob("seed_*"))) > len(self.replicas):
             self.aggregate.rebuild(self.folder)
         self.aggregate.close()
+
+
+# One run: a configuration's replicas trained to their end, from wherever an earlier attempt has come to.
+
+
+def train_run(plan: Plan, folder: Path, progress: Progress) -> Outcome:
+    """Train, evaluate and record the replicas of `plan` in `folder`: those that have not finished there, from their
+    last checkpoint on where there is one. `overwrite` begins anew.
+
+    Raises: DiskError if the record can't be written; BusyError if another process has the folder; CheckpointError if
+    there are checkpoints and none is good.
+    """
+    if plan.config.threads is not None:
+        torch.set_num_threads(plan.config.threads)
+    try:
+        with locked(folder):
+            todo = pending(folder, plan.config)
+            stopped = None
+            for work in todo:
+                with ExitStack() as opened:
+                    stopped = Loop(plan, work, folder, opened, progress).complete()
+                if stopped is not None:
+                    break
+            return Outcome(folder, summaries(folder, plan.config.seed_numbers), stopped, trained=bool(todo))
+    except OSError as error:
+        raise DiskError(f"can't write results in {folder}: {error.strerror or error}") from error
+
+
+# A word on the clipping threshold, where it decides everything or nothing.
+
+ALMOST_EVERY = 0.95  #: share of updates
+ENOUGH, MANY = 100, 500  #: updates before "almost every", and before "none", says something
+
+
+def clip_advice(options: ClipOptions, replicas: Sequence[Replica]) -> str | None:
+    """A sentence if clipping fired on almost every update of a run, or on none of many; medians over the seeds."""
+    if options.name == "none":
+        return None
+    updates = statistics.median(replica.updates for replica in replicas)
+    rate = statistics.median(replica.clip_rate for replica in replicas)
+    norms = [found[0] for replica in replicas if (found := replica.norms.quantiles([0.5]))]
+    if not norms:
+        return None
+    numbers = f"median norm {statistics.median(norms):.2g}, threshold {options.threshold:g}"
+    if updates >= ENOUGH and rate >= ALMOST_EVERY:
+        return f"clipping fired on {rate:.0%} of the updates: it sets the size of every step ({numbers})"
+    if updates >= MANY and rate == 0:
+        return f"note: clipping never fired in {updates:,.0f} updates: the threshold has no effect ({numbers})"
+    return None

@@ -12,9 +12,8 @@ import time
 from collections.abc import Callable
 
 from rnnlstm.cells import make_cell
-from rnnlstm.options import ConfigError
-from rnnlstm.schema import Config
-from rnnlstm.sections import CurriculumOptions, Surgery
+from rnnlstm.config.errors import ConfigError
+from rnnlstm.config.schema import Config, CurriculumOptions, Surgery
 from rnnlstm.training.plan import Plan, make_plan
 from rnnlstm.training.step import Trainer
 

@@ -16,15 +16,14 @@ from typing import Any
 import torch
 
 from rnnlstm.cells import CELLS, Cell, make_cell, noisy, operated
+from rnnlstm.config.errors import ConfigError, OptionError
+from rnnlstm.config.schema import Config, NetworkOptions, unknown_key
 from rnnlstm.models import Cost, Network, network_cost
-from rnnlstm.options import ConfigError, OptionError
-from rnnlstm.random_stream import RandomStream
 from rnnlstm.recurrence import choose_backend
-from rnnlstm.schema import Config, unknown_key
-from rnnlstm.sections import NetworkOptions
 from rnnlstm.tasks import TASKS, Task, make_task
+from rnnlstm.tasks.random_streams import RandomStream
+from rnnlstm.training.batches import check_drawn_there
 from rnnlstm.training.curriculum import Curriculum
-from rnnlstm.training.feed import check_drawn_there
 
 
 @dataclass(frozen=True)

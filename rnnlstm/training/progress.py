@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from rnnlstm.schema import Config
+from rnnlstm.config.schema import Config
 from rnnlstm.training.clock import duration
 from rnnlstm.training.replica import Replica
 from rnnlstm.training.step import Update

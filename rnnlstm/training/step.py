@@ -6,7 +6,7 @@ Dimensions: R replicas, T time steps, B sequences, O output features.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,17 +14,17 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from rnnlstm.batch import Batch
 from rnnlstm.cells import draw_masks, is_noisy
+from rnnlstm.config.schema import OptimizerOptions, RMSpropOptions, SGDOptions
 from rnnlstm.models import Replicas
-from rnnlstm.random_stream import RandomStream
 from rnnlstm.tasks import Task
+from rnnlstm.tasks.batch import Batch
+from rnnlstm.tasks.random_streams import RandomStream
+from rnnlstm.training.batches import Feed
 from rnnlstm.training.clip import ClipEvent, clip_replicas
 from rnnlstm.training.curriculum import Curriculum
 from rnnlstm.training.device import settle
-from rnnlstm.training.feed import Feed
 from rnnlstm.training.graphs import Graphs, capture_on
-from rnnlstm.training.optimizers import make_optimizer
 from rnnlstm.training.plan import Plan
 
 
@@ -93,7 +93,7 @@ class Trainer:
         masks = [
             draw_masks(
                 recurrence.cell,
-                RandomStream(seed, "noise", step),
+                RandomStream(seed, "noise", step).uniform,
                 steps=batch.inputs.shape[0],
                 sequences=batch.inputs.shape[1],
                 hidden_size=recurrence.hidden_size,
@@ -160,3 +160,16 @@ def _not_finite(loss: float, clip: ClipEvent) -> str | None:
         names = [name for name, norm in clip.norms.items() if not math.isfinite(norm)]
         return f"the gradient of {names[0] if names else 'all parameters together'} is not finite"
     return None
+
+
+# Optimisers over stacked replicas. All of them work entry by entry, so replicas do not mix.
+
+
+def make_optimizer(options: OptimizerOptions, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+    """Adam (Kingma & Ba 2015), RMSprop (Hinton 2012) or SGD, at PyTorch's other defaults."""
+    weights = list(parameters)
+    if isinstance(options, RMSpropOptions):
+        return torch.optim.RMSprop(weights, lr=options.lr, alpha=options.alpha)
+    if isinstance(options, SGDOptions):
+        return torch.optim.SGD(weights, lr=options.lr, momentum=options.momentum, fused=True)
+    return torch.optim.Adam(weights, lr=options.lr, fused=True)

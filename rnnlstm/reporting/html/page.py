@@ -8,8 +8,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from rnnlstm.exits import DiskError
-from rnnlstm.options import show
+from rnnlstm.config.errors import DiskError, show
 from rnnlstm.record.environment import package_version
 from rnnlstm.record.files import write_whole
 from rnnlstm.reporting.comparison import Comparison

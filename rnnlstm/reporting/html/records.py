@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from rnnlstm.record.naming import SAMPLES
+from rnnlstm.record.folders import SAMPLES
 from rnnlstm.record.reader import Sample, read_samples
 from rnnlstm.reporting.curves import Curve, evaluation_curve
 from rnnlstm.reporting.flow import Flow, flows

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rnnlstm.options import show
+from rnnlstm.config.errors import show
 from rnnlstm.reporting.colours import colour_numbers
 from rnnlstm.reporting.runs import Run, by_task, labels, task_title
 from rnnlstm.reporting.selection import first_of_each

@@ -1,0 +1,136 @@
+"""A plain training script as one would write it by hand, against the project's training step: the same network, task,
+batch size, optimiser and clipping. The plain one draws its data from the same task, so that only training differs."""
+
+from __future__ import annotations
+
+import multiprocessing
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from rnnlstm.benchmarks.timing import Timing, in_turn
+from rnnlstm.jobs.job import compose_jobs
+from rnnlstm.training.plan import Plan, make_plan
+from rnnlstm.training.step import Trainer
+
+
+class PlainNetwork(nn.Module):
+    def __init__(self, plan: Plan) -> None:
+        super().__init__()
+        options, task = plan.config.network, plan.task
+        assert task.num_tokens is not None
+        self.embedding = nn.Embedding(task.num_tokens, options.embedding_size)
+        self.recurrence = getattr(nn, plan.cell.name.upper())(options.embedding_size, options.hidden_size)
+        self.readout = nn.Linear(options.hidden_size, task.output_size)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.readout(self.recurrence(self.embedding(tokens))[0])
+
+
+def plain_step(plan: Plan, seed: int) -> Callable[[], None]:
+    """One update of a plain script: forward, backward, `clip_grad_norm_`, Adam."""
+    torch.manual_seed(seed)
+    network, config = PlainNetwork(plan).to(plan.device), plan.config
+    optimizer = torch.optim.Adam(network.parameters(), lr=config.optimizer.lr)
+    steps = iter(range(1, 1_000_000_000))
+
+    def step() -> None:
+        batch = plan.task.sample(seed, next(steps), batch_size=config.train.batch_size).to(plan.device)
+        loss = plan.task.loss(network(batch.inputs), batch)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), config.clip.threshold or 1.0)
+        optimizer.step()
+
+    return step
+
+
+def against_plain_scripts(
+    model: str, seeds: int, rounds: int, overrides: Sequence[str] = (), wait: Callable[[], None] = lambda: None
+) -> dict[str, Timing]:
+    """An update of `seeds` replicas in lockstep, and as many plain scripts in turn; at the default configuration, on
+    the CPU unless `overrides` say otherwise. `wait` as for `in_turn`."""
+    plan = default_plan(model, "device=cpu", *overrides)
+    trainer, plain = Trainer(plan, range(seeds)), [plain_step(plan, seed) for seed in range(seeds)]
+    steps = iter(range(1, 1_000_000_000))
+
+    def scripts() -> None:
+        for step in plain:
+            step()
+
+    return in_turn({"lockstep": lambda: trainer.step(next(steps)), "plain scripts": scripts}, rounds, wait=wait)
+
+
+def default_plan(model: str, *overrides: str) -> Plan:
+    """Raises: ConfigError."""
+    (job,) = compose_jobs([f"model={model}", "runs_root=benchmark_writes_nothing", *overrides])
+    return make_plan(job.config)
+
+
+def two_at_a_time(model: str, seeds: int, rounds: int) -> float:
+    """Milliseconds for an update of each of `seeds` plain scripts, run by two processes of one thread each: the
+    median of the rounds, of which each ends with the slower process."""
+    context = multiprocessing.get_context("spawn")
+    barrier, queue = context.Barrier(2), context.Queue()
+    workers = [
+        context.Process(target=_half, args=(model, list(range(seeds))[k::2], rounds, barrier, queue))
+        for k in range(2)
+    ]
+    for worker in workers:
+        worker.start()
+    times = [queue.get(timeout=600) for _ in workers]
+    for worker in workers:
+        worker.join()
+    return statistics.median(max(pair) for pair in zip(*times, strict=True))
+
+
+def _half(model: str, seeds: list[int], rounds: int, barrier: Any, queue: Any) -> None:
+    torch.set_num_threads(1)
+    plan = default_plan(model, "device=cpu")
+    scripts = [plain_step(plan, seed) for seed in seeds]
+    times = []
+    for k in range(rounds + 2):
+        barrier.wait(timeout=600)
+        started = time.perf_counter()
+        for step in scripts:
+            step()
+        if k >= 2:
+            times.append(1e3 * (time.perf_counter() - started))
+    queue.put(times)
+
+
+# Training on one device: an update in lockstep against as many plain scripts over PyTorch's own module, on a GPU
+# cuDNN's, in turn. Both draw their data on the CPU; every call is timed to the end of what it asks of the device.
+
+REPLICAS = (1, 64, 256)
+QUICK_REPLICAS = (1, 64)
+
+
+def checked_device(name: str) -> torch.device:
+    """Raises: ConfigError if this machine has no such device."""
+    return default_plan("rnn", f"device={name}").device
+
+
+def device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return (
+            f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"
+        )
+    return f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
+
+
+def training_on(
+    device: torch.device, model: str, replicas: int, rounds: int, overrides: Sequence[str] = ()
+) -> dict[str, Timing]:
+    """Milliseconds of an update of all replicas: `lockstep` and `plain scripts`."""
+    return against_plain_scripts(model, replicas, rounds, [f"device={device}", *overrides], waiting_for(device))
+
+
+def waiting_for(device: torch.device) -> Callable[[], None]:
+    """Returns once the device has done all that it was asked."""
+    return (lambda: torch.cuda.synchronize(device)) if device.type == "cuda" else (lambda: None)

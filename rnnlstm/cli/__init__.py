@@ -1,0 +1,1 @@
+"""What the commands share: arguments, help, Tab completion, exit codes, a sweep's progress in the terminal."""

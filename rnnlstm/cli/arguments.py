@@ -1,0 +1,48 @@
+"""The argument parser of the commands that aren't composed by Hydra: a mistake is one line and exit code 2."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+from pathlib import Path
+
+from rnnlstm.config.errors import ConfigError, DiskError, show
+
+
+class Parser(argparse.ArgumentParser):
+    """For `python -m rnnlstm.<command>`; its help is the module's docstring, as it is written there."""
+
+    def __init__(self, command: str, description: str | None) -> None:
+        super().__init__(
+            prog=f"python -m rnnlstm.{command}",
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        raise ConfigError(f"{message}; see --help")
+
+
+def check_writable(path: str, folder: bool = False) -> None:
+    """That a file, or a `folder` that may have to be made, can be written: before there is work that would be lost.
+
+    Raises: DiskError.
+    """
+    place = Path(path)
+    try:
+        if "\0" in path:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        if place.exists() and place.is_dir() != folder:
+            number = errno.ENOTDIR if folder else errno.EISDIR
+            raise OSError(number, os.strerror(number))
+        there = place
+        while not there.exists() and (there == place or folder):
+            there = there.absolute().parent
+        if there != place and not there.is_dir():
+            number = errno.ENOTDIR if there.exists() else errno.ENOENT
+            raise OSError(number, os.strerror(number))
+        if not os.access(there, os.W_OK):
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise DiskError(f"can't write {show(path)}: {error.strerror}") from None

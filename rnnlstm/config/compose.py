@@ -1,0 +1,283 @@
+"""From overrides on a command line to plain configuration trees. The one module that uses Hydra.
+
+Hydra composes the YAML files; everything it or OmegaConf objects to comes out as a `ConfigError` of one line. It
+takes a tenth of a second for each job, so that what the jobs of a sweep have in common is composed once.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType, RangeSweep
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from rnnlstm.config.errors import ConfigError, OptionError, did_you_mean, show
+from rnnlstm.config.keys import every_key
+from rnnlstm.config.safety import check_override, check_value, config_folder, own_folder, resolve, yaml_problem
+from rnnlstm.config.schema import SECTIONS, TOP, unknown_key
+
+#: Most jobs of one sweep.
+MOST_JOBS = 10_000
+#: Groups that every configuration has a choice of.
+GROUPS = ("task", "model", "optimizer", "clip", "probe", "curriculum")
+#: The group that may be left out: `experiment=null`, as in train.yaml.
+OPTIONAL = "experiment"
+#: What an override may begin with.
+OPEN = ("task", "model", *SECTIONS, *TOP, OPTIONAL)
+
+Tree = dict[str, Any]
+
+
+class Composer:
+    """Composes configurations; a context within which Hydra is set up. `extra` is a folder of the user's own YAML,
+    `also` are keys that the command takes besides, to be suggested for one that is mistyped."""
+
+    def __init__(self, extra: str | None = None, also: Sequence[str] = ()) -> None:
+        self.also = also
+        self.search: list[str] = []
+        if extra is not None:
+            self.search = [f"hydra.searchpath=['{own_folder(extra)}']"]
+        self._bare = functools.lru_cache(maxsize=256)(self._compose_bare)
+        self._base = functools.lru_cache(maxsize=256)(self._hydra)  # of a sweep's jobs, what Hydra has to compose
+        self._choices = functools.lru_cache(maxsize=256)(self._find_choices)
+
+    @contextmanager
+    def active(self) -> Iterator[Composer]:
+        GlobalHydra.instance().clear()
+        with initialize_config_dir(config_dir=str(config_folder()), version_base="1.3"):
+            yield self
+
+    def compose(self, overrides: Sequence[str]) -> Tree:
+        """The configuration for these overrides, interpolations resolved.
+
+        Raises: ConfigError.
+        """
+        parsed = self.checked(overrides)
+        for override in parsed:
+            if override.is_sweep_override():
+                rule = "several values make a sweep; start it with -m"
+                raise OptionError(override.key_or_group, value_text(override), rule)
+        plain: list[Override] = []
+        others: list[Override] = []
+        for override in parsed:
+            (plain if self._is_plain(override) else others).append(override)
+        try:
+            tree = copy.deepcopy(self._base(tuple(str(override.input_line) for override in others)))
+            done = all(_put(tree, override.key_or_group, override.value()) for override in plain)
+        except ConfigError:
+            done = False
+        return resolve(tree if done else self._hydra(overrides))  # Hydra's own objection, if there is one
+
+    def sweep(self, overrides: Sequence[str], at_most: int = MOST_JOBS) -> list[list[str]]:
+        """The overrides of each job: every combination of the listed values, the last key varying fastest.
+
+        Raises: ConfigError.
+        """
+        choices: list[list[str]] = []
+        for override in self.checked(overrides):
+            if not override.is_sweep_override():
+                choices.append([str(override.input_line)])
+                continue
+            choices.append([f"{override.get_key_element()}={value}" for value in listed(override)])
+        count = functools.reduce(lambda a, b: a * len(b), choices, 1)
+        if count > at_most:
+            raise ConfigError(f"the sweep has {count:,} jobs or more; at most {at_most:,} are taken")
+        return [list(job) for job in itertools.product(*choices)]
+
+    def checked(self, overrides: Sequence[str], intervals: bool = False) -> list[Override]:
+        """The overrides, read; `intervals`: something chooses from what can't be listed. Raises: ConfigError."""
+        parsed = self.parse(overrides)
+        for override in parsed:
+            self._check(override, intervals)
+        return parsed
+
+    @staticmethod
+    def offer(group: str, name: str, options: Mapping[str, Any]) -> None:
+        """Make `<group>=<name>` a choice with these keys: for a user's own class, which has no YAML file."""
+        ConfigStore.instance().store(group=group, name=name, node={"name": name, **options}, provider="rnnlstm")
+
+    def defaults_of(self, tree: Mapping[str, Any]) -> Tree:
+        """The default configuration with the same choice in every group as `tree`."""
+        for group in GROUPS:  # a name that is no choice could lead to a file anywhere
+            names = self._choices(group)
+            if tree[group]["name"] not in names:
+                hint = did_you_mean(tree[group]["name"], names)
+                raise OptionError(f"{group}.name", tree[group]["name"], f"must be one of {', '.join(names)}{hint}")
+        return self._bare(tuple(f"{group}={tree[group]['name']}" for group in GROUPS))
+
+    def parse(self, overrides: Sequence[str]) -> list[Override]:
+        parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+        parsed = []
+        for text in overrides:
+            check_override(text)
+            try:
+                parsed += parser.parse_overrides([text])
+            except (HydraException, ValueError):
+                raise _unreadable(text) from None
+            if not parsed[-1].key_or_group:
+                raise _unreadable(text)
+        return parsed
+
+    def _check(self, override: Override, intervals: bool) -> None:
+        """What Hydra would let through, or refuse in many lines."""
+        key = override.key_or_group
+        top = key.split(".")[0].split("/")[0]
+        if top == "hydra":
+            raise ConfigError(f"{show(override.input_line)}: Hydra's own keys are not open; see --help for what is")
+        if top not in OPEN:
+            raise unknown_key(key, value_text(override), (), [*self.also, *OPEN, *every_key()])
+        if override.package is not None:
+            raise ConfigError(f"{show(override.input_line)}: a choice can't be put elsewhere with @")
+        check_value(key, value_text(override))
+        swept = override.is_sweep_override()
+        if swept:
+            _refuse_endless(override, intervals)
+        else:
+            check_value(key, override.value())
+        names = self._choices(key) if key and "." not in key else []
+        if not names:
+            return
+        if override.is_delete():
+            raise ConfigError(f"~{key}: a group can be changed, not removed")
+        values: list[Any] = [value_text(override) if override.is_interval_sweep() else override.value()]
+        if swept and not override.is_interval_sweep():
+            with one_line():
+                values = list(itertools.islice(override.sweep_iterator(), MOST_JOBS))
+        for value in values:
+            if value is None and key == OPTIONAL:
+                continue
+            if isinstance(value, list | dict) or str(value) not in names:
+                shown = f"must be one of {', '.join(names)}{did_you_mean(str(value), names)}"
+                raise OptionError(key, value, shown)
+
+    def _find_choices(self, group: str) -> list[str]:
+        """The names in a group, the user's own folder included, those in its folders as `folder/name`; none if there
+        is no such group."""
+        loader = GlobalHydra.instance().config_loader()
+
+        def inside(place: str, what: ObjectType) -> list[str]:
+            return loader.get_group_options(place, what, config_name="train", overrides=self.search)
+
+        folders = inside(group, ObjectType.GROUP)
+        deeper = [f"{name}/{choice}" for name in folders for choice in inside(f"{group}/{name}", ObjectType.CONFIG)]
+        return [*inside(group, ObjectType.CONFIG), *deeper]
+
+    def _hydra(self, overrides: Sequence[str]) -> Tree:
+        """What Hydra composes, references as they are."""
+        with one_line(overrides):
+            config = compose("train", overrides=[*self.search, *_without_null(overrides)])
+            tree = OmegaConf.to_container(config, resolve=False, throw_on_missing=True)
+        return dict(tree)  # type: ignore[arg-type]
+
+    def _is_plain(self, override: Override) -> bool:
+        """A value for a key, and nothing that takes Hydra's part: no choice of a group, no new or removed key."""
+        value = override.value()
+        simple = all(isinstance(v, int | float | None) for v in (value if isinstance(value, list) else [value]))
+        key = override.key_or_group
+        return override.type == OverrideType.CHANGE and simple and ("." in key or not self._choices(key))
+
+    def _compose_bare(self, choices: tuple[str, ...]) -> Tree:
+        return resolve(self._hydra(choices))
+
+
+def _put(tree: Tree, key: str, value: Any) -> bool:
+    """Set a key that has a single value or a list already; whether there is one."""
+    *above, name = key.split(".")
+    for step in above:
+        tree = tree.get(step, {})
+        if not isinstance(tree, dict):
+            return False
+    if name not in tree or isinstance(tree[name], dict):
+        return False
+    tree[name] = value
+    return True
+
+
+def _without_null(overrides: Sequence[str]) -> list[str]:
+    """`experiment=null`, the default, which Hydra takes from a file only: it undoes any choice before it."""
+    given: list[str] = []
+    for text in overrides:
+        key, _, value = text.partition("=")
+        if key == OPTIONAL and value.strip().lower() == "null":
+            given = [earlier for earlier in given if not earlier.startswith(f"{OPTIONAL}=")]
+        else:
+            given.append(text)
+    return given
+
+
+def _unreadable(text: str) -> ConfigError:
+    key, _, value = text.partition("=")
+    spaces = "" if key and value else ", no spaces around ="
+    return ConfigError(f"can't read {show(text)}: an override is written key=value{spaces}")
+
+
+def value_text(override: Override) -> str:
+    """An override's value as it was written."""
+    return str(override.input_line).partition("=")[2]
+
+
+def listed(override: Override) -> list[str]:
+    """The values of a sweep over a key, as overrides have them. Raises: ConfigError."""
+    with one_line():
+        values = list(itertools.islice(override.sweep_string_iterator(), MOST_JOBS + 1))
+    if not values:
+        raise OptionError(override.key_or_group, value_text(override), "an empty sweep")
+    return values
+
+
+def _refuse_endless(override: Override, intervals: bool) -> None:
+    """A range is a few characters however long it is, and shuffling lists it whole."""
+    value = override.value()
+    if override.is_interval_sweep() and not intervals:
+        rule = "an interval has no values to go through; -m search=optuna chooses from it"
+        raise OptionError(override.key_or_group, value_text(override), rule)
+    if isinstance(value, RangeSweep):
+        start, stop, step = value.start or 0, value.stop or 0, value.step
+        if step == 0:
+            raise OptionError(override.key_or_group, value_text(override), "a range needs a step")
+        if not abs(stop - start) <= abs(step) * MOST_JOBS:
+            raise ConfigError(f"{show(override.input_line)}: the sweep has more than {MOST_JOBS:,} jobs")
+
+
+# What Hydra, OmegaConf and YAML object to, as one line that names key and rule.
+
+
+@contextmanager
+def one_line(overrides: Sequence[str] = ()) -> Iterator[None]:
+    """Hydra's and OmegaConf's objections as one line each."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        cause: BaseException | None = error
+        while cause is not None and not getattr(cause, "full_key", None):
+            cause = cause.__cause__ or cause.__context__
+        key = getattr(cause, "full_key", None)
+        parent = getattr(cause, "parent_node", None)
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        first_line = " ".join(lines[: 1 + lines[0].endswith(":")]).rstrip(".")
+        if key and "Could not override" in first_line:
+            known = (
+                [str(k) for k in parent if k != "name"] if parent is not None and OmegaConf.is_dict(parent) else []
+            )
+            value = next((text.partition("=")[2] for text in overrides if text.partition("=")[0] == key), "")
+            raise unknown_key(key, value, known, every_key()) from None
+        raise ConfigError(f"{key}: {first_line}" if key and key not in first_line else first_line) from None
+    except (RecursionError, UnicodeError, OSError, ValueError) as error:  # circular or unreadable YAML
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"the configuration can't be read: {show(str(error))}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"the configuration can't be read: {yaml_problem(error)}") from None

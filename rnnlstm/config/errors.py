@@ -1,0 +1,87 @@
+"""The exceptions that the program expects, each one line long, and the words that such lines are made of."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ConfigError(ValueError):
+    """A mistake in what the user asked for. `str()` is one line; the command line exits with 2."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
+
+
+class OptionError(ConfigError):
+    """A value that breaks its rule: `key=value: rule`."""
+
+    def __init__(self, key: str, value: object, rule: str) -> None:
+        super().__init__(f"{key}={show(value)}: {rule}")
+        self.key, self.value, self.rule = key, value, rule
+
+    def under(self, prefix: str) -> OptionError:
+        """The same mistake, named from further out: `length` in section `task` is `task.length`."""
+        return OptionError(f"{prefix}.{self.key}", self.value, self.rule)
+
+
+def show(value: object) -> str:
+    """`value` as one would write it on the command line, on one line and not too long."""
+    words = {None: "null", True: "true", False: "false"}
+    try:
+        text = words[value] if value is None or isinstance(value, bool) else str(value)
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        text = "a number of thousands of digits"
+    text = printable(text[:1000])
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def printable(text: str) -> str:
+    """`text` on one line; what a terminal would act on, or couldn't show, is written as its escape."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.split()))
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`; did you mean …?` with the nearest known name, or the empty string."""
+    nearest = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {nearest[0]}?" if nearest else ""
+
+
+def nearest_key(key: str, neighbours: Iterable[str], elsewhere: Iterable[str] = ()) -> str:
+    """`; did you mean …?` with whole keys: those whose last part is exactly the word (`steps` is train.steps), then
+    the nearest neighbour, or the empty string. `neighbours` are all keys of the same section that could be given; if
+    none are known, it is the nearest key elsewhere."""
+    neighbours, elsewhere = list(neighbours), list(elsewhere)
+    section, _, word = key.rpartition(".")
+    if key in elsewhere:  # another task or model has it: a like-named key of another section is something else
+        elsewhere = []
+    elsewhere.sort(key=lambda other: other.rpartition(".")[0] != section)
+    if neighbours:
+        elsewhere = [other for other in elsewhere if other.rpartition(".")[0] != section]
+    exact = [other for other in dict.fromkeys(elsewhere) if other.rpartition(".")[2] == word]
+    if exact:
+        return f"; did you mean {' or '.join(exact)}?"
+    ends = {other.rpartition(".")[2]: other for other in reversed(neighbours or elsewhere)}  # of several, the first
+    close = difflib.get_close_matches(word, ends, n=1, cutoff=0.5)
+    return f"; did you mean {ends[close[0]]}?" if close else ""
+
+
+class DiskError(Exception):
+    """Results could not be written. `str()` is one line; the command line exits with 74."""
+
+
+class BusyError(Exception):
+    """The run folder is in use. `str()` is one line that names the holder; the command line exits with 73."""
+
+
+class CheckpointError(Exception):
+    """A checkpoint is no good. `str()` is one line; the command line exits with 3."""
+
+
+class JobError(Exception):
+    """A job came to no result: its process exited, was killed, or hung. `str()` is the reason in a line, `log` its
+    traceback, where there is one; the command line exits with 1."""
+
+    def __init__(self, reason: str, log: str = "") -> None:
+        super().__init__(reason)
+        self.log = log

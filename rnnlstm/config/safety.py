@@ -1,0 +1,273 @@
+"""YAML of the user's own, and run folders from elsewhere: looked at before anything is made of them.
+
+A constructor would follow tags into code, and aliases into more memory than there is. Here they are refused, and
+what is left costs what was written.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rnnlstm.config.errors import ConfigError, OptionError, show
+
+MOST_FILES = 1000  # files and folders in a --config-dir
+LARGEST_FILE = 65_536  # bytes of one YAML file
+LARGEST_FOLDER = 1_048_576  # bytes of all YAML files in a --config-dir
+
+#: An entry of a defaults list: a choice of a group, and nothing that leads elsewhere.
+DEFAULT = re.compile(r"(?:(?:optional|override) )*/?\w[\w.-]*(?:/\w[\w.-]*)*", re.ASCII)
+Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # LibYAML's is ten times faster, where it was built in
+
+
+def config_folder() -> Path:
+    """Where the YAML files are: inside an installed package, beside it in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+def own_folder(place: str) -> Path:
+    """A user's folder of YAML files, looked through. Raises: ConfigError."""
+    try:
+        folder = Path(place).resolve()
+        if not place or not folder.is_dir():
+            raise ConfigError(f"--config-dir {show(place)}: is not a folder")
+    except (OSError, ValueError) as error:
+        raise (
+            error if isinstance(error, ConfigError) else ConfigError(f"--config-dir {show(place)}: {error}")
+        ) from None
+    if not str(folder).isprintable() or any(c in str(folder) for c in "$\\'"):
+        raise ConfigError(f"--config-dir {show(folder)}: a folder's name with $, \\ or ' can't be used here")
+    check_folder(folder)
+    return folder
+
+
+def read_yaml(path: Path) -> Any:
+    """The plain values in a YAML file. Raises: ValueError with the rule it breaks; OSError."""
+    return _plain_yaml(_bytes(path))
+
+
+def check_folder(folder: Path) -> None:
+    """A user's folder of YAML files, everything in it that Hydra could read. Raises: ConfigError."""
+    total = 0
+    for path in _yaml_files(folder):
+        try:
+            data = _bytes(path)
+            total += len(data)
+            if total > LARGEST_FOLDER:
+                raise ValueError(f"the YAML files are larger than {LARGEST_FOLDER:,} bytes together")
+            _check_group_file(data)
+        except (ValueError, OSError) as error:
+            rule = error.strerror if isinstance(error, OSError) else error
+            raise ConfigError(f"--config-dir: {os.fspath(path)} can't be read: {rule}") from None
+
+
+def read_text(text: str) -> Any:
+    """The plain values in a piece of YAML on a command line. Raises: ConfigError."""
+    try:
+        return _plain_yaml(text.encode())
+    except ValueError as error:
+        raise ConfigError(f"{show(text)} can't be read: {error}") from None
+
+
+def check_run(place: str) -> None:
+    """The files of a trained run, or of one seed of it, before they are parsed. Raises: OptionError."""
+    try:
+        folder = Path(place).expanduser()
+        for path in (folder / "config.yaml", folder.parent / "config.yaml"):
+            if path.exists() and not isinstance(read_yaml(path), dict):
+                raise ValueError(f"{path.name} holds no keys")
+        for path in (*folder.glob("weights.pt"), *folder.glob("seed_*/weights.pt")):
+            check_weights(path)
+    except (ValueError, OSError, RuntimeError) as error:
+        raise OptionError("weights", place, f"can't be read: {error}") from None
+
+
+def check_weights(path: Path) -> None:
+    """That weights take no more memory than they take on disk. Raises: ValueError; OSError."""
+    if not path.is_file():
+        raise ValueError(f"{path.name} is no file")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())
+            size = sum(entry.file_size for entry in archive.infolist())
+    except zipfile.BadZipFile:
+        raise ValueError(f"{path.name} holds no weights") from None
+    if packed or size > path.stat().st_size:
+        raise ValueError(f"{path.name} is compressed, which torch.save doesn't do")
+
+
+def _yaml_files(folder: Path) -> Iterator[Path]:
+    count = 0
+    for place, folders, files in os.walk(folder, followlinks=True):
+        count += len(folders) + len(files)
+        if count > MOST_FILES:
+            raise ConfigError(f"--config-dir {folder}: more than {MOST_FILES:,} files; name a folder of YAML alone")
+        yield from (Path(place, name) for name in sorted(files) if name.endswith(".yaml"))
+
+
+def _bytes(path: Path) -> bytes:
+    if not path.is_file() and path.exists():  # a pipe or a device would keep us waiting
+        raise ValueError("is no file")
+    with path.open("rb") as file:
+        data = file.read(LARGEST_FILE + 1)
+    if len(data) > LARGEST_FILE:
+        raise ValueError(f"larger than {LARGEST_FILE:,} bytes")
+    return data
+
+
+def _plain_yaml(data: bytes) -> Any:
+    """Looks at the events first: they cost what was written, whatever a constructor would make of them."""
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"is no UTF-8 text ({error.reason} at byte {error.start:,})") from None
+    if text.startswith("\ufeff"):
+        raise ValueError("begins with a byte order mark")
+    try:
+        depth = 0
+        for event in yaml.parse(text, Loader):
+            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
+                raise ValueError("anchors and aliases (&, *) are not taken")
+            if getattr(event, "tag", None) is not None:
+                raise ValueError(f"tags ({event.tag}) are not taken")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEEPEST:
+                raise ValueError(f"more than {DEEPEST} sections within each other")
+        return yaml.load(text, Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(yaml_problem(error)) from None
+
+
+def yaml_problem(error: yaml.YAMLError) -> str:
+    """What is wrong with the YAML, and where, in few words."""
+    problem = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
+    mark = getattr(error, "problem_mark", None)
+    return problem if mark is None else f"line {mark.line + 1}: {problem}"
+
+
+def _check_group_file(data: bytes) -> None:
+    """Hydra's own keys are no more open in a file than on the command line."""
+    tree = _plain_yaml(data)
+    for line in data.decode("utf-8").splitlines():
+        if line.lstrip().startswith("#") and "@package" in line and "hydra" in line:
+            raise ValueError("Hydra's own keys are not open")
+    if tree is None:
+        return
+    if not isinstance(tree, dict):
+        raise ValueError("holds no keys")
+    if "hydra" in tree:
+        raise ValueError("Hydra's own keys are not open")
+    for key, value in tree.items():
+        if not isinstance(key, str):
+            raise ValueError(f"its keys must be texts, not {show(key)}")
+        check_value(key, value)
+    defaults = tree.get("defaults", [])
+    if not isinstance(defaults, list):
+        raise ValueError("defaults must be a list")
+    for entry in defaults:
+        words = [*itertools.chain(*entry.items())] if isinstance(entry, dict) and len(entry) == 1 else [entry]
+        for word in words:
+            if word is not None and (not isinstance(word, str) or not DEFAULT.fullmatch(word) or "hydra" in word):
+                raise ValueError(f"defaults: {show(word)} is no choice of a group")
+
+
+# What may come in on a command line or between keys: overrides and references. A configuration is data.
+#
+# Looked at before Hydra or OmegaConf sees it, so that neither runs code, reads the environment, or needs time or
+# memory out of proportion to what was written. `plain_yaml.py` does the same for files.
+
+LONGEST_OVERRIDE = 20_000  # characters
+LONGEST_TEXT = 1000  # characters of a text with references in it
+MOST_BITS = 10_000  # of a whole number: Python writes none of more than 4,300 digits
+DEEPEST = 12  # brackets within brackets, sections within sections
+
+#: The one kind of interpolation that is taken: another key, by its full name.
+REFERENCE = re.compile(r"\$\{([A-Za-z_]\w*(?:\.\w+)*)\}", re.ASCII)
+
+
+def check_override(text: str) -> None:
+    """An override, before its grammar is read. Raises: ConfigError."""
+    if not isinstance(text, str):
+        raise ConfigError(f"can't read {show(text)}: an override is a text, key=value")
+    if not text.isprintable():
+        raise ConfigError(f"can't read {show(text)}: it holds a character that can't be printed")
+    if len(text) > LONGEST_OVERRIDE:
+        raise ConfigError(f"can't read {show(text)}: longer than {LONGEST_OVERRIDE:,} characters")
+    steps = itertools.accumulate((c in "[{(") - (c in ")}]") for c in text)
+    if max(steps, default=0) > DEEPEST:
+        raise ConfigError(f"can't read {show(text)}: more than {DEEPEST} brackets within each other")
+
+
+def check_value(key: str, value: Any) -> None:
+    """No text in `value` asks for more than another key. Raises: OptionError."""
+    if isinstance(value, Mapping):
+        for name, entry in value.items():
+            check_value(key, name)
+            check_value(f"{key}.{name}", entry)
+    elif isinstance(value, list):
+        for entry in value:
+            check_value(key, entry)
+    elif "${" in REFERENCE.sub(" ", str(value)):
+        raise OptionError(key, value, "only references to keys by their full name are taken: ${task.length}")
+
+
+def resolve(tree: Mapping[Any, Any]) -> dict[str, Any]:
+    """`tree` with each reference replaced by the single value that it names.
+
+    OmegaConf would do that too, but its resolvers come with it, and references to whole sections, which grow
+    exponentially. Here each key is looked up once.
+
+    Raises: OptionError.
+    """
+    found: dict[str, Any] = {}
+
+    def plain(key: str, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            for name in value:
+                if not isinstance(name, str):
+                    raise OptionError(f"{key}.{show(name)}".strip("."), value[name], "unknown key; keys are texts")
+            return {name: plain(f"{key}.{name}" if key else name, entry) for name, entry in value.items()}
+        if isinstance(value, list):
+            return [plain(key, entry) for entry in value]
+        if isinstance(value, int) and value.bit_length() > MOST_BITS:
+            raise OptionError(key, value, "too large")
+        check_value(key, value)
+        if not isinstance(value, str) or "${" not in value:
+            return value
+        if whole := REFERENCE.fullmatch(value):
+            return look_up(key, value, whole[1])
+        text = REFERENCE.sub(lambda match: str(look_up(key, value, match[1])), value)
+        if len(text) > LONGEST_TEXT:
+            raise OptionError(key, value, f"becomes longer than {LONGEST_TEXT:,} characters")
+        return text
+
+    def look_up(key: str, text: str, path: str) -> Any:
+        node: Any = tree
+        for step in path.split("."):
+            if not isinstance(node, Mapping) or step not in node:
+                raise OptionError(key, text, f"there is no key {path}")
+            node = node[step]
+        if isinstance(node, Mapping | list):
+            raise OptionError(key, text, f"{path} is no single value")
+        if path not in found:
+            found[path] = looking = object()
+            try:
+                value = plain(path, node)
+            finally:
+                if found[path] is looking:
+                    del found[path]
+            found[path] = value
+        elif type(found[path]) is object:
+            raise OptionError(key, text, "recursive: the reference comes back to itself")
+        return found[path]
+
+    return {str(name): entry for name, entry in plain("", tree).items()}

@@ -1,0 +1,80 @@
+"""What makes the LSTM remember: a trained network, one operation at a time, its score and its gradient measured
+again."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rnnlstm.cells import Cell, operated
+from rnnlstm.config.schema import Surgery
+from rnnlstm.instruments.flow import flow
+from rnnlstm.instruments.subject import Subject
+from rnnlstm.models import Network
+from rnnlstm.tasks import Task
+
+TRUNCATED_AT = 10
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One row of the table."""
+
+    name: str
+    scores: dict[str, float]  #: the task's metrics and `loss`, on held-out sequences
+    half_life: float  #: of ∂L/∂h, steps, top layer
+    ratio: float  #: log10 of ‖∂L/∂h‖ at the first step against the last that has one
+    cell_ratio: float | None  #: the same of c
+
+
+def operations(cell: Cell) -> Iterator[tuple[str, Surgery]]:
+    """The operations that a cell allows, in words."""
+    yield "as it is", Surgery()
+    for gate in cell.gate_names:
+        yield f"{gate} gate open (1)", Surgery(open=[gate])
+        yield f"{gate} gate shut (0)", Surgery(shut=[gate])
+        yield f"{gate} gate frozen at its mean", Surgery(freeze=[gate])
+        if cell.gate_blocks:
+            yield f"{gate} gate blind to h", Surgery(cut=[gate])
+    if len(cell.gate_names) > 1 and cell.gate_blocks:
+        yield "all gates blind to h", Surgery(cut=list(cell.gate_names))
+    if "cell" in cell.state_names:
+        yield "no gradient through h", Surgery(detach=True)
+    yield f"gradient truncated at {TRUNCATED_AT} steps", Surgery(truncate=TRUNCATED_AT)
+
+
+def operate(network: Network, surgery: Surgery) -> Network:
+    """A copy with the same weights."""
+    other = copy.deepcopy(network)
+    cell = operated(other.recurrence.cell, surgery)
+    if cell is not other.recurrence.cell:
+        other.recurrence.cell, other.recurrence.backend = cell, "reference"
+    return other
+
+
+def operation_table(task: Task, network: Network, seed: int, sequences: int) -> list[Operation]:
+    """Scores on `sequences` of the seed's stream `eval`, gradients on 16 of its stream `probe`."""
+    held_out, watched = task.sample(seed, 0, "eval", sequences), task.sample(seed, 0, "probe", 16)
+    rows = []
+    for name, surgery in operations(network.recurrence.cell):
+        other = operate(network, surgery)
+        with torch.no_grad():
+            outputs = other(held_out.inputs)
+        scores = {"loss": task.loss(outputs, held_out).item(), **task.metrics(outputs, held_out)}
+        found = flow(Subject.of(task, other, watched))
+        ratios = {state: _first_to_last(norms[-1]) for state, norms in found.total.items()}
+        half_life = found.half_life("hidden", len(found.total["hidden"]) - 1)[0]
+        rows.append(Operation(name, scores, half_life, ratios["hidden"], ratios.get("cell")))
+    return rows
+
+
+def _first_to_last(norms: Tensor) -> float:
+    """log10 of the ratio, from norms by lag (K,). Lag 0 may have none: under zoneout h_t sees the c̃_t that the cell
+    computes, and c_t acts on later steps alone."""
+    reached = norms[norms > 0]
+    return (norms[-1] / reached[0]).log10().item() if len(reached) else math.nan

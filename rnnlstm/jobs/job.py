@@ -1,0 +1,140 @@
+"""From overrides to jobs: every configuration of a command, composed and checked, and where its results go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rnnlstm.config.compose import MOST_JOBS, Composer, Tree, value_text
+from rnnlstm.config.errors import ConfigError, OptionError
+from rnnlstm.config.keys import GRADFLOW
+from rnnlstm.config.plugins import import_plugins
+from rnnlstm.config.schema import Config, read_config
+from rnnlstm.record.folders import run_folder, seed_folder
+from rnnlstm.record.summary import finished, summaries
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run to be: its configuration, and where its results go."""
+
+    config: Config
+    folder: Path
+
+    def finished(self) -> bool:
+        """Whether nothing of it is left to train. Raises: CheckpointError if that can't be told."""
+        return all(finished(self.folder, seed) for seed in self.config.seed_numbers)
+
+    def summaries(self) -> list[dict[str, Any]]:
+        """Those of its seeds that have one."""
+        return summaries(self.folder, self.config.seed_numbers)
+
+
+def compose_jobs(
+    overrides: Sequence[str],
+    sweep: bool = False,
+    config_dir: str | None = None,
+    to_train: bool = True,
+    at_most: int = MOST_JOBS,
+) -> list[Job]:
+    """Every job of a command, with its plain keys checked; `to_train`, also that no results are in its way, else
+    keys of `rnnlstm.gradflow` may have been meant.
+
+    Raises: ConfigError for a mistake in any of them; nothing has been written by then.
+    """
+    with Composer(config_dir, also=() if to_train else GRADFLOW).active() as composer:
+        plugins = command_plugins(composer, overrides)
+        assignments = composer.sweep(overrides, at_most) if sweep else [list(overrides)]
+        jobs = [compose_job(composer, assignment, plugins) for assignment in assignments]
+    if to_train:
+        for job in jobs:
+            if job.config.search.name != "none":
+                rule = "a search is started on the command line, with -m search=optuna"
+                raise OptionError("search", job.config.search.name, rule)
+        _refuse_clashes(jobs)
+        for job in jobs:
+            if job.config.launcher != jobs[0].config.launcher:
+                raise OptionError(
+                    "launcher", job.config.launcher.name, "a sweep has one launcher, the same for all jobs"
+                )
+    return jobs
+
+
+def compose_job(composer: Composer, overrides: Sequence[str], plugins: Sequence[str]) -> Job:
+    """One job of a command, within the composer's context, once the command's own `plugins` are imported.
+
+    Raises: ConfigError.
+    """
+    tree = composer.compose(overrides)
+    config = read_config(tree)
+    if config.plugins != plugins:
+        raise OptionError("plugins", config.plugins, "is taken from the command line only")
+    if config.match != "none":
+        tree, config = _matched(tree, config)
+    return Job(config, run_folder(tree, composer.defaults_of(tree)))
+
+
+def compose_tree(overrides: Sequence[str], config_dir: str | None = None) -> Tree:
+    """One composed configuration, for printing."""
+    with Composer(config_dir).active() as composer:
+        command_plugins(composer, overrides)
+        tree = composer.compose(overrides)
+        read_config(tree)
+    return tree
+
+
+def take_plugins(overrides: Sequence[str]) -> list[str]:
+    """Import the modules that `plugins=[…]` among the overrides names; the others. Raises: ConfigError."""
+    named = [override for override in overrides if override.partition("=")[0] == "plugins"]
+    if named:
+        with Composer().active() as composer:
+            command_plugins(composer, named)
+    return [override for override in overrides if override not in named]
+
+
+def _matched(tree: Tree, config: Config) -> tuple[Tree, Config]:
+    """The configuration with the hidden size that `match` asks for."""
+    from rnnlstm.training.match import matched_hidden_size
+
+    tree = {**tree, "model": {**tree["model"], "hidden_size": matched_hidden_size(config)}}
+    return tree, read_config(tree)
+
+
+def command_plugins(composer: Composer, overrides: Sequence[str]) -> list[str]:
+    """Import the modules that the command line itself names, before their classes can be chosen."""
+    named = [override for override in composer.parse(overrides) if override.key_or_group == "plugins"]
+    modules: Any = named[-1].value() if named else []
+    if not isinstance(modules, list) or not all(isinstance(name, str) for name in modules):
+        raise OptionError("plugins", value_text(named[-1]), "must be a list of modules: [my_module]")
+    for name in modules:
+        if not all(part.isidentifier() for part in name.split(".")):
+            raise OptionError("plugins", name, "is no module's name")
+    import_plugins(modules)
+    return modules
+
+
+def _refuse_clashes(jobs: Sequence[Job]) -> None:
+    """No two jobs may write to the same folder; with resume=never, no job to that of an earlier run."""
+    taken: set[Path] = set()
+    for job in jobs:
+        try:
+            _refuse_clash(job, taken)
+        except OSError as error:  # too long, or somewhere that we may not look
+            raise OptionError("runs_root", job.config.runs_root, f"can't be used: {error.strerror}") from None
+
+
+def _refuse_clash(job: Job, taken: set[Path]) -> None:
+    for seed in job.config.seed_numbers:
+        folder = seed_folder(job.folder, seed)
+        if folder in taken:
+            raise ConfigError(f"two jobs of the sweep are the same run: {folder}")
+        taken.add(folder)
+        if folder.exists() and job.config.resume == "never" and not job.config.overwrite:
+            raise ConfigError(f"{folder} holds results already; resume=auto goes on, overwrite=true replaces them")
+    for place in (job.folder, *job.folder.parents):
+        if place.exists():
+            if not place.is_dir():
+                raise OptionError("runs_root", job.config.runs_root, f"{place} is not a folder")
+            break

@@ -1,0 +1,203 @@
+"""Where a run's results go: `<runs_root>/<task>_T<length>/<readable name>-<hash>/seed_<n>/`.
+
+The readable name says what differs from the defaults of the chosen task, model, optimiser, clipping and
+probe; the hash is of the whole configuration without its seeds, so that two configurations never share a
+folder and every seed of one configuration does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rnnlstm.config.errors import ConfigError, OptionError, printable, show
+from rnnlstm.config.safety import read_yaml
+
+LOG = logging.getLogger("rnnlstm")
+
+#: Keys that say where results go or how they are kept, not what is computed: no part of a run's identity.
+HOUSEKEEPING = (
+    "seed",
+    "seeds",
+    "threads",
+    "runs_root",
+    "name",
+    "overwrite",
+    "resume",
+    "job_timeout",
+    "plugins",
+    "checkpoint",
+    "launcher",
+    "search",
+)
+#: Keys that configurations of earlier versions lack, with the value that says what was done then. At that value a key
+#: is no part of a run's identity, so that earlier runs keep their names.
+LATER = {"precision": "full", "data": "cpu"}
+SEED_FOLDER = re.compile(r"seed_(0|[1-9][0-9]{0,18})", re.ASCII)
+#: Files in a seed's folder.
+METRICS, CLIP_EVENTS, FLOW, SAMPLES = "metrics.jsonl", "clip_events.jsonl", "flow.jsonl", "samples.jsonl"
+LINES = (METRICS, CLIP_EVENTS, FLOW, SAMPLES)
+SUMMARY, WEIGHTS = "summary.json", "weights.pt"
+#: Files in a run folder.
+CONFIG, AGGREGATE = "config.yaml", "aggregate"
+LONGEST_NAME = 120  # characters; file systems take 255 bytes
+
+
+def run_folder(tree: Mapping[str, Any], defaults: Mapping[str, Any]) -> Path:
+    """The run folder of the configuration `tree`; `defaults` is the same choice of groups, unchanged."""
+    task = tree["task"]
+    label = f"{tree['name']}_" if tree["name"] else ""
+    readable = (label + readable_name(tree, defaults))[:LONGEST_NAME]
+    try:
+        root = Path(tree["runs_root"]).expanduser()
+    except RuntimeError as error:
+        raise OptionError("runs_root", tree["runs_root"], str(error)) from None
+    return root / f"{as_name(task['name'])}_T{as_name(task['length'])}" / f"{readable}-{identity(tree)}"
+
+
+def seed_folder(folder: Path, seed: int) -> Path:
+    return folder / f"seed_{seed}"
+
+
+def seed_folders(folder: Path) -> list[tuple[int, Path]]:
+    """Seeds that have a folder in a run folder, by number. Raises: OSError."""
+    found = ((SEED_FOLDER.fullmatch(path.name), path) for path in folder.iterdir())
+    return sorted((int(match[1]), path) for match, path in found if match and path.is_dir())
+
+
+def readable_name(tree: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
+    """The model's name, then every key that differs from its default: `lstm_init-default_lr-0.01`."""
+    mine, theirs = dict(flatten(_essence(tree))), dict(flatten(_essence(defaults)))
+    leaves = [key.rpartition(".")[2] for key in mine]
+    words = [as_name(tree["model"]["name"])]
+    for section, usual in (("optimizer", "adam"), ("clip", "norm"), ("probe", "standard"), ("curriculum", "fixed")):
+        if tree[section]["name"] != usual:
+            words.append(
+                as_name(tree[section]["name"]) if section == "optimizer" else f"{section}-{tree[section]['name']}"
+            )
+    for key, value in mine.items():
+        if key == "task.length" or (key in theirs and theirs[key] == value):
+            continue
+        leaf = key.rpartition(".")[2]
+        name = leaf if leaves.count(leaf) == 1 else key.replace(".", "_")
+        words.append(f"{as_name(name)}-{as_name(value)}")
+    return "_".join(words)
+
+
+def identity(tree: Mapping[str, Any]) -> str:
+    """Eight hexadecimal digits that name what a run computes, whatever its seeds and wherever it is kept."""
+    return hashlib.sha256(json.dumps(_numbers(_essence(tree)), sort_keys=True).encode()).hexdigest()[:8]
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """`("model.init", "chrono")` and so on, leaf by leaf, in the tree's order."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _essence(tree: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: v for key, v in tree.items() if key not in HOUSEKEEPING and (key not in LATER or LATER[key] != v)}
+
+
+def _numbers(value: Any) -> Any:
+    """1 and 1.0 are the same value of a key."""
+    if isinstance(value, Mapping):
+        return {key: _numbers(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_numbers(entry) for entry in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+def as_name(value: Any) -> str:
+    """A value as part of a file's or a folder's name."""
+    if isinstance(value, list):
+        return ",".join(as_name(entry) for entry in value) or "none"
+    text = f"{value:g}" if isinstance(value, float) else show(value)
+    return re.sub(r"[^A-Za-z0-9.,+_-]+", "~", text.rpartition("/")[2])[:40]
+
+
+# Run folders below a place, and what their configuration says, for whoever reads runs back.
+
+
+def find_run_folders(places: Iterable[str]) -> dict[Path, dict[str, Any]]:
+    """Every run folder at or below `places`, with its configuration, flat: `model.init` → `chrono`.
+
+    One whose configuration is damaged is named in a warning. Raises: ConfigError if a place isn't there, or no run is
+    found in any.
+    """
+    places = list(places)
+    found: dict[Path, tuple[Path, dict[str, Any]]] = {}
+    problems = []
+    for place in places:
+        try:
+            root = Path(place).expanduser()
+            if not root.is_dir():
+                raise ConfigError(f"{show(place)}: {'is not a folder' if root.exists() else 'no such folder'}")
+        except (OSError, ValueError, RuntimeError) as error:  # too long, or ~ of nobody
+            raise (error if isinstance(error, ConfigError) else ConfigError(f"{show(place)}: {error}")) from None
+        for folder in _candidates(root):
+            if folder.resolve() in found:
+                continue
+            try:
+                found[folder.resolve()] = (folder, read_configuration(folder))
+            except (ValueError, OSError) as error:
+                rule = error.strerror if isinstance(error, OSError) else str(error)
+                if _has_seeds(folder):  # else it is some other config.yaml
+                    problems.append(printable(f"{folder / CONFIG}: can't be read: {rule}"))
+    if not found:
+        nothing = f"no runs in {', '.join(show(place) for place in places)}"
+        raise ConfigError("; ".join([nothing, *(problems[:3] or ["train some first: python -m rnnlstm.train"])]))
+    for problem in problems:
+        LOG.warning("%s; the run is left out", problem)
+    return dict(found.values())
+
+
+def read_configuration(folder: Path) -> dict[str, Any]:
+    """A run's configuration, flat, with the keys of later versions.
+
+    Raises: ValueError, which says what is wrong with it; OSError.
+    """
+    tree = read_yaml(folder / CONFIG)
+    if not isinstance(tree, dict):
+        raise ValueError("is empty" if tree is None else "holds no keys")
+    config = {key: value for key, value in flatten(tree) if key not in HOUSEKEEPING or key == "name"}
+    for key, value in config.items():
+        if not key.isprintable():
+            raise ValueError(f"{show(key)}: no key of a configuration")
+        if isinstance(value, int) and abs(value) > sys.float_info.max:
+            raise ValueError(f"{key}={show(value)}: too large")
+    for key in ("task.name", "model.name"):
+        if not isinstance(config.get(key), str) or not config[key]:
+            raise ValueError(f"{key}={show(config.get(key))}: must be a name")
+        config[key] = printable(config[key])
+    length = config.get("task.length")
+    if length is not None and (not isinstance(length, int) or isinstance(length, bool) or abs(length) >= 2**63):
+        raise ValueError(f"task.length={show(length)}: must be a whole number")
+    return config | LATER | config  # keys that it is too old to have come last
+
+
+def _candidates(root: Path) -> Iterator[Path]:
+    """Folders that may be runs: they hold a config.yaml, or seeds. What is below one is its own."""
+    for place, folders, files in os.walk(root):
+        if CONFIG in files or any(SEED_FOLDER.fullmatch(name) for name in folders):
+            yield Path(place)
+        folders[:] = sorted(name for name in folders if not SEED_FOLDER.fullmatch(name))
+
+
+def _has_seeds(folder: Path) -> bool:
+    try:
+        return bool(seed_folders(folder))
+    except OSError:
+        return False

@@ -1,0 +1,93 @@
+"""A study's figure: a panel for each setting or a line for each network over the settings, every seed a dot."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+
+from rnnlstm.reporting.colours import PALETTE
+from rnnlstm.reporting.statistics import wilson
+from rnnlstm.studies.rows import Row, Rows
+from rnnlstm.studies.study import Study
+from rnnlstm.studies.table import name_of
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+
+MOST_PANELS = 4
+
+
+def save_figure(study: Study, rows: Sequence[Row], path: Path) -> None:
+    """A panel for each of the first settings: networks down, every seed a dot, the median a bar. Raises: OSError."""
+    table = Rows(rows)
+    what = _drawn(study, rows)
+    settings = _panels(table, what)
+    count = max(len(table.of(setting)) for setting in settings)
+    figure, axes = plt.subplots(
+        1, len(settings), figsize=(2.2 + 2.6 * len(settings), 1.1 + 0.27 * count), squeeze=False, layout="constrained"
+    )
+    try:
+        for panel, setting in zip(axes[0], settings, strict=True):
+            _draw(panel, table.of(setting), what, study.log_scale)
+            panel.set_title(setting, fontsize=9)
+        figure.supxlabel(axis_label(study, rows), fontsize=9)
+        figure.savefig(path, dpi=90)
+    finally:
+        plt.close(figure)
+
+
+def _drawn(study: Study, rows: Sequence[Row]) -> str:
+    names = (study.figure,) if isinstance(study.figure, str) else study.figure
+    return next((name for name in names if any(name in row.scores for row in rows)), names[0])
+
+
+def _panels(table: Rows, what: str) -> list[str]:
+    found = [s for s in table.settings if what == "solved" or any(row.values(what) for row in table.of(s))]
+    found = found or table.settings
+    if len(found) <= MOST_PANELS:
+        return found
+    last = len(found) - 1
+    return [found[round(k * last / (MOST_PANELS - 1))] for k in range(MOST_PANELS)]
+
+
+def axis_label(study: Study, rows: Sequence[Row]) -> str:
+    what = _drawn(study, rows)
+    if what == "metric":
+        return " / ".join(dict.fromkeys(row.metric_name.replace("_", " ") for row in rows))
+    return {"steps": "updates to solve", "solved": "share of seeds that solve it"}.get(what, name_of(what))
+
+
+def _draw(axes: Axes, rows: Sequence[Row], what: str, log_scale: bool) -> None:
+    for y, row in enumerate(rows):
+        colour = PALETTE[y % len(PALETTE)]
+        if what == "solved":
+            low, high = wilson(row.solved_count, row.n)
+            axes.plot([low, high], [y, y], color=colour, linewidth=3, alpha=0.35)
+            axes.plot(row.solved_count / max(row.n, 1), y, "o", color=colour, markersize=5)
+            axes.set_xlim(-0.03, 1.03)
+            continue
+        values = row.values(what)
+        shown = [v for v in values if v > 0] if log_scale else values
+        axes.plot(shown, [y] * len(shown), "o", color=colour, markersize=3.5, alpha=0.6, markeredgewidth=0)
+        middle = row.median_steps if what == "steps" else row.median(what)  # infinite: most seeds did not solve it
+        if math.isfinite(middle) and (middle > 0 or not log_scale):
+            axes.plot([middle, middle], [y - 0.32, y + 0.32], color=colour, linewidth=2)
+        if not values:
+            axes.annotate("none", (0.02, y), xycoords=("axes fraction", "data"), fontsize=7, color="0.4", va="center")
+        elif what == "steps" and len(values) < row.n:
+            said = f"{len(values)} of {row.n}"
+            axes.annotate(
+                said, (max(values), y), (5, 0), textcoords="offset points", fontsize=7, color="0.4", va="center"
+            )
+    axes.set_yticks(range(len(rows)), [row.arm for row in rows], fontsize=8)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    if log_scale:
+        axes.set_xscale("log")
+    elif what == "steps":  # the budget's end, and room for what stands beside a dot there
+        axes.set_xlim(0, 1.12 * max(row.steps for row in rows))
+    axes.grid(axis="x", alpha=0.3)
+    axes.tick_params(axis="x", labelsize=8)

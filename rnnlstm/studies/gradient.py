@@ -1,0 +1,150 @@
+"""Study 5: the gradient's way back through untrained networks: nothing is trained."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+from rnnlstm.studies.common import CHRONO, DEFAULT, IRNN, TANH, forget_bias
+from rnnlstm.studies.rows import Row, Rows
+from rnnlstm.studies.study import Arm, Check, Minutes, Study, register_study
+
+ORTHOGONAL = Arm("tanh RNN, orthogonal", ("model=rnn", "model.init=orthogonal"))
+FIVE, ONE = forget_bias(5), forget_bias(1)
+ARMS = (TANH, ORTHOGONAL, IRNN, DEFAULT, ONE, FIVE, CHRONO)
+#: ‖∂L/∂h_t‖ (chrono: ∂L/∂c_t) at t = 0, 100, 150, 199, from a separate measurement made before: adding, T=200, H=128.
+EXPECTED = {
+    TANH.name: (0.0, 0.0, 6e-14, 0.16),
+    ORTHOGONAL.name: (2.6e-6, 5e-4, 9e-3, 0.16),
+    IRNN.name: (0.095, 0.095, 0.095, 0.15),
+    DEFAULT.name: (0.0, 5e-21, 1e-11, 0.16),
+    ONE.name: (2e-14, 2e-8, 2e-5, 0.15),
+    FIVE.name: (1.7, 0.018, 0.008, 0.19),
+    CHRONO.name: (0.019, 0.038, 0.057, 0.10),
+}
+PLACES = (0, 100, 150, 199)
+MEMORY = f"{CHRONO.name} (memory)"  #: of it ∂L/∂c is measured, not ∂L/∂h
+UNITS = {"quick": 64, "standard": 128}
+SEEDS = 5
+
+
+@register_study("gradient")
+class Gradient(Study):
+    title = "Gradient at initialisation"
+    question = "How much of the last answer's gradient reaches the first step before anything is learned?"
+    reference = (
+        "Hochreiter 1991, Bengio et al. 1994, Pascanu et al. 2013: it decays or grows exponentially unless "
+        "the Jacobian's norm stays at 1. "
+        "Numbers of a separate earlier measurement (adding, T=200, 128 units, ‖∂L/∂h_t‖ at t=0 and 100): tanh "
+        "0 and 0; orthogonal 2.6e-6 and "
+        "5e-4; IRNN .095 and .095; LSTM default 0 and 5e-21, forget bias 1 2e-14 and 2e-8, bias 5 1.7 and "
+        ".018; chrono, ∂L/∂c, .019 and .038"
+    )
+    deviations = (
+        "Float64, so that what was 0 in float32 is a number; the Frobenius norm over 64 sequences of a mean "
+        "loss; median of 5 seeds."
+    )
+    claims = ("C5", "C15", "C17")
+    caption = (
+        "What to see: the gradient of the last answer at the first time step, each dot an untrained network; "
+        "the axis is logarithmic."
+    )
+    minutes = Minutes(quick=0.1, standard=0.3)
+    log_scale = True
+    figure = "at_the_first_step"
+    columns = ("at_the_first_step", "half_way", "three_quarters", "at_the_last_step", "half_life")
+
+    def measured(self, size: str) -> list[Row]:
+        return [_row(size, arm) for arm in ARMS]
+
+    def checks(self, size: str) -> list[Check]:
+        order = Check(
+            "order at the first step: tanh < LSTM default < forget bias 1 < orthogonal < IRNN and chrono's memory",
+            _order,
+        )
+        if size == "quick":
+            return [
+                order,
+                Check(
+                    "the default LSTM's gradient at the first step is under a millionth of the last step's",
+                    lambda t: _share(t, DEFAULT.name, 1e-6),
+                ),
+                Check("chrono's memory keeps more than a hundredth", lambda t: _kept(t, CHRONO.name, 1e-2)),
+            ]
+        return [
+            order,
+            Check(
+                "every number above 1e-25 of the earlier measurement is met within one decade (0 there: below "
+                "1e-25 here)",
+                _decades,
+            ),
+            Check(
+                "forget bias 5 grows on the way back: more at the first step than at the last",
+                lambda t: _kept(t, FIVE.name, 1.0),
+            ),
+        ]
+
+
+def _row(size: str, arm: Arm) -> Row:
+    """Of each seed, an untrained network on 64 sequences. `cell` is what is measured for chrono, `hidden` else."""
+    from rnnlstm.instruments.flow import flow
+    from rnnlstm.instruments.probe import half_life
+    from rnnlstm.instruments.subject import Subject
+    from rnnlstm.jobs.job import compose_jobs
+    from rnnlstm.training.plan import make_plan
+
+    T = PLACES[-1] + 1
+    overrides = ["task=adding", f"task.length={T}", f"model.hidden_size={UNITS[size]}", *arm.overrides]
+    (job,) = compose_jobs(overrides, to_train=False)
+    plan = make_plan(job.config)
+    scores: dict[str, list[float | None]] = {name: [] for name in Gradient.columns}
+    for seed in range(SEEDS):
+        subject = Subject.of(plan.task, plan.network(seed), plan.task.sample(seed, 0, "probe", 64))
+        norms = flow(subject).total["cell" if arm is CHRONO else "hidden"][0]  # (K,), by lag
+        for name, place in zip(Gradient.columns, PLACES, strict=False):
+            scores[name].append(norms[T - 1 - place].item())
+        life = half_life(norms)
+        scores["half_life"].append(life if math.isfinite(life) else None)
+    name = MEMORY if arm is CHRONO else arm.name
+    return Row(setting=f"T={T}", arm=name, seeds=list(range(SEEDS)), scores=scores, parameters=plan.cost.parameters)
+
+
+def _of(t: Rows, arm: str) -> Row:
+    (setting,) = t.settings
+    return t(setting, MEMORY if arm == CHRONO.name else arm)
+
+
+def _first(t: Rows, arm: str) -> float:
+    return _of(t, arm).median("at_the_first_step")
+
+
+def _order(t: Rows) -> tuple[bool, str]:
+    rising = [_first(t, arm.name) for arm in (TANH, DEFAULT, ONE, ORTHOGONAL)]
+    top = [_first(t, arm.name) for arm in (IRNN, CHRONO)]
+    held = all(a < b for a, b in itertools.pairwise(rising)) and rising[-1] < min(top)
+    return held, " < ".join(f"{value:.1e}" for value in rising) + f"; IRNN {top[0]:.1e}, chrono {top[1]:.1e}"
+
+
+def _kept(t: Rows, arm: str, share: float) -> tuple[bool, str]:
+    row = _of(t, arm)
+    found = row.median("at_the_first_step") / row.median("at_the_last_step")
+    return found > share, f"{found:.2g} of the last step's"
+
+
+def _share(t: Rows, arm: str, share: float) -> tuple[bool, str]:
+    kept, told = _kept(t, arm, share)
+    return not kept, told
+
+
+def _decades(t: Rows) -> tuple[bool, str]:
+    """Also says which numbers are furthest off."""
+    off, count, misses = 0, 0, []
+    for arm, numbers in EXPECTED.items():
+        row = _of(t, arm)
+        for name, expected in zip(Gradient.columns, numbers, strict=False):
+            found, count = row.median(name), count + 1
+            right = found < 1e-25 if expected == 0 else abs(math.log10(found / expected)) < 1
+            off += not right
+            if not right:
+                misses.append(f"{arm} {name.replace('_', ' ')} {found:.1e} for {expected:.1e}")
+    return off == 0, f"{count - off} of {count}" + (f"; not: {'; '.join(misses)}" if misses else "")

@@ -1,0 +1,133 @@
+"""A study's table: as cells of text for terminal and page, and as numbers for CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from rnnlstm.reporting.statistics import interval, wilson
+from rnnlstm.studies.rows import Row
+
+
+def text_table(rows: Sequence[Row], columns: Sequence[str]) -> list[list[str]]:
+    """The head and a line for each row; columns that say nothing anywhere are left out."""
+    trained = any(row.steps for row in rows)
+    columns = [column for column in columns if any(row.values(column) for row in rows)]
+    head = ["setting", "network"]
+    if trained:
+        head += ["rate", "solved (95 %)", "updates to solve", _metric_name(rows)]
+    head += [name_of(column) for column in columns]
+    diverged, clipped = any(row.diverged_count for row in rows), any(any(row.clip_rate) for row in rows)
+    head += (["diverged"] if diverged else []) + (["clipped"] if clipped else [])
+    lines = [head]
+    for row in rows:
+        line = [row.setting, row.arm]
+        if trained:
+            line += [_rate(row), _solved(row), _steps(row), spread(row.values("metric"))]
+        line += [spread(row.values(column)) for column in columns]
+        if diverged:
+            line.append(f"{row.diverged_count} of {row.n}")
+        if clipped:
+            line.append(f"{row.median('clip_rate'):.0%}" if row.clip_rate else "")
+        lines.append(line)
+    return lines
+
+
+def markdown(lines: Sequence[Sequence[str]]) -> str:
+    cells = [[cell.replace("|", "∣") for cell in line] for line in lines]
+    cells.insert(1, ["---"] * len(cells[0]))
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
+
+
+def csv_text(rows: Sequence[Row], columns: Sequence[str]) -> str:
+    """Numbers: medians with the ends of their intervals; an empty cell where there is none."""
+    lines = [_numbers(row, columns) for row in rows]
+    heads = list(dict.fromkeys(name for line in lines for name in line))
+    out = io.StringIO()
+    writer = csv.DictWriter(out, heads, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return out.getvalue()
+
+
+def _numbers(row: Row, columns: Sequence[str]) -> dict[str, Any]:
+    low, high = wilson(row.solved_count, row.n)
+    line: dict[str, Any] = {"setting": row.setting, "network": row.arm, "seeds": row.n}
+    if row.steps:
+        line |= {
+            "learning_rate": row.rate,
+            "hidden_size": row.hidden_size,
+            "parameters": row.parameters,
+            "batch_size": row.batch_size,
+            "updates_at_most": row.steps,
+            "solved": row.solved_count,
+            "solved_low": round(low, 4),
+            "solved_high": round(high, 4),
+            "diverged": row.diverged_count,
+            "median_updates_to_solve": row.median_steps if math.isfinite(row.median_steps) else f">{row.steps}",
+            "metric_name": row.metric_name,
+            "baseline_loss": f"{row.baseline:.6g}" if row.baseline is not None else "",
+        }
+    for name in [*(["metric", "loss", "clip_rate"] if row.steps else []), *columns]:
+        values = row.values(name)
+        found = interval(values)
+        ends = ["", ""] if found is None else [f"{end:.6g}" for end in found]
+        middle = f"{row.median(name):.6g}" if values else ""
+        line |= {name: middle, f"{name}_low": ends[0], f"{name}_high": ends[1]}
+    return line
+
+
+def spread(values: Sequence[float]) -> str:
+    """The median, with the range under five values and the bootstrap interval of the median from five on."""
+    found = interval(values)
+    if found is None:
+        return ""
+    middle = statistics.median(values)
+    ends = [number(end) for end in found]
+    return number(middle) if ends[0] == ends[1] else f"{number(middle)} ({ends[0]} … {ends[1]})"
+
+
+def number(value: float) -> str:
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def name_of(column: str) -> str:
+    """A score's name in words: `eval_T200/mse` → `mse at T=200`."""
+    prefix, slash, metric = column.partition("/")
+    if not slash:
+        return column.replace("_", " ")
+    words = metric.replace("_", " ")
+    if prefix.startswith("eval_T"):
+        return f"{words} at T={prefix.removeprefix('eval_T')}"
+    if prefix.startswith("eval_decoys"):
+        return f"{words} with {float(prefix.removeprefix('eval_decoys')):.0%} decoys"
+    return words
+
+
+def _metric_name(rows: Sequence[Row]) -> str:
+    names = list(dict.fromkeys(row.metric_name for row in rows if row.metric_name))
+    return " / ".join(name.replace("_", " ") for name in names)
+
+
+def _rate(row: Row) -> str:
+    return f"{row.rate:g}" if row.rate is not None else ""
+
+
+def _solved(row: Row) -> str:
+    low, high = wilson(row.solved_count, row.n)
+    return f"{row.solved_count} of {row.n} ({low:.0%} … {high:.0%})"
+
+
+def _steps(row: Row) -> str:
+    """The median over all seeds, those that did not solve counting as more than the budget."""
+    middle = row.median_steps
+    found = row.values("steps")
+    if not math.isfinite(middle):
+        return f"> {row.steps:,}"
+    last = f"{max(found):,.0f}" if len(found) == row.n else f"> {row.steps:,}"
+    first = f"{min(found):,.0f}"
+    return f"{middle:,.0f}" if first == last else f"{middle:,.0f} ({first} … {last})"

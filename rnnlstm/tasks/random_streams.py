@@ -1,0 +1,171 @@
+"""Random numbers as a pure function of (seed, stream, step): nothing to save, nothing to disturb.
+
+torch's CPU generator uses the low 32 bits of a seed only, so that nearby runs would share batches by
+chance; NumPy's SeedSequence mixes the whole key (O'Neill 2015), whatever its size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+#: What the numbers are for. Streams of one seed are independent of each other.
+STREAMS = {"train": 0, "eval": 1, "probe": 2, "init": 3, "noise": 4, "curriculum": 5}
+
+
+class Draws(Protocol):
+    """What a task draws from: this module's `RandomStream`, or `CounterStream`, which draws on a GPU."""
+
+    stream: str  #: its name in `STREAMS`
+
+    def integers(self, low: int | Tensor, high: int | Tensor, shape: tuple[int, ...]) -> Tensor: ...
+
+    def uniform(self, shape: tuple[int, ...]) -> Tensor: ...
+
+    def choose(self, n: int, of: int, sequences: int) -> Tensor: ...
+
+
+class RandomStream:
+    """Draws for one (seed, stream, step), as torch tensors on the CPU.
+
+    seed ≥ 0 is the replica's seed, stream a name in `STREAMS`, step ≥ 0 the number of the batch.
+    """
+
+    def __init__(self, seed: int, stream: str = "train", step: int = 0) -> None:
+        if stream not in STREAMS:
+            raise ValueError(f"stream must be one of {', '.join(STREAMS)}, not {stream!r}")
+        if seed < 0 or step < 0:
+            raise ValueError(f"seed and step must not be negative: {seed}, {step}")
+        self.stream = stream
+        self.generator = np.random.Generator(
+            np.random.PCG64(np.random.SeedSequence(_key(seed, STREAMS[stream], step)))
+        )
+
+    def integers(self, low: int | Tensor, high: int | Tensor, shape: tuple[int, ...]) -> Tensor:
+        """int64, uniform on low … high−1; the bounds may be tensors that broadcast to `shape`."""
+        bounds = [b.numpy() if isinstance(b, Tensor) else b for b in (low, high)]
+        return torch.from_numpy(self.generator.integers(bounds[0], bounds[1], size=shape))
+
+    def uniform(self, shape: tuple[int, ...]) -> Tensor:
+        """float32, uniform on [0, 1)."""
+        return torch.from_numpy(self.generator.random(size=shape, dtype=np.float32))
+
+    def choose(self, n: int, of: int, sequences: int) -> Tensor:
+        """int64 (n, sequences): for each n of the numbers 0 … of−1, none twice, in random order."""
+        return self.uniform((of, sequences)).topk(n, dim=0).indices
+
+    def torch_generator(self) -> torch.Generator:
+        """A torch generator seeded from this stream, for torch's own initialisers."""
+        return torch.Generator().manual_seed(int(self.generator.integers(2**32)))
+
+
+def _key(seed: int, stream: int, step: int) -> tuple[int, ...]:
+    """32-bit words of fixed meaning: NumPy would cut larger numbers into words without saying where one ends."""
+    low, high = (seed % 2**32, stream, step % 2**32), (seed >> 32, step >> 32)
+    return low + high if any(high) else low
+
+
+# Random numbers by counting, for batches that are drawn where they are used: the same on every device.
+#
+# Philox-4x32-10 (Salmon, Moraes, Dror & Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3") turns a counter
+# and a key into four words of 32 bits, by integer arithmetic alone. The key is the replica's seed; the counter says
+# which number of which sequence of which batch is meant. So no state is kept, each number can be had without the
+# others, and those of all replicas are computed together.
+
+MULTIPLIERS, WEYL, ROUNDS = (0xD2511F53, 0xCD9E8D57), (0x9E3779B9, 0xBB67AE85), 10
+WORD = 0xFFFFFFFF  #: the 32 bits of a word, in an int64
+Key = tuple[Tensor, Tensor]  #: two words
+
+
+def philox(counter: Sequence[Tensor], keys: Sequence[Key]) -> tuple[Tensor, ...]:
+    """The four words for each counter of four words, under the `rounds` of a key; all are int64 with values below
+    2³², of shapes that broadcast to one another."""
+    a, b, c, d = counter
+    for low, high in keys:
+        first, second = a * MULTIPLIERS[0], c * MULTIPLIERS[1]  # wraps around; every bit of the 64 is right
+        a, b = (second >> 32 & WORD) ^ b ^ low, second & WORD
+        c, d = (first >> 32 & WORD) ^ d ^ high, first & WORD
+    return a, b, c, d
+
+
+def rounds(key: Key) -> list[Key]:
+    """What each round takes of a key."""
+    return [(key[0] + k * WEYL[0] & WORD, key[1] + k * WEYL[1] & WORD) for k in range(ROUNDS)]
+
+
+@dataclass(frozen=True)
+class Counters:
+    """What streams count with, on one device, for sequences side by side; made once, as sending it takes time."""
+
+    keys: list[Key]  #: of each sequence's replica, (sequences,) each
+    sequence: Tensor  #: int64 (sequences,): its number in its replica's batch
+
+    @classmethod
+    def of(cls, seeds: Sequence[int], batch_size: int, device: torch.device) -> Counters:
+        """`batch_size` sequences for each replica with one of these seeds, those of the first replica first.
+
+        Raises: ValueError for a seed below 0, or of more than 63 bits.
+        """
+        if not all(0 <= seed < 2**63 for seed in seeds):
+            raise ValueError(f"seeds must be between 0 and 2^63 - 1, not {seeds}")
+        whole = torch.tensor(list(seeds)).repeat_interleave(batch_size)
+        keys = rounds(((whole & WORD).to(device), (whole >> 32).to(device)))
+        return cls(keys, torch.arange(batch_size).repeat(len(seeds)).to(device))
+
+    def sequences(self, which: slice) -> Counters:
+        """Those of some of the sequences."""
+        return Counters([(low[which], high[which]) for low, high in self.keys], self.sequence[which])
+
+
+class CounterStream:
+    """Draws for batch number `step` of a stream, on the device of the counters.
+
+    A `RandomStream` for tasks, with other numbers: the last dimension of all that is drawn must be the sequences.
+    The numbers of a sequence depend on its replica's seed and on its own number in the batch, not on how many
+    sequences or replicas there are beside it.
+    """
+
+    def __init__(self, counters: Counters, stream: str, step: int) -> None:
+        if not 0 <= step < 2**32:
+            raise ValueError(f"step must be between 0 and 2^32 - 1, not {step}")
+        self.stream, self._counters, self._step = stream, counters, step
+        self._drawn = 0  # calls so far
+
+    def integers(self, low: int | Tensor, high: int | Tensor, shape: tuple[int, ...]) -> Tensor:
+        """int64, uniform on low … high−1, each as likely but for a share of (high − low)/2³² at most; the bounds may
+        be tensors that broadcast to `shape`, and are then not checked: low must be below high."""
+        span = high - low
+        if isinstance(span, int) and not 0 < span <= 2**31:
+            raise ValueError(f"needs bounds that are 1 to 2^31 apart: {low}, {high}")
+        return (self._words(shape) * span >> 32) + low
+
+    def uniform(self, shape: tuple[int, ...]) -> Tensor:
+        """float32, uniform on the multiples of 2⁻²⁴ in [0, 1)."""
+        return (self._words(shape) >> 8).to(torch.float32) * 2.0**-24
+
+    def choose(self, n: int, of: int, sequences: int) -> Tensor:
+        """int64 (n, sequences): for each n of the numbers 0 … of−1, none twice, in random order."""
+        return self._words((of, sequences)).argsort(dim=0, stable=True)[:n]
+
+    def _words(self, shape: tuple[int, ...]) -> Tensor:
+        """int64 below 2³². Raises: ValueError if the last dimension is not that of the sequences."""
+        sequence, device = self._counters.sequence, self._counters.sequence.device
+        if not shape or shape[-1] != len(sequence):
+            raise ValueError(
+                f"the last dimension of what is drawn must be the {len(sequence)} sequences, not {shape}"
+            )
+        if self._drawn == 2**16:
+            raise ValueError(f"a batch has room for {2**16:,} draws")
+        each = prod(shape[:-1])  # numbers of a sequence, four to a counter
+        block = torch.arange(-(-each // 4), device=device)[:, None]
+        batch = torch.full((1, 1), self._step, device=device)
+        draw = torch.full((1, 1), STREAMS[self.stream] << 16 | self._drawn, device=device)
+        self._drawn += 1
+        found = philox((block, sequence, batch, draw), self._counters.keys)
+        return torch.stack(found, dim=1).flatten(0, 1)[:each].reshape(shape)

@@ -1,0 +1,111 @@
+"""Training batches of R replicas, on the device that trains. The numbers are the same on every device.
+
+They are drawn on the CPU (`RandomStream`); for a GPU those of the next update are drawn and sent while it is
+still at work on this one. With `data=device` they are drawn where they are used (`CounterStream`), those of all
+replicas at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from rnnlstm.config.errors import OptionError
+from rnnlstm.tasks import Task
+from rnnlstm.tasks.batch import Batch
+from rnnlstm.tasks.random_streams import Counters, CounterStream
+
+
+class Feed:
+    """For the replicas with these seeds, `batch_size` sequences each."""
+
+    def __init__(self, seeds: Sequence[int], batch_size: int, device: torch.device, data: str = "cpu") -> None:
+        self._seeds, self._batch_size, self._device = list(seeds), batch_size, device
+        self._waiting: tuple[list[Task], int, list[Batch]] | None = None
+        self._there = DrawnThere(seeds, batch_size, device) if data == "device" else None
+
+    def take(self, tasks: list[Task], step: int) -> list[Batch]:
+        """Each replica's batch for update number `step`."""
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None and waiting[:2] == (tasks, step):
+            return waiting[2]
+        return self._draw(tasks, step)
+
+    def ahead(self, tasks: Callable[[int], list[Task]], step: int) -> None:
+        """Draw what `take` will probably be asked for next, unless the CPU trains. `tasks` gives those of an update.
+        (A curriculum may have grown by then.)"""
+        if self._device.type != "cpu":
+            found = tasks(step)
+            self._waiting = (found, step, self._draw(found, step))
+
+    def _draw(self, tasks: list[Task], step: int) -> list[Batch]:
+        if self._there is not None:
+            return self._there.draw(tasks, step)
+        drawn = zip(tasks, self._seeds, strict=True)
+        return sent([task.sample(seed, step, batch_size=self._batch_size) for task, seed in drawn], self._device)
+
+
+class DrawnThere:
+    """Batches that are drawn on the device: as one, if all replicas have the same task, else one by one."""
+
+    def __init__(self, seeds: Sequence[int], batch_size: int, device: torch.device) -> None:
+        self._batch_size, self._device = batch_size, device
+        self._counters = Counters.of(seeds, batch_size, device)
+        self._scored: dict[Task, Tensor] = {}  # where tasks that score all alike do: the task at each length
+
+    def draw(self, tasks: Sequence[Task], step: int) -> list[Batch]:
+        if all(task == tasks[0] for task in tasks[1:]):
+            return self._drawn(tasks[0], self._counters, len(tasks), step)
+        each = [self._counters.sequences(self._of(r)) for r in range(len(tasks))]
+        return [self._drawn(task, counters, 1, step)[0] for task, counters in zip(tasks, each, strict=True)]
+
+    def _of(self, replica: int) -> slice:
+        """Its sequences among those of all."""
+        return slice(replica * self._batch_size, (replica + 1) * self._batch_size)
+
+    def _drawn(self, task: Task, counters: Counters, replicas: int, step: int) -> list[Batch]:
+        with torch.device(self._device):
+            whole = task.generate(CounterStream(counters, "train", step), replicas * self._batch_size)
+        parts = [whole.sequences(self._of(r)) for r in range(replicas)]
+        if not task.scored_alike:
+            return parts
+        if task not in self._scored:
+            self._scored[task] = parts[0].scored
+        return [part.knowing(self._scored[task]) for part in parts]
+
+
+def check_drawn_there(task: Task) -> None:
+    """Draws once without numbers, on no device: a task that can't be is refused wherever it is to be trained.
+
+    Raises: OptionError if the task can't be drawn on a device.
+    """
+    nowhere, sequences = torch.device("meta"), 67  # no other dimension of what a task draws is likely to have 67
+    try:
+        hash(task)
+        with nowhere:
+            task.generate(CounterStream(Counters.of([0], sequences, nowhere), "train", 1), sequences)
+    except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].partition(". ")[0]
+        raise OptionError("data", "device", f"the {task.name} task is drawn on the CPU only ({reason})") from None
+
+
+def sent(batches: Sequence[Batch], device: torch.device) -> list[Batch]:
+    """The batches on `device`. Where they are of one shape, a field of all of them travels as one."""
+    if device.type == "cpu":
+        return list(batches)
+    fields = [batch.tensors() for batch in batches]
+    if len({_shapes(each) for each in fields}) > 1:
+        return [batch.to(device) for batch in batches]
+    stacked = {name: _send(torch.stack([each[name] for each in fields]), device).unbind(0) for name in fields[0]}
+    return [Batch.of({name: each[r] for name, each in stacked.items()}) for r in range(len(batches))]
+
+
+def _send(tensor: Tensor, device: torch.device) -> Tensor:
+    """Without waiting for it to arrive, which only pinned memory allows."""
+    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
+
+
+def _shapes(tensors: dict[str, Tensor]) -> tuple[tuple[str, torch.Size], ...]:
+    return tuple((name, tensor.shape) for name, tensor in tensors.items())

@@ -1,0 +1,76 @@
+"""One replica's instruments: a probe at its cadence, pictures of the gradient through time, decoded samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rnnlstm.instruments.probe import Probe
+from rnnlstm.models import Replicas
+from rnnlstm.record.reader import Sample
+from rnnlstm.record.seed_record import SeedRecord
+from rnnlstm.training.plan import Plan
+
+#: Sequences that are decoded at the start, midway and at the end.
+SAMPLES = 4
+
+
+class Instruments:
+    """Looks at replica number `replica` of `model` and writes what it sees into `record`."""
+
+    def __init__(self, plan: Plan, model: Replicas, replica: int, seed: int, record: SeedRecord) -> None:
+        self.plan, self.model, self.replica, self.record = plan, model, replica, record
+        self.record_seed = seed
+        self.on = plan.config.probe.name != "off"
+        self._sampled_at: set[int] = set()
+        self._midway_due = True
+        if self.on:
+            self.probe = Probe(plan.task, seed, plan.config.train.batch_size, plan.device)
+
+    def state(self) -> dict[str, Any]:
+        """What has been shown already, as plain values."""
+        return {"sampled_at": sorted(self._sampled_at), "midway_due": self._midway_due}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self._sampled_at, self._midway_due = set(state["sampled_at"]), state["midway_due"]
+
+    def due(self, step: int) -> bool:
+        return self.on and step % self.plan.config.probe.every == 0
+
+    def look(self, step: int) -> dict[str, float]:
+        """What the probe sees after update `step`, by tag. The record gets the gradient through time, too."""
+        seen = self.probe.look(self.model, self.replica)
+        self.record.flow(step, {name: norms.cpu().numpy() for name, norms in seen.flow.items()})
+        midway = self._midway_due and 2 * step >= self.plan.config.train.steps
+        if step == 0 or midway:
+            self._midway_due = not midway
+            self.decode(step)
+        values = self.probe.scalars(seen)
+        return values | self._full() if self.plan.config.probe.name == "full" else values
+
+    def _full(self) -> dict[str, float]:
+        """What `probe=full` adds: exact, in float64, on a copy of the network."""
+        from rnnlstm.instruments.measurement import full_scalars
+        from rnnlstm.instruments.subject import Subject
+
+        network = self.plan.network(self.record_seed)
+        network.load_state_dict({name: w.detach().cpu() for name, w in self.model.weights(self.replica).items()})
+        return full_scalars(Subject.of(self.plan.task, network, self.probe.batch))
+
+    def decode(self, step: int) -> None:
+        """Record some sequences as text, with the right answer, the model's, and whether that is right."""
+        if not self.on or step in self._sampled_at:
+            return
+        self._sampled_at.add(step)
+        task, batch = self.plan.task, self.probe.batch
+        outputs = self.model.one(self.replica, batch.inputs).detach()
+        count = min(SAMPLES, batch.size)
+        samples: list[Sample] = [
+            {
+                "text": task.decode(batch, b),
+                "answer": task.answer(outputs, batch, b),
+                "right": task.right(outputs, batch, b),
+            }
+            for b in range(count)
+        ]
+        self.record.samples(step, samples)

@@ -1,0 +1,145 @@
+"""The results in one picture: how much of the gradient comes back, and what that decides on two tasks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+from rnnlstm.config.errors import DiskError
+from rnnlstm.reporting.colours import PALETTE
+from rnnlstm.studies.common import CHRONO, DEFAULT, GRU, TANH, forget_bias
+from rnnlstm.studies.gradient import MEMORY, PLACES
+from rnnlstm.studies.report import OVERVIEW, read
+from rnnlstm.studies.rows import Row, Rows
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import NullLocator
+
+STUDIES = ("gradient", "keyword", "adding")
+#: Which line a network has: its colour, mark and place are the same in each panel. A forget bias of 0 is
+#: PyTorch's default but for the random part of the biases; one study has the one, one the other.
+NETWORKS: Mapping[str, tuple[str, ...]] = {
+    "tanh RNN": (TANH.name,),
+    "LSTM, PyTorch's start": (DEFAULT.name, forget_bias(0).name),
+    "LSTM, forget bias 1": (forget_bias(1).name,),
+    "LSTM, forget bias 5": (forget_bias(5).name,),
+    "LSTM, chrono": (CHRONO.name, MEMORY),
+    "GRU": (GRU.name,),
+}
+MARKS = "osD^vP"
+FAINTEST = 1e-20  #: below it nothing is drawn: float32 could not tell it from nothing beside the last step's
+CHANCE = 1 / 8  #: of naming the word, one of eight
+UPDATES = (250, 500, 1000, 2000, 4000)
+SIZE = (12.5, 4.3)  # inches
+
+
+def save_overview(out: Path) -> Path | None:
+    """`out/overview.png`, from what the studies left there; None where one of them was not run. Raises: DiskError."""
+    tables = {}
+    for study in STUDIES:
+        data = read(study, "standard", out)
+        if data is None:
+            return None
+        tables[study] = Rows([Row.from_data(row) for row in data["rows"]])
+    figure, path = overview_figure(tables), out / OVERVIEW
+    try:
+        figure.savefig(path, dpi=110)
+    except OSError as error:
+        raise DiskError(f"can't write {path}: {error.strerror or error}") from None
+    finally:
+        plt.close(figure)
+    return path
+
+
+def overview_figure(tables: Mapping[str, Rows]) -> Figure:
+    """A panel for each of `STUDIES`."""
+    figure, panels = plt.subplots(1, 3, figsize=SIZE, layout="constrained")
+    _gradient(panels[0], tables["gradient"])
+    _accuracies(panels[1], tables["keyword"])
+    _updates(panels[2], tables["adding"])
+    handles = [Line2D([], [], **_style(k)) for k in range(len(NETWORKS))]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(NETWORKS), frameon=False)
+    return figure
+
+
+def _networks(table: Rows) -> Iterator[tuple[int, list[Row]]]:
+    """The number of each network that the study has, and its rows by length (`T=50`; other settings are left out)."""
+    for k, arms in enumerate(NETWORKS.values()):
+        rows = [row for row in table if row.arm in arms and _length(row) is not None]
+        if rows:
+            yield k, rows
+
+
+def _length(row: Row) -> int | None:
+    number = row.setting.removeprefix("T=")
+    return int(number) if number.isdigit() else None
+
+
+def _lengths(rows: Iterable[Row]) -> list[int]:
+    return [length for row in rows if (length := _length(row)) is not None]
+
+
+def _style(k: int) -> dict[str, Any]:
+    return {"color": PALETTE[k], "marker": MARKS[k], "markersize": 5, "linewidth": 1.8, "label": list(NETWORKS)[k]}
+
+
+def _gradient(axes: Axes, table: Rows) -> None:
+    names = ("at_the_first_step", "half_way", "three_quarters", "at_the_last_step")
+    last = PLACES[-1]
+    for k, (row,) in _networks(table):
+        whole = row.median("at_the_last_step")
+        axes.plot([last - place for place in PLACES], [row.median(name) / whole for name in names], **_style(k))
+    axes.set_yscale("log")
+    axes.set_ylim(FAINTEST, 1e3)
+    axes.invert_xaxis()
+    axes.set(xlabel="steps before the answer", ylabel="gradient, as a share of the last step's")
+    _title(axes, "How much gradient comes back", "untrained, T = 200")
+
+
+def _accuracies(axes: Axes, table: Rows) -> None:
+    """Those of one length stand a little aside of each other: many lie at chance."""
+    ticks = sorted(set(_lengths(table)))
+    axes.axhline(CHANCE, color="0.5", linewidth=1, linestyle="--")
+    axes.annotate("chance", (ticks[-1], CHANCE), (0, -11), textcoords="offset points", fontsize=8, ha="right")
+    for k, rows in _networks(table):
+        x = [length + 2.5 * (k - 2) for length in _lengths(rows)]
+        middle = [row.median("metric") for row in rows]
+        spread = [
+            [m - min(row.values("metric")) for m, row in zip(middle, rows, strict=True)],
+            [max(row.values("metric")) - m for m, row in zip(middle, rows, strict=True)],
+        ]
+        axes.plot(x, middle, **_style(k))
+        axes.errorbar(x, middle, spread, fmt="none", ecolor=PALETTE[k], elinewidth=1.2, alpha=0.6)
+    axes.set_xticks(ticks)
+    axes.set_ylim(0, 1.04)
+    axes.set(xlabel="length T", ylabel="right answers")
+    _title(axes, "A word from the start, named at the end", "first keyword recall; median and range of five seeds")
+
+
+def _updates(axes: Axes, table: Rows) -> None:
+    """A network that most seeds did not solve is drawn at the budget's end, hollow."""
+    for k, rows in _networks(table):
+        lengths, until = _lengths(rows), [min(row.median_steps, row.steps) for row in rows]
+        axes.plot(lengths, until, color=PALETTE[k], linewidth=1.8)
+        for row, x, y in zip(rows, lengths, until, strict=True):
+            axes.plot(x, y, **_style(k), fillstyle="full" if math.isfinite(row.median_steps) else "none")
+    axes.set_yscale("log")
+    axes.set_yticks(UPDATES, [f"{n:,}" for n in UPDATES])
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.set_xticks(sorted(set(_lengths(table))))
+    axes.set(xlabel="length T", ylabel="updates to solve it (median)")
+    _title(axes, "Two far numbers, added", "adding problem; hollow: not solved in as many")
+
+
+def _title(axes: Axes, what: str, how: str) -> None:
+    axes.set_title(f"{what}\n", fontsize=10.5, fontweight="bold", loc="left")
+    axes.text(0, 1.02, how, transform=axes.transAxes, fontsize=9, color="0.35")
+    axes.grid(alpha=0.3)

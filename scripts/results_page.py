@@ -1,0 +1,148 @@
+"""One page of all results, put together from what the studies left: nothing on it that was not run."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from results_overview import save_overview
+
+from rnnlstm.config.errors import DiskError
+from rnnlstm.record.files import write_whole
+from rnnlstm.studies.catalog import studies
+from rnnlstm.studies.report import OVERVIEW, read
+from rnnlstm.studies.rows import Row
+from rnnlstm.studies.study import FIRST_TUNING, GRID, Study
+from rnnlstm.studies.table import markdown, text_table
+
+HEADINGS = {
+    "standard": "Standard",
+    "quick": "Quick: smaller networks, shorter sequences, a criterion of its own",
+    "long": "Long",
+}
+READING = "reading"  #: folder of the texts beside the results
+INTRODUCTION = """# Results
+
+Each study asks again what a paper has reported, with one command: `python -m rnnlstm.reproduce NAME`. Criteria
+are in the code (`rnnlstm/studies/`) and were committed before the final runs. A study passes if all of
+its sentences hold; a miss is reported as a miss. "Not run" means that nothing is claimed.
+
+*Fair to all.* The learning rate of each network in each setting is chosen from the same grid,
+{grid}, with the same budget, on tuning seeds (from {first} on) that no verdict uses: most seeds solved, then
+fewest updates, then the lowest held-out loss. Verdicts come from all of the fresh seeds (0, 1, …), never the best.
+Numbers are medians over the seeds with the 95 % bootstrap interval of the median, shares have Wilson's interval.
+"Updates to solve" is the median over all seeds, with the first and last; a seed that does not solve the task counts
+as more than the budget. "Solved" is the task's own criterion, asked at each evaluation. The quick studies take
+their rates from a part of the grid.
+"""
+
+
+def page(out: Path, beside: Path) -> str:
+    """The page as Markdown; links are relative to `beside`, the folder that it will lie in."""
+    found = {
+        (study.name, size): data
+        for study in studies().values()
+        for size in study.sizes
+        if (data := read(study.name, size, out)) is not None
+    }
+    grid = ", ".join(f"{rate:g}" for rate in GRID)
+    parts = [INTRODUCTION.format(grid=grid, first=FIRST_TUNING).strip()]
+    if (out / OVERVIEW).is_file():
+        parts.append(f"![Three of the studies in one picture]({os.path.relpath(out / OVERVIEW, beside)})")
+        parts.append(_reading("overview", out))
+    parts.append(_overview(found))
+    for study in studies().values():
+        parts.append(_section(study, found, os.path.relpath(out, beside), _reading(study.name, out)))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def write_page(path: Path, out: Path) -> None:
+    """Raises: DiskError."""
+    try:
+        write_whole(path, page(out, path.parent).encode())
+    except OSError as error:
+        raise DiskError(f"can't write {path}: {error.strerror or error}") from None
+
+
+Found = Mapping[tuple[str, str], Mapping[str, Any]]
+
+
+def _overview(found: Found) -> str:
+    sizes = ["standard", "quick", "long"]
+    lines = [["study", "asks", *sizes]]
+    for study in studies().values():
+        cells = []
+        for size in sizes:
+            data = found.get((study.name, size))
+            cells.append("–" if size not in study.sizes else "not run" if data is None else _verdict(data))
+        lines.append([f"[{study.name}](#{study.name})", study.question, *cells])
+    return markdown(lines)
+
+
+def _verdict(data: Mapping[str, Any]) -> str:
+    passed = sum(check["passed"] for check in data["checks"])
+    return f"**{data['verdict']}** ({passed} of {len(data['checks'])})"
+
+
+def _reading(name: str, out: Path) -> str:
+    """What somebody wrote about the results once they were there: what they mean, what surprised."""
+    path = out / READING / f"{name}.md"
+    return path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+
+
+def _section(study: Study, found: Found, place: str, reading: str) -> str:
+    about = f" Claims {', '.join(study.claims)}." if study.claims else ""
+    parts = [
+        f"## {study.name}",
+        f"**{study.title}.** {study.question}{about}",
+        f"*Published*: {study.reference}",
+        f"*Different here*: {study.deviations}",
+    ]
+    there = [size for size in ("standard", "long", "quick") if (study.name, size) in found]
+    if reading:
+        parts.append(reading)
+    if not there:
+        parts.append("Not run.")
+    for size in there:
+        parts.append(_size(study, size, found[study.name, size], place))
+    return "\n\n".join(parts)
+
+
+def _size(study: Study, size: str, data: Mapping[str, Any], place: str) -> str:
+    rows = [Row.from_data(row) for row in data["rows"]]
+    flag = "" if size == "standard" else f" --{size}"
+    machine = data["machine"]
+    checks = [["", "criterion", "measured"]]
+    checks += [["pass" if c["passed"] else "**miss**", c["text"], c["measured"]] for c in data["checks"]]
+    threads = f"{machine['threads']} thread" + ("s" if machine["threads"] > 1 else "")
+    made = (
+        f"`python -m rnnlstm.reproduce {study.name}{flag}`: {duration(data['seconds'])} on {machine['processor']}, "
+        f"{threads}, torch {machine['torch']}, commit {machine['commit']}, {data['written']}. Data: "
+        f"[{study.name}.csv]({place}/{size}/{study.name}.csv), [{study.name}.json]({place}/{size}/{study.name}.json)."
+    )
+    return "\n\n".join(
+        [
+            f"### {HEADINGS[size]}: {data['verdict']}",
+            markdown(checks),
+            markdown(text_table(rows, study.columns)),
+            f"![{study.title}]({place}/{size}/{study.name}.png)",
+            f"*{study.caption}*",
+            made,
+        ]
+    )
+
+
+def duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+if __name__ == "__main__":
+    results, file = Path(sys.argv[1]), Path(sys.argv[2])
+    save_overview(results)
+    write_page(file, results)
+    print(f"Written: {file}")
