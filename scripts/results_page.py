@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from results_overview import save_overview
-
 from rnnlstm.config.errors import DiskError
 from rnnlstm.record.files import write_whole
 from rnnlstm.studies.catalog import studies
@@ -17,6 +15,8 @@ from rnnlstm.studies.report import OVERVIEW, read
 from rnnlstm.studies.rows import Row
 from rnnlstm.studies.study import FIRST_TUNING, GRID, Study
 from rnnlstm.studies.table import markdown, text_table
+
+from results_overview import save_overview
 
 HEADINGS = {
     "standard": "Standard",

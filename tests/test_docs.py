@@ -7,10 +7,11 @@ import shlex
 from pathlib import Path
 
 import pytest
-from tour import commands
 
 from rnnlstm.jobs.job import compose_jobs
 from rnnlstm.jobs.search import Search
+
+from support.write_tour import commands
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

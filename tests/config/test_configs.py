@@ -1,0 +1,126 @@
+"""Every YAML in configs/ composes, validates and trains three steps."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import yaml
+
+from rnnlstm.cells import CELLS
+from rnnlstm.config import safety
+from rnnlstm.config.compose import Composer
+from rnnlstm.config.errors import ConfigError
+from rnnlstm.config.safety import config_folder
+from rnnlstm.config.schema import SECTIONS, VARIANTS, Config, NetworkOptions
+from rnnlstm.jobs.job import compose_jobs, compose_tree
+from rnnlstm.tasks import TASKS
+from rnnlstm.training.loop import train_run
+from rnnlstm.training.plan import make_plan
+from rnnlstm.training.progress import Progress
+
+from support.training import SMALL
+
+CHOICES = [
+    path.relative_to(config_folder()).with_suffix("").as_posix()
+    for path in sorted(config_folder().rglob("*.yaml"))
+    if path.parent != config_folder() and path.parent.name != "search"  # which chooses between runs: test_search.py
+]
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_choice_trains(choice, tmp_path):
+    group, _, name = choice.partition("/")
+    overrides = [f"{group}={name}", *SMALL, "train.steps=3", f"runs_root={tmp_path}", "overwrite=true", "threads=1"]
+    overrides += ["task.length=64"] if "digits" in choice else []
+    (job,) = compose_jobs(overrides)
+    outcome = train_run(make_plan(job.config), job.folder, Progress())
+    assert {summary["status"] for summary in outcome.summaries} == {"done"}
+    assert {summary["steps"] for summary in outcome.summaries} == {3}
+
+
+def test_the_groups_are_the_registries():
+    for group, registry in (("task", TASKS), ("model", CELLS)):
+        assert sorted(path.stem for path in (config_folder() / group).glob("*.yaml")) == list(registry)
+
+
+@pytest.mark.parametrize(("group", "registry"), [("task", TASKS), ("model", CELLS)])
+def test_yaml_defaults_are_the_classes_defaults(group, registry):
+    for name in registry:
+        tree = yaml.safe_load((config_folder() / group / f"{name}.yaml").read_text())
+        fields = [
+            *dataclasses.fields(registry[name]),
+            *(dataclasses.fields(NetworkOptions) if group == "model" else []),
+        ]
+        assert {key: value for key, value in tree.items() if key != "name"} == {f.name: f.default for f in fields}
+        assert tree["name"] == name
+
+
+def test_composed_defaults_are_the_schemas_defaults():
+    tree = compose_tree([])
+    for section, cls in SECTIONS.items():
+        for field in dataclasses.fields(cls):
+            default = field.default if field.default is not dataclasses.MISSING else field.default_factory()
+            assert tree[section][field.name] == default, (section, field.name)
+    for field in dataclasses.fields(Config):
+        if field.metadata and field.name in tree:
+            default = field.default if field.default is not dataclasses.MISSING else field.default_factory()
+            assert tree[field.name] == default
+    for group, classes in VARIANTS.items():
+        for name, cls in classes.items():
+            section = compose_tree([f"{group}={name}"])[group]
+            assert section == {field.name: field.default for field in dataclasses.fields(cls)} | {"name": name}
+
+
+def test_a_folder_of_the_users_own_configs(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "tiny.yaml").write_text("defaults: [lstm]\nhidden_size: 3\n")
+    (job,) = compose_jobs(["model=tiny"], config_dir=str(tmp_path))
+    assert job.config.network.hidden_size == 3
+    assert "lstm_hidden_size-3" in job.folder.name
+
+
+def test_a_sweep_is_every_combination():
+    jobs = compose_jobs(["task=copy,adding", "model=rnn,lstm", "seed=range(0,2)"], sweep=True)
+    assert len({(job.folder, job.config.seed) for job in jobs}) == 8
+    assert len({job.folder for job in jobs}) == 4
+    chosen = [job.config.task["name"] for job in compose_jobs(["task=glob(*)"], sweep=True)]
+    assert chosen == list(TASKS)
+
+
+def test_no_experiment_is_a_choice_too():
+    plain, experiment = (compose_jobs(o)[0].folder for o in ([], ["experiment=demo_rnn"]))
+    assert plain != experiment
+    assert compose_jobs(["experiment=null"])[0].folder == plain
+    assert compose_jobs(["experiment=demo_rnn", "experiment=NULL"])[0].folder == plain
+    assert compose_jobs(["experiment=null", "experiment=demo_rnn"])[0].folder == experiment
+    sweep = compose_jobs(["experiment=null,demo_rnn"], sweep=True)
+    assert [job.folder for job in sweep] == [plain, experiment]
+    for wrong in ("none", "[null]", "~"):
+        with pytest.raises(ConfigError):
+            compose_jobs([f"experiment={wrong}"])
+
+
+@pytest.mark.parametrize("overrides", [
+    ["seed=3", "optimizer.lr=1e-3"],
+    ["optimizer.lr=.5", "task=copy", "task.length=7", "optimizer.lr=0.25"],
+    ["optimizer=sgd", "optimizer.momentum=0.5", "clip=none", "clip.threshold=null"],
+    ["eval.lengths=[5,6]", "eval.decoys=[]", "train.stop_when_solved=false", "name=abc", "threads=1"],
+    ["model.max_lag=${task.length}", "task.length=33", "eval.every=${log.every}", "log.every=4"],
+    ["experiment=demo_rnn", "train.steps=5", "model.hidden_size=9", "seeds=2"],
+    ["experiment=zoo/adding", "model=gru", "model.hidden_size=12", "task.length=20"],
+    ["surgery.open=[forget]", "surgery.truncate=4", "match=parameters", "model.num_layers=2", "device=cpu"],
+    ["experiment=demo_rnn", "experiment=null", "seeds=2"],
+])  # fmt: skip
+def test_values_that_are_put_in_without_hydra_are_those_that_it_puts_in(overrides):
+    with Composer().active() as composer:
+        assert composer.compose(overrides) == safety.resolve(composer._hydra(overrides))
+
+
+@pytest.mark.parametrize(
+    "overrides", [["task.nothing=1"], ["train=3"], ["task=copy", "task.decoys=0.1"], ["seed.x=1"]]
+)
+def test_what_does_not_fit_is_refused_with_and_without_hydra(overrides):
+    for each in (overrides, [*overrides, "seeds=2"]):
+        with pytest.raises(ConfigError):
+            compose_tree(each)

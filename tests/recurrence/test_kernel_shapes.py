@@ -1,0 +1,36 @@
+"""The C kernel by itself: over odd shapes under the address and undefined-behaviour sanitizers."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "support/kernel_shapes.c"
+
+
+@pytest.mark.parametrize(("real", "is_double"), [("float", 0), ("double", 1)])
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+def test_odd_shapes_under_sanitizers(compiler, real, is_double, tmp_path):
+    if shutil.which(compiler) is None:
+        pytest.skip(f"{compiler} is not installed")
+    target = ["-mavx2", "-mfma"] if platform.machine() in ("x86_64", "AMD64") else []
+    program = tmp_path / "shapes"
+    line = [compiler, "-O1", "-g", "-std=gnu11", "-Wno-unknown-pragmas", *target, "-DVBYTES=32"]
+    line += [
+        f"-DREAL={real}",
+        f"-DIS_DOUBLE={is_double}",
+        "-fsanitize=address,undefined",
+        "-fno-sanitize-recover=all",
+    ]
+    done = subprocess.run([*line, str(SOURCE), "-o", str(program), "-lm"], capture_output=True, text=True)
+    if "sanitize" in done.stderr or "asan" in done.stderr:
+        pytest.skip(f"{compiler} has no sanitizers here")
+    assert done.returncode == 0, done.stderr
+    ran = subprocess.run([str(program)], capture_output=True, text=True, timeout=300)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.startswith("2268 shapes"), ran.stdout
+    assert ran.stderr == ""

@@ -1,0 +1,40 @@
+"""README's lists of tasks and cells say what the registries hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rnnlstm.cells import CELLS
+from rnnlstm.tasks import TASKS, make_task
+
+from catalogue import TABLES, written
+
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+
+
+def test_readmes_lists_are_those_of_the_registries():
+    assert written(README) == README, "run scripts/readme"
+    for name in (*TASKS, *CELLS):
+        assert f"\n| `{name}` |" in README
+
+
+def test_a_list_is_written_anew_between_its_marks():
+    text = "a\n<!-- tasks: x -->\n\nold\n\n<!-- end -->\nb\n<!-- cells: x -->\n\n\n\n<!-- end -->\n"
+    new = written(text)
+    assert "old" not in new
+    assert new.startswith("a\n<!-- tasks: x -->\n\n| `task=` |")
+    assert new.count("<!-- end -->") == 2
+    assert written(new) == new
+    with pytest.raises(ValueError, match="no place for the list of tasks"):
+        written("no marks")
+
+
+def test_every_row_has_the_heads_number_of_columns():
+    for table in TABLES.values():
+        rows = table().splitlines()
+        assert len({row.count("|") for row in rows}) == 1
+    adding = next(row for row in TABLES["tasks"]().splitlines() if row.startswith("| `adding`"))
+    assert "0.1667; 0.0833 with one operand stored" in adding
+    assert make_task("adding").solved_when in adding

@@ -1,0 +1,171 @@
+"""Checkpoints: a damaged one is found out, the one before is used, and with none good nothing is lost or begun
+anew."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import random
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from rnnlstm.config.errors import BusyError, CheckpointError
+from rnnlstm.record.files import locked
+from rnnlstm.training.checkpoint import (
+    KEPT,
+    checkpoints,
+    group_name,
+    group_seeds,
+    groups,
+    load_newest,
+    read_checkpoint,
+    save_checkpoint,
+)
+
+from support.resuming import assert_same, start
+
+STATE = {"step": 3, "weights": {"w": torch.arange(6.0).view(2, 3)}, "text": "plain", "none": None}
+
+
+def test_what_is_saved_is_what_is_read_and_the_newest_two_stay(tmp_path):
+    for step in (1, 20, 300):
+        save_checkpoint(tmp_path, [0, 1, 2], step, {**STATE, "step": step})
+    save_checkpoint(tmp_path, [5], 7, STATE)
+    files = checkpoints(tmp_path, "seeds_0-2")
+    assert [path.name for path in files] == ["seeds_0-2.step_000000300.pt", "seeds_0-2.step_000000020.pt"]
+    assert KEPT == 2
+    assert groups(tmp_path) == ["seeds_0-2", "seeds_5-5"]
+    state = load_newest(tmp_path, "seeds_0-2")
+    assert state["step"] == 300
+    assert torch.equal(state["weights"]["w"], STATE["weights"]["w"])
+    assert not list((tmp_path / "checkpoints").glob(".*"))  # no temporary file is left
+
+
+@pytest.mark.parametrize("seeds", [[0], [0, 1, 2], [3, 4], [0, 2, 5], [10, 12]])
+def test_a_groups_name_says_its_seeds(seeds):
+    assert group_seeds(group_name(seeds)) == seeds
+
+
+def test_cut_short_at_every_percent_and_200_flipped_bits_are_found_out(tmp_path):
+    path = save_checkpoint(tmp_path, [0], 1, STATE)
+    whole = path.read_bytes()
+    for percent in range(100):
+        path.write_bytes(whole[: len(whole) * percent // 100])
+        with pytest.raises(CheckpointError, match=path.name):
+            read_checkpoint(path)
+    path.write_bytes(whole + b"x")
+    with pytest.raises(CheckpointError, match="added to"):
+        read_checkpoint(path)
+    bits = random.Random(0)
+    for _ in range(200):
+        bit = bits.randrange(8 * len(whole))
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        try:
+            state = read_checkpoint(path)
+        except CheckpointError:
+            continue
+        # A flipped bit that goes unnoticed is one of the first line's that changes nothing: none does.
+        pytest.fail(f"bit {bit} was flipped and {state} was read")
+    path.write_bytes(whole)
+    assert read_checkpoint(path)["step"] == 3
+
+
+def as_file(path, payload, **header):
+    first = {"format": "rnnlstm checkpoint", "version": 1, "bytes": len(payload)}
+    first["sha256"] = hashlib.sha256(payload).hexdigest()
+    path.write_bytes(json.dumps(first | header).encode() + b"\n" + payload)
+
+
+class Evil:
+    def __reduce__(self):
+        return os.system, ("touch /tmp/rnnlstm_was_here",)
+
+
+@pytest.mark.parametrize(("content", "words"), [
+    (lambda p: p.write_bytes(b""), "first line is damaged"),
+    (lambda p: p.mkdir(), "Is a directory"),
+    (lambda p: p.write_bytes(b"\0" * 5000), "first line is damaged"),
+    (lambda p: p.write_bytes(b"[1]\nx"), "no checkpoint of this program"),
+    (lambda p: as_file(p, b"x", version=2), "has version 2, this program reads 1"),
+    (lambda p: as_file(p, b"not torch's"), "can't be read"),
+    (lambda p: as_file(p, pickle.dumps(Evil(), protocol=2)), "can't be read"),
+    (lambda p: torch.save({"evil": Evil()}, p), "first line is damaged"),
+])  # fmt: skip
+def test_what_is_no_checkpoint_is_refused_and_runs_nothing(content, words, tmp_path):
+    path = tmp_path / "seeds_0-0.step_000000001.pt"
+    content(path)
+    with pytest.raises(CheckpointError, match=words):
+        read_checkpoint(path)
+    assert not os.path.exists("/tmp/rnnlstm_was_here")  # noqa: PTH110
+
+
+def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(tmp_path, caplog):
+    often = ("checkpoint.every=5", "seeds=2")
+    whole = start(tmp_path / "whole", *often)
+    broken = start(tmp_path / "broken", *often, stop_at=18)
+    newest, before = checkpoints(broken.folder, "seeds_0-1")
+    assert (newest.name, before.name) == ("seeds_0-1.step_000000018.pt", "seeds_0-1.step_000000015.pt")
+    newest.write_bytes(newest.read_bytes()[:-100])
+    assert_same(start(tmp_path / "broken", *often), whole, [0, 1])
+    assert "cut short" in caplog.text
+    assert "step_000000015" in caplog.text
+
+
+def test_with_no_good_checkpoint_nothing_begins_anew(tmp_path):
+    broken = start(tmp_path, "checkpoint.every=5", stop_at=18)
+    lines = (broken.folder / "seed_0" / "metrics.jsonl").read_bytes()
+    for path in checkpoints(broken.folder, "seeds_0-0"):
+        path.write_bytes(b"rubbish")
+    with pytest.raises(CheckpointError, match=r"no good checkpoint in .*step_000000018.*step_000000015"):
+        start(tmp_path)
+    assert (broken.folder / "seed_0" / "metrics.jsonl").read_bytes() == lines
+    anew = start(tmp_path, "overwrite=true")
+    assert anew.summaries[0]["status"] == "done"
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    (lambda s: s.update(seeds=[7]), "of seeds"),
+    (lambda s: s["trainer"]["weights"].pop("readout.bias"), "other weights"),
+    (lambda s: s["trainer"]["weights"].update({"readout.bias": torch.zeros(1, 99)}), "another shape"),
+    (lambda s: s["trainer"].pop("optimizer"), "optimizer"),
+    (lambda s: s["trainer"]["optimizer"].update(param_groups=[]), "does not fit"),
+])  # fmt: skip
+def test_a_checkpoint_of_something_else_is_refused(change, words, tmp_path):
+    broken = start(tmp_path, stop_at=18)
+    state = load_newest(broken.folder, "seeds_0-0")
+    change(state)
+    save_checkpoint(broken.folder, [0], 18, state)
+    with pytest.raises(CheckpointError, match=words):
+        start(tmp_path)
+
+
+def test_a_folder_in_use_names_its_holder_and_is_free_when_the_holder_dies(tmp_path):
+    code = "import sys, time; from pathlib import Path; from rnnlstm.record.lock import locked\n"
+    code += "with locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    holder = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "held\n"
+    began = time.monotonic()
+    with pytest.raises(BusyError, match=f"{tmp_path} is in use by process {holder.pid} on "), locked(tmp_path):
+        pass
+    assert time.monotonic() - began < 1
+    holder.kill()
+    holder.wait()
+    holder.stdout.close()
+    with locked(tmp_path):
+        pass
+
+
+def test_a_changed_configuration_in_the_folder_is_refused(tmp_path):
+    broken = start(tmp_path, stop_at=18)
+    config = broken.folder / "config.yaml"
+    config.write_text(config.read_text().replace("lr: 0.003", "lr: 0.1"))
+    with pytest.raises(ValueError, match=r"optimizer.lr=0.003: the run in .* has 0.1; overwrite=true begins anew"):
+        start(tmp_path)

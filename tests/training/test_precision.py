@@ -1,0 +1,146 @@
+"""Mixed precision: what is rounded and what is not, what it errs by, and that by default nothing has changed."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+import rnnlstm
+from rnnlstm.cells import CELLS, make_cell
+from rnnlstm.config.errors import ConfigError
+from rnnlstm.jobs.job import compose_jobs
+from rnnlstm.record.folders import LATER, identity
+from rnnlstm.record.glossary import explain
+from rnnlstm.recurrence import Recurrence, products_in
+from rnnlstm.recurrence.fused import portable
+from rnnlstm.training.step import Trainer
+
+from support.training import plan_for
+
+SMALL = ("task.length=20", "model.hidden_size=16", "train.batch_size=8", "train.stop_when_solved=false")
+
+
+def outputs_and_gradients(module, x, cotangent, precision):
+    with products_in(precision):
+        out, last = module(x)
+    found = torch.autograd.grad(
+        (out * cotangent).sum(), list(module.parameters())
+    )  # outside, as a training step does
+    return [out.detach(), *([last] if isinstance(last, torch.Tensor) else last), *found]
+
+
+@pytest.mark.parametrize("backend", ["reference", "fused"])
+@pytest.mark.parametrize("name", ["RNN", "LSTM", "GRU"])
+def test_products_err_as_bfloat16_does_and_everything_stays_float32(name, backend):
+    torch.manual_seed(0)
+    module = getattr(rnnlstm, name)(10, 32, 2, backend=backend)
+    x, cotangent = torch.randn(30, 8, 10), torch.randn(30, 8, 32)
+    full, rounded = (outputs_and_gradients(module, x, cotangent, p) for p in ("full", "bfloat16"))
+    for a, b in zip(full, rounded, strict=True):
+        assert b.dtype == torch.float32
+        error = (a - b).norm() / a.norm()
+        assert 1e-4 < error < 0.03  # a factor is off by up to 2⁻⁹ = 0.002
+
+
+@pytest.mark.parametrize("model", list(CELLS))
+def test_every_cell_knows_it_on_every_backend_of_its_own(model):
+    """Both round the same factors of the same products; what is left is the order of sums, rounded."""
+    torch.manual_seed(0)
+    reference = Recurrence(make_cell(model), 6, 8, backend="reference", max_lag=9)
+    x, cotangent = torch.randn(9, 3, 6), torch.randn(9, 3, 8)
+    full, rounded = (outputs_and_gradients(reference, x, cotangent, p) for p in ("full", "bfloat16"))
+    assert not any(torch.equal(a, b) for a, b in zip(full[:1], rounded[:1], strict=True))
+    other = Recurrence(make_cell(model), 6, 8, backend="auto", max_lag=9)
+    other.load_state_dict(reference.state_dict())
+    for a, b, exact in zip(outputs_and_gradients(other, x, cotangent, "bfloat16"), rounded, full, strict=True):
+        assert (a - b).norm() <= 0.01 * exact.norm()
+
+
+def test_the_native_kernel_is_left_for_the_portable_loops(monkeypatch):
+    calls = []
+    forward, backward = portable.forward, portable.backward
+    monkeypatch.setattr(portable, "forward", lambda *a: calls.append("forward") or forward(*a))
+    monkeypatch.setattr(portable, "backward", lambda *a: calls.append("backward") or backward(*a))
+    module = rnnlstm.LSTM(3, 4, backend="fused")
+    outputs_and_gradients(module, torch.randn(5, 2, 3), torch.randn(5, 2, 4), "bfloat16")
+    assert calls == ["forward", "backward"]
+
+
+def test_nothing_of_it_stays_behind():
+    module, x = rnnlstm.LSTM(3, 4, backend="reference"), torch.randn(5, 2, 3)
+    before = module(x)[0]
+    with pytest.raises(KeyError), products_in("bfloat16"):
+        raise KeyError
+    assert torch.equal(module(x)[0], before)
+
+
+@pytest.mark.parametrize("backend", ["reference", "fused"])
+def test_replicas_in_lockstep_train_as_alone_to_bfloat16s_rounding(backend):
+    overrides = (*SMALL, "precision=bfloat16", f"model.backend={backend}", "optimizer=sgd", "optimizer.lr=0.1")
+    together, alone = Trainer(plan_for(*overrides), [3, 4]), Trainer(plan_for(*overrides), [4])
+    exact = Trainer(plan_for(*SMALL, "optimizer=sgd", "optimizer.lr=0.1"), [4])
+    for step in range(1, 6):
+        loss, full = together.step(step).losses[1], exact.step(step).losses[0]
+        assert loss == pytest.approx(alone.step(step).losses[0], rel=1e-2)
+        assert loss != full
+        assert loss == pytest.approx(full, rel=2e-2)
+    assert all(w.dtype == w.grad.dtype == torch.float32 for w in together.model.parameters.values())
+
+
+def test_its_error_is_in_the_record_and_the_summary(train):
+    outcome = train("train.steps=6", "eval.every=3", "precision=bfloat16", "seeds=2", "probe=off")
+    for summary in outcome.summaries:
+        lines = (outcome.folder / f"seed_{summary['seed']}" / "metrics.jsonl").read_text().splitlines()
+        found = [line for line in map(json.loads, lines) if "precision/loss_error" in line]
+        assert [line["step"] for line in found] == [0, 3, 6]
+        for name in ("loss_error", "gradient_error"):
+            assert all(0 < line[f"precision/{name}"] < 0.05 for line in found)
+            assert summary[f"precision_{name}"] == found[-1][f"precision/{name}"]
+            assert explain(f"precision/{name}") is not None
+    assert "precision-bfloat16" in outcome.folder.name
+
+
+def test_measuring_the_error_changes_no_bit_of_training(train):
+    common = ("train.steps=8", "precision=bfloat16", "seeds=2", "train.stop_when_solved=false")
+    often, seldom = train(*common, "name=often", "eval.every=1"), train(*common, "name=seldom", "eval.every=100")
+    a, b = (torch.load(o.folder / "seed_1/weights.pt", weights_only=True) for o in (often, seldom))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize(("key", "other"), [("precision", "bfloat16"), ("data", "device")])
+def test_a_key_that_came_later_leaves_runs_their_names(key, other):
+    (job,) = compose_jobs([])
+    assert getattr(job.config, key) == LATER[key]
+    without = {k: value for k, value in job.config.tree.items() if k != key}
+    assert identity(job.config.tree) == identity(without)
+    assert identity({**without, key: other}) != identity(without)
+
+
+def test_without_it_a_record_has_no_word_of_it(train):
+    outcome = train("train.steps=2")
+    assert not [key for key in outcome.summaries[0] if "precision" in key]
+    assert "precision/" not in (outcome.folder / "seed_0" / "metrics.jsonl").read_text()
+    # A run of an earlier version: its configuration lacks the key.
+    place = outcome.folder / "config.yaml"
+    lines = place.read_text().splitlines(keepends=True)
+    place.write_text("".join(line for line in lines if not line.startswith("precision:")))
+    assert not train("train.steps=2").trained
+    from rnnlstm.training.weights import load_run
+
+    assert load_run(str(outcome.folder)).plan.config.precision == "full"
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["dtype=float64"], "goes with dtype=float32"),
+        (["model.backend=torch"], "keep c in bfloat16"),
+    ],
+)
+def test_what_it_does_not_go_with_is_refused_by_name(more, words):
+    with pytest.raises(ConfigError, match=words) as caught:
+        plan_for("precision=bfloat16", *more)
+    assert "precision=bfloat16" in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
