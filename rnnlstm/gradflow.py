@@ -122,11 +122,11 @@ def _settings(request: Request) -> list[Setting]:
     from rnnlstm.record.folders import identity
     from rnnlstm.reporting.setting import Setting
     from rnnlstm.training.plan import make_plan
-    from rnnlstm.training.weights import load_runs
+    from rnnlstm.training.weights import load_networks
 
     if request.weights:
         overrides = take_plugins(request.overrides)  # before a run's configuration is read, and never from it
-        loaded = [run for place in request.weights for run in load_runs(place, overrides)]
+        loaded = [run for place in request.weights for run in load_networks(place, overrides)]
         _refuse_too_many(loaded)
         return [Setting(run.plan, run.seed, run.network(), run.place) for run in loaded]
     configs: dict[tuple[str, int], Config] = {}  # the same network twice is shown once

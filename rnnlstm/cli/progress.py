@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from rnnlstm.training.clock import duration
+from rnnlstm.training.progress import duration
 
 if TYPE_CHECKING:
     from rnnlstm.jobs.launchers.standing import Standing

@@ -1,11 +1,11 @@
-"""A seed's summary read back, every field of the type that it was written with."""
+"""summary.json: its fields, how it is read and checked, and who writes it for a seed whose run could not."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, get_args, get_type_hints
 
 import yaml
 
@@ -18,36 +18,51 @@ LOG = logging.getLogger("rnnlstm")
 
 LONGEST_TEXT = 1000  # characters
 
-#: The fields of a summary, with their types. A seed that has failed before it began has the first two alone.
+
+class SummaryFields(TypedDict):
+    """The fields of summary.json. A seed that failed before it began has status, seed and reason alone."""
+
+    status: str  #: running, done, diverged, failed or interrupted
+    reason: str | None  #: why it diverged or failed
+    seed: int
+    steps: int  #: updates so far
+    solved: bool
+    steps_to_solve: int | None  #: updates at the first evaluation that met the task's criterion
+    metric_name: str
+    metric: float | None  #: at the latest evaluation
+    loss: float | None  #: at the latest evaluation
+    baseline: float
+    parameters: int
+    multiply_adds: int  #: of one sequence's time step, forward
+    state_size: int  #: numbers carried from step to step
+    bytes_kept: int  #: for the backward pass
+    ms_per_update: float | None
+    clip_rate: float
+    median_norm_before_clip: float | None
+    steps_per_second: float | None
+    backend: str
+
+
+class Summary(SummaryFields, total=False):
+    precision_loss_error: float  #: with mixed precision
+    precision_gradient_error: float
+
+
+#: What a value must be, by a field's type, as messages name it.
+KINDS = {str: "text", bool: "true or false", int: "whole number", float: "number"}
 FIELDS = {
-    "status": "text",
-    "seed": "whole number",
-    "steps": "whole number",
-    "solved": "true or false",
-    "steps_to_solve": "whole number",
-    "reason": "text",
-    "metric_name": "text",
-    "metric": "number",
-    "loss": "number",
-    "baseline": "number",
-    "parameters": "whole number",
-    "multiply_adds": "whole number",
-    "state_size": "whole number",
-    "bytes_kept": "whole number",
-    "ms_per_update": "number",
-    "clip_rate": "number",
-    "median_norm_before_clip": "number",
-    "steps_per_second": "number",
-    "backend": "text",
+    name: next(kind for cls, kind in KINDS.items() if cls in (hint, *get_args(hint)))
+    for name, hint in get_type_hints(SummaryFields).items()
 }
 FINISHED = ("done", "diverged")
+FAILURE_LOG = "failure.log"  #: the traceback of the last attempt, where it had one
 #: What a seed that has finished has as well, and what may be null even then.
 ENDED = ("steps", "solved", "metric_name", "baseline", "clip_rate")
 ENDED_PERHAPS = ("steps_to_solve", "metric", "loss", "steps_per_second")
 
 
 def read_summary(path: Path) -> dict[str, Any]:
-    """The summary in a file, with every field above in it: None, 0 steps or not solved where the file has none.
+    """The summary in a file, with every field of `SummaryFields`: None, 0 or False where the file has none.
 
     Raises: OSError; ValueError, which says what is wrong with it.
     """
@@ -107,16 +122,11 @@ def _fits(value: Any, kind: str) -> bool:
     return True
 
 
-# How the seeds of a run have ended, as their folders tell; and how it is told of a run that can't tell it itself.
-
-FAILURE_LOG = "failure.log"  #: the traceback of the last attempt, where it had one
-
-
 def finished(folder: Path, seed: int) -> bool:
-    """Whether a seed is done or has diverged, and its weights are there.
+    """Whether a seed is done or has diverged, with its weights.
 
-    Raises: CheckpointError if its summary is damaged and nothing else could tell: training anew would delete what may
-    be whole.
+    Raises: CheckpointError if its summary is damaged and no checkpoint shows that it was still training: training
+    again would delete results that may be whole.
     """
     path, weights = seed_folder(folder, seed) / SUMMARY, seed_folder(folder, seed) / WEIGHTS
     try:
@@ -133,21 +143,21 @@ def finished(folder: Path, seed: int) -> bool:
 
 
 def summaries(folder: Path, seeds: Iterable[int]) -> list[dict[str, Any]]:
-    """Those of the seeds that have one."""
-    found = (read_json(seed_folder(folder, seed) / SUMMARY) for seed in seeds)
-    return [summary for summary in found if summary is not None]
+    """The summaries of those seeds that have one."""
+    read = (read_json(seed_folder(folder, seed) / SUMMARY) for seed in seeds)
+    return [summary for summary in read if summary is not None]
 
 
 def write_configuration(folder: Path, tree: Mapping[str, Any]) -> None:
-    """`config.yaml`, without the seeds: one configuration, however many of them. Raises: OSError."""
+    """Write `config.yaml`, without the seeds: all seeds share it. Raises: OSError."""
     kept = {key: value for key, value in tree.items() if key not in ("seed", "seeds")}
     write_whole(folder / "config.yaml", yaml.safe_dump(kept, sort_keys=False, allow_unicode=True).encode())
 
 
 def record_failure(folder: Path, tree: Mapping[str, Any], seeds: Sequence[int], reason: str, log: str) -> None:
-    """Give the seeds that have not finished the status `failed`. A folder that another process has is left alone.
+    """Write the status `failed` for the seeds that have not finished. A folder that another process has stays as it is.
 
-    What they have reached stays: the same command goes on from it. Raises: OSError.
+    Their checkpoints stay: the same command resumes from them. Raises: OSError.
     """
     try:
         with locked(folder):
@@ -157,7 +167,7 @@ def record_failure(folder: Path, tree: Mapping[str, Any], seeds: Sequence[int], 
                 try:
                     left = not finished(folder, seed)
                 except CheckpointError:
-                    left = False  # what can't be told apart is left as it is
+                    left = False  # finished or not: nobody can tell
                 if left:
                     path = seed_folder(folder, seed) / SUMMARY
                     path.parent.mkdir(exist_ok=True)

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 def network_of(folder: Path, seed: int) -> tuple[Plan, Network]:
     """The plan and the trained network of one seed of a run."""
-    from rnnlstm.training.weights import load_run
+    from rnnlstm.training.weights import load_network
 
-    run = load_run(str(folder / f"seed_{seed}"))
+    run = load_network(str(folder / f"seed_{seed}"))
     return run.plan, run.network()
 
 

@@ -18,13 +18,13 @@ from rnnlstm.tasks.batch import Batch
 from rnnlstm.tasks.random_streams import Counters, CounterStream
 
 
-class Feed:
+class TrainingBatches:
     """For the replicas with these seeds, `batch_size` sequences each."""
 
     def __init__(self, seeds: Sequence[int], batch_size: int, device: torch.device, data: str = "cpu") -> None:
         self._seeds, self._batch_size, self._device = list(seeds), batch_size, device
         self._waiting: tuple[list[Task], int, list[Batch]] | None = None
-        self._there = DrawnThere(seeds, batch_size, device) if data == "device" else None
+        self._on_device = OnDevice(seeds, batch_size, device) if data == "device" else None
 
     def take(self, tasks: list[Task], step: int) -> list[Batch]:
         """Each replica's batch for update number `step`."""
@@ -33,7 +33,7 @@ class Feed:
             return waiting[2]
         return self._draw(tasks, step)
 
-    def ahead(self, tasks: Callable[[int], list[Task]], step: int) -> None:
+    def prefetch(self, tasks: Callable[[int], list[Task]], step: int) -> None:
         """Draw what `take` will probably be asked for next, unless the CPU trains. `tasks` gives those of an update.
         (A curriculum may have grown by then.)"""
         if self._device.type != "cpu":
@@ -41,13 +41,13 @@ class Feed:
             self._waiting = (found, step, self._draw(found, step))
 
     def _draw(self, tasks: list[Task], step: int) -> list[Batch]:
-        if self._there is not None:
-            return self._there.draw(tasks, step)
+        if self._on_device is not None:
+            return self._on_device.draw(tasks, step)
         drawn = zip(tasks, self._seeds, strict=True)
         return sent([task.sample(seed, step, batch_size=self._batch_size) for task, seed in drawn], self._device)
 
 
-class DrawnThere:
+class OnDevice:
     """Batches that are drawn on the device: as one, if all replicas have the same task, else one by one."""
 
     def __init__(self, seeds: Sequence[int], batch_size: int, device: torch.device) -> None:
@@ -76,7 +76,7 @@ class DrawnThere:
         return [part.knowing(self._scored[task]) for part in parts]
 
 
-def check_drawn_there(task: Task) -> None:
+def check_drawn_on_device(task: Task) -> None:
     """Draws once without numbers, on no device: a task that can't be is refused wherever it is to be trained.
 
     Raises: OptionError if the task can't be drawn on a device.

@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not there, able to say that they are damaged, and data only.
+"""Checkpoints: whole or absent, damage is detected, and they hold data only.
 
 A file is a line of JSON, `{"format": …, "version": 1, "bytes": n, "sha256": …}`, and n bytes of `torch.save`. Tensors
 and plain values are all that is in them: they are read with `weights_only=True`, after their hash has been checked.
@@ -15,7 +15,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, cast
 
 import torch
 from torch import Tensor
@@ -25,8 +25,7 @@ from rnnlstm.config.schema import CheckpointOptions
 from rnnlstm.record.files import write_whole
 from rnnlstm.record.folders import seed_folder
 from rnnlstm.record.seed_record import lost_lines
-from rnnlstm.training.device import computed_on
-from rnnlstm.training.step import Trainer
+from rnnlstm.training.replica import ReplicaState
 
 LOG = logging.getLogger("rnnlstm")
 
@@ -35,6 +34,35 @@ FORMAT, VERSION = "rnnlstm checkpoint", 1
 KEPT = 2  #: newest files of a group that stay: the newest may turn out to be damaged
 LONGEST_HEADER = 1024
 MOST_SEEDS = 10_000  #: of a group, as of a configuration
+
+
+class RunState(TypedDict):
+    """All entries of a checkpoint: the state of a group of seeds after an update."""
+
+    seeds: list[int]
+    step: int  #: the last update
+    trainer: dict[str, Any]  #: `Trainer.state()`
+    replicas: list[ReplicaState]
+    instruments: list[dict[str, Any]]  #: `Instruments.state()` of each replica
+    clock: dict[str, float]  #: `Clock.state()`
+    logged: list[float]  #: step and seconds of training at the last line of metrics
+    machine: dict[str, Any]  #: what it was computed on: `device.describe`
+
+
+class CheckpointClock:
+    """Whether a checkpoint is due: by updates or by seconds since the last one, whichever comes first."""
+
+    def __init__(self, options: CheckpointOptions) -> None:
+        self._options = options
+        self.saved(0)
+
+    def saved(self, step: int) -> None:
+        """The state after this update has been saved."""
+        self._step, self._time = step, time.monotonic()
+
+    def due(self, step: int) -> bool:
+        seconds = time.monotonic() - self._time
+        return step - self._step >= self._options.every or seconds >= self._options.seconds
 
 
 def group_name(seeds: Sequence[int]) -> str:
@@ -52,7 +80,7 @@ def group_seeds(group: str) -> list[int]:
     return [int(number) for number in numbers.split(",")]
 
 
-def save_checkpoint(run_folder: Path, seeds: Sequence[int], step: int, state: dict[str, Any]) -> Path:
+def save_checkpoint(run_folder: Path, seeds: Sequence[int], step: int, state: RunState) -> Path:
     """Write the state after `step`, then drop all but the newest of the group. Raises: OSError."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
@@ -84,14 +112,13 @@ def groups(run_folder: Path) -> list[str]:
     return list(dict.fromkeys(match[1] for match in kept))
 
 
-def load_newest(run_folder: Path, group: str) -> dict[str, Any]:
-    """The newest state of a group that can be gone on from; damaged ones are named in a warning.
+def load_newest(run_folder: Path, group: str) -> RunState:
+    """The newest state of a group from which the run can resume; a warning names those that are damaged.
 
-    Raises: CheckpointError if none is.
+    Its entries are checked by `resume.load_trainer`. Raises: CheckpointError if no file is good.
     """
-    found = checkpoints(run_folder, group)
     reasons = []
-    for path in found:
+    for path in checkpoints(run_folder, group):
         try:
             state = read_checkpoint(path)
             if reason := _unsound(state) or _lost(run_folder, group_seeds(group), state):
@@ -100,8 +127,8 @@ def load_newest(run_folder: Path, group: str) -> dict[str, Any]:
             reasons.append(str(error))
             continue
         for reason in reasons:
-            LOG.warning("%s; going on from the one before, %s", reason, path.name)
-        return state
+            LOG.warning("%s; resuming from the one before, %s", reason, path.name)
+        return cast(RunState, state)
     raise CheckpointError(f"no good checkpoint in {run_folder / FOLDER}: {'; '.join(reasons)}")
 
 
@@ -187,67 +214,3 @@ def _remove(path: Path) -> None:
                 path.rmdir()
         else:
             path.unlink()
-
-
-# When a run saves its state, on what it was computed, and how the trainer takes one back.
-
-
-class Cadence:
-    """By updates and by seconds, whichever comes first."""
-
-    def __init__(self, options: CheckpointOptions) -> None:
-        self._options = options
-        self.now(0)
-
-    def now(self, step: int) -> None:
-        """The state after this update has been saved."""
-        self._step, self._time = step, time.monotonic()
-
-    def due(self, step: int) -> bool:
-        seconds = time.monotonic() - self._time
-        return step - self._step >= self._options.every or seconds >= self._options.seconds
-
-
-def machine(device: torch.device) -> dict[str, Any]:
-    """What decides about the last bit of a result, beside the program itself."""
-    return {
-        "torch": str(torch.__version__),
-        "threads": torch.get_num_threads(),
-        "onednn": bool(torch.backends.mkldnn.enabled),
-        "cpu": torch.backends.cpu.get_cpu_capability(),
-        **computed_on(device),
-    }
-
-
-def restore_trainer(trainer: Trainer, state: Mapping[str, Any]) -> None:
-    """Raises: CheckpointError if the state is of another network, optimiser or seeds."""
-    try:
-        if list(state["seeds"]) != trainer.seeds:
-            raise ValueError(f"it is of seeds {state['seeds']}")
-        _require_whole(state)
-        trainer.restore(state["trainer"])
-        then, now = state["machine"], machine(trainer.plan.device)
-        changed = {key: (then.get(key), now.get(key)) for key in {**then, **now} if then.get(key) != now.get(key)}
-    except (KeyError, ValueError, RuntimeError, TypeError, AttributeError, IndexError) as error:
-        reason = f"it has no {error}" if isinstance(error, KeyError) else error
-        raise CheckpointError(f"the checkpoint does not fit this run: {reason}") from None
-    if changed:
-        what = ", ".join(f"{key} {before} → {after}" for key, (before, after) in changed.items())
-        LOG.warning("going on under other conditions (%s): the last bits of results may differ", what)
-
-
-#: What a state holds beside the trainer's, and what it holds of each replica.
-PARTS = {"step": int, "replicas": list, "instruments": list, "clock": dict, "logged": list, "machine": dict}
-REPLICA = ("status", "reason", "updates", "fired", "steps_to_solve", "speed", "scores", "norms", "window", "largest")
-
-
-def _require_whole(state: Mapping[str, Any]) -> None:
-    """Raises: KeyError, ValueError."""
-    for name, kind in PARTS.items():
-        if not isinstance(state[name], kind):
-            raise ValueError(f"its {name} is a {type(state[name]).__name__}")
-    if not len(state["replicas"]) == len(state["instruments"]) == len(state["seeds"]):
-        raise ValueError("it has fewer replicas than seeds")
-    for replica in state["replicas"]:
-        for name in (*REPLICA, "lengths"):
-            replica[name]

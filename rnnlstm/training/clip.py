@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,6 +32,10 @@ class ClipEvent:
     largest_parameter: str  #: name of the parameter with the largest gradient norm
     fired: bool  #: whether the gradient was changed
     norms: Mapping[str, float]  #: gradient norm before clipping, by parameter
+
+    def line(self) -> dict[str, Any]:
+        """What clip_events.jsonl says of it, which has a line for each event that fired."""
+        return {name: value for name, value in vars(self).items() if name not in ("fired", "norms")}
 
 
 def clip_gradients(

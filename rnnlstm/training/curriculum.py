@@ -9,6 +9,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from rnnlstm.config.errors import ConfigError, OptionError
 from rnnlstm.config.schema import CurriculumOptions
 from rnnlstm.tasks import Task
@@ -62,13 +64,17 @@ class Curriculum:
             return int(stream.integers(self.options.start, self.longest + 1, (1,)))
         return self.lengths[replica]
 
-    def growing(self, replica: int) -> Task | None:
-        """The task at the present length of a replica that has to grow yet."""
-        if self.grows and self.lengths[replica] < self.longest:
-            return self.at(self.lengths[replica])
-        return None
+    def current(self, replica: int) -> Task | None:
+        """The task at a replica's present length; None where lengths don't grow."""
+        return self.at(self.lengths[replica]) if self.grows else None
+
+    def grow_if_solved(self, replica: int, scores: Mapping[str, float]) -> None:
+        """Go on to the next length if `scores`, of an evaluation at the present one, meet the task's criterion."""
+        current = self.current(replica)
+        if current is not None and self.lengths[replica] < self.longest and current.solved(scores):
+            self.grow(replica)
 
     def grow(self, replica: int) -> None:
-        """The present length is solved: on to the next."""
+        """Go on to the next length, at most task.length."""
         length = self.lengths[replica]
         self.lengths[replica] = min(self.longest, max(length + 1, round(length * self.options.factor)))

@@ -1,4 +1,4 @@
-"""What a CUDA device is told before anything is computed on it: the same bits each time, and full float32."""
+"""The device that trains: made deterministic before anything is computed on it, and named for the record."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 
-def settle(device: torch.device) -> None:
-    """For a CUDA device: deterministic cuBLAS, cuDNN and PyTorch operations, and no TF32, which keeps 10 bits of each
-    factor. The settings are PyTorch's own, of the whole process. For other devices nothing.
+def make_deterministic(device: torch.device) -> None:
+    """On a CUDA device: the same bits each time (cuBLAS, cuDNN, PyTorch), and no TF32, which keeps 10 bits of each
+    factor. The settings are PyTorch's own, of the whole process. On other devices this does nothing.
     """
     if device.type != "cuda":
         return
@@ -27,12 +27,18 @@ def settle(device: torch.device) -> None:
     warnings.filterwarnings("ignore", message="RNN module weights are not part of single contiguous chunk")
 
 
-def computed_on(device: torch.device) -> dict[str, Any]:
-    """What else decides about the last bit of a result there: the GPU's model and its libraries."""
-    if device.type != "cuda":
-        return {}
-    return {
-        "gpu": torch.cuda.get_device_name(device),
-        "cuda": torch.version.cuda,
-        "cudnn": torch.backends.cudnn.version(),
+def describe(device: torch.device) -> dict[str, Any]:
+    """What decides about the last bit of a result, beside the program itself: libraries, threads, processor, GPU."""
+    described = {
+        "torch": str(torch.__version__),
+        "threads": torch.get_num_threads(),
+        "onednn": bool(torch.backends.mkldnn.enabled),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
     }
+    if device.type == "cuda":
+        described |= {
+            "gpu": torch.cuda.get_device_name(device),
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),
+        }
+    return described

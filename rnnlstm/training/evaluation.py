@@ -1,4 +1,4 @@
-"""Evaluation on held-out sequences: the same at every call, and without any effect on training."""
+"""Evaluation on held-out sequences: the same sequences at every call, and no effect on training."""
 
 from __future__ import annotations
 
@@ -14,46 +14,47 @@ from rnnlstm.models import Replicas
 from rnnlstm.recurrence import PRECISIONS
 from rnnlstm.tasks import Task
 from rnnlstm.tasks.batch import Batch
-from rnnlstm.training.curriculum import Curriculum
 from rnnlstm.training.plan import Plan
 
-#: Time steps × sequences that go through the network at once: what still lies in a cache is quickest.
+#: Time steps × sequences that go through the network at once: what fits a cache is fastest.
 CHUNK = 25_000
-#: A GPU has room for so many chunks at once, and would be idle with one. The sequences are the same.
+#: Chunks that a GPU takes at once: one would leave it idle. The sequences are the same.
 DEVICE_CHUNKS = 16
 
 
 def evaluations(
-    plan: Plan, model: Replicas, replica: int, seed: int, curriculum: Curriculum
+    plan: Plan, model: Replicas, replica: int, seed: int, current: Task | None = None
 ) -> dict[str, dict[str, float]]:
-    """All scores of one replica by the prefix of their tags: `eval` at the training length, `eval_slice` the headline
-    metric on the task's slices there, `precision` what mixed precision errs by, the plan's variations, and
-    `eval_current` at the length that a growing curriculum is at. A length that is solved grows."""
+    """All scores of one replica by the prefix of their tags.
+
+    `eval` at the training length, `eval_slice` the headline metric on the task's slices there, `precision` the error
+    of mixed precision, the plan's variations, and `eval_current` on the task `current`, the present one of a growing
+    curriculum.
+    """
     network, samples = functools.partial(model.one, replica), plan.config.eval.samples
     scores, slices = evaluate(network, plan.task, seed, samples, plan.device)
-    found = {"eval": scores, "eval_slice": slices}
+    by_prefix = {"eval": scores, "eval_slice": slices}
     if plan.config.precision != "full":
         sample = plan.task.sample(seed, 0, "probe", min(plan.config.train.batch_size, SEQUENCES)).to(plan.device)
-        found["precision"] = precision_errors(model, replica, plan.task, sample)
+        by_prefix["precision"] = precision_errors(model, replica, plan.task, sample)
     for prefix, variation in plan.variations.items():
-        found[prefix], _ = evaluate(network, variation, seed, samples, plan.device)
-    current = curriculum.growing(replica)
-    if current is not None:
-        found["eval_current"], _ = evaluate(network, current, seed, samples, plan.device)
-        if current.solved(found["eval_current"]):
-            curriculum.grow(replica)
-    elif curriculum.grows:  # said to the end, so that a median over seeds is one over all of them
-        found["eval_current"] = scores
-    return found
+        by_prefix[prefix], _ = evaluate(network, variation, seed, samples, plan.device)
+    if current is plan.task:  # grown; the tag continues, so that a median over seeds is one over all of them
+        by_prefix["eval_current"] = scores
+    elif current is not None:
+        by_prefix["eval_current"], _ = evaluate(network, current, seed, samples, plan.device)
+    return by_prefix
 
 
 @torch.no_grad()
 def evaluate(
     network: Callable[[Tensor], Tensor], task: Task, seed: int, samples: int, device: torch.device | None = None
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """`loss` and the task's metrics of a network, on `samples` sequences of the seed's stream `eval`; and the
-    headline metric on each slice that has a scored position. `network` maps inputs (T, B) or (T, B, I) to outputs
-    (T, B, O)."""
+    """Scores of a network on `samples` sequences of the seed's stream `eval`: `loss` and the task's metrics; and the
+    headline metric on each of the task's slices that has a scored position.
+
+    `network` maps inputs (T, B) or (T, B, I) to outputs (T, B, O).
+    """
     size = max(1, min(samples, CHUNK // task.sequence_length))
     drawn = [
         task.sample(seed, step, "eval", min(size, samples - start))
@@ -66,9 +67,9 @@ def evaluate(
     slices = {}
     for name, part in task.slices(batch).items():
         mask = part & batch.mask
-        found = task.metrics(whole, dataclasses.replace(batch, mask=mask)) if mask.any() else {}
-        if task.metric_name in found:
-            slices[name] = found[task.metric_name]
+        metrics = task.metrics(whole, dataclasses.replace(batch, mask=mask)) if mask.any() else {}
+        if task.metric_name in metrics:
+            slices[name] = metrics[task.metric_name]
     return scores, slices
 
 
@@ -78,19 +79,18 @@ def _joined(batches: Sequence[Batch]) -> Batch:
     return Batch(**{name: torch.cat([getattr(batch, name) for batch in batches], 1) for name in names})
 
 
-# What mixed precision errs by: loss and gradient on a fixed sample, against full precision with the same weights.
-
-
 def precision_errors(model: Replicas, replica: int, task: Task, batch: Batch) -> dict[str, float]:
-    """|L − L*|/|L*| and ‖g − g*‖/‖g*‖, L and g being loss and gradient in bfloat16, L* and g* in full precision; one
-    that is not defined is left out. Training can't notice."""
+    """What mixed precision changes on one batch, with the same weights: |L − L*|/|L*| and ‖g − g*‖/‖g*‖.
+
+    L and g are loss and gradient in bfloat16, L* and g* in full precision. An error that is not defined is left out.
+    """
     losses, gradients = [], []
     for precision in PRECISIONS:
         weights, outputs = model.apart(replica, batch.inputs, precision)
         loss = task.loss(outputs, batch)
-        found = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+        by_weight = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
         losses.append(loss.item())
-        gradients.append(torch.cat([g.double().flatten() for g in found if g is not None]))
+        gradients.append(torch.cat([g.double().flatten() for g in by_weight if g is not None]))
     (exact, rounded), (full, ours) = losses, gradients
     size = full.norm().item()
     errors = {"loss_error": abs(rounded - exact) / abs(exact)} if exact else {}

@@ -1,5 +1,8 @@
-"""A group of replicas trained to its end, with everything that is kept of it: looks, evaluations, record,
-checkpoints."""
+"""The loop of a run: training steps, and everything that is measured and recorded on the way.
+
+`train_run` trains a configuration's seeds in one folder. `Loop` trains one group of seeds in lockstep: steps,
+logging, probes, evaluations, checkpoints, and the end of each replica.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,10 @@ import io
 import logging
 import signal
 import statistics
-from collections.abc import Sequence
-from contextlib import ExitStack
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -21,77 +24,98 @@ from rnnlstm.record.environment import note_environment
 from rnnlstm.record.files import locked, write_whole
 from rnnlstm.record.folders import WEIGHTS, seed_folder
 from rnnlstm.record.summary import summaries
-from rnnlstm.training.checkpoint import (
-    Cadence,
-    drop_checkpoints,
-    group_name,
-    machine,
-    restore_trainer,
-    save_checkpoint,
-)
-from rnnlstm.training.clock import Clock
+from rnnlstm.training.checkpoint import CheckpointClock, RunState, drop_checkpoints, group_name, save_checkpoint
+from rnnlstm.training.device import describe
 from rnnlstm.training.evaluation import evaluations
 from rnnlstm.training.observe import Instruments
 from rnnlstm.training.plan import Plan
 from rnnlstm.training.progress import Progress
 from rnnlstm.training.replica import Replica
-from rnnlstm.training.resume import Work, pending, prepare
+from rnnlstm.training.resume import SeedGroup, groups_to_train, load_trainer, prepare_folder
 from rnnlstm.training.signals import Outcome, StopFlag
 from rnnlstm.training.step import Trainer, Update
 
 LOG = logging.getLogger("rnnlstm")
 
+ALMOST_EVERY = 0.95  #: share of updates from which clipping sets the size of every step
+ENOUGH, MANY = 100, 500  #: updates before "almost every", and before "never", is worth a warning
+
+
+def train_run(plan: Plan, folder: Path, progress: Progress) -> Outcome:
+    """Train, evaluate and record the replicas of `plan` in `folder`.
+
+    Seeds that have finished there are skipped, others resume from their last good checkpoint; with `overwrite` all
+    start again. Raises: DiskError if the record can't be written; BusyError if another process has the folder;
+    CheckpointError if there are checkpoints and none is good.
+    """
+    if plan.config.threads is not None:
+        torch.set_num_threads(plan.config.threads)
+    try:
+        with locked(folder):
+            groups = groups_to_train(folder, plan.config)
+            stopped = None
+            for group in groups:
+                with ExitStack() as files:
+                    stopped = Loop(plan, group, folder, files, progress).complete()
+                if stopped is not None:
+                    break
+            return Outcome(folder, summaries(folder, plan.config.seed_numbers), stopped, trained=bool(groups))
+    except OSError as error:
+        raise DiskError(f"can't write results in {folder}: {error.strerror or error}") from error
+
 
 class Loop:
-    """The seeds of `work`, from its state on or from the start, in `folder`."""
+    """Trains the seeds of `group` in lockstep, from the group's checkpoint or from the start, in `folder`."""
 
-    def __init__(self, plan: Plan, work: Work, folder: Path, opened: ExitStack, progress: Progress) -> None:
-        """`opened` closes every file of the record, however the loop ends."""
-        self.plan, self.folder, self.progress, self.seeds = plan, folder, progress, work.seeds
-        self.trainer = Trainer(plan, work.seeds)
-        if work.state is None:
-            prepare(folder, plan.config, work.seeds)
-            note_environment(folder, work.seeds, {**machine(plan.device), "device": plan.device.type})
+    def __init__(self, plan: Plan, group: SeedGroup, folder: Path, files: ExitStack, progress: Progress) -> None:
+        """`files` closes every file of the record, however the loop ends."""
+        self.plan, self.folder, self.progress, self.seeds = plan, folder, progress, group.seeds
+        self.trainer = Trainer(plan, group.seeds)
+        if group.state is None:
+            prepare_folder(folder, plan.config, group.seeds)
+            note_environment(folder, group.seeds, {**describe(plan.device), "device": plan.device.type})
         else:
-            restore_trainer(self.trainer, work.state)
-        model, states = self.trainer.model, work.state["replicas"] if work.state else [None] * len(work.seeds)
+            load_trainer(self.trainer, group.state)
+        model, states = self.trainer.model, group.state["replicas"] if group.state else [None] * len(group.seeds)
         self.replicas = [
-            Replica(plan, seed, seed_folder(folder, seed), opened, model.parameters_each, state)
-            for seed, state in zip(work.seeds, states, strict=True)
+            Replica(plan, seed, seed_folder(folder, seed), files, model.parameters_each, state)
+            for seed, state in zip(group.seeds, states, strict=True)
         ]
         self.instruments = [Instruments(plan, model, r, rep.seed, rep.record) for r, rep in enumerate(self.replicas)]
         self.plateaus = {f"baseline/{name.replace(' ', '_')}": loss for name, loss in plan.task.plateaus.items()}
         self.aggregate = Aggregate(folder / "aggregate", plan.task.name, plan.task.metric_name, list(self.plateaus))
-        opened.callback(self.aggregate.close)
+        files.callback(self.aggregate.close)
         self.clock = Clock()
-        self.saved = Cadence(plan.config.checkpoint)
+        self.checkpoint_clock = CheckpointClock(plan.config.checkpoint)
         self._logged = (0, 0.0)  # step and seconds of training at the last line
         self._first = 1  # the update that comes next
-        if work.state is not None:
-            self._restore(work.state)
+        if group.state is not None:
+            self._load_state(group.state)
 
-    def _restore(self, state: dict[str, Any]) -> None:
+    def _load_state(self, state: RunState) -> None:
+        """All but the trainer's and the replicas' own."""
         self._first = state["step"] + 1
-        for looking, seen in zip(self.instruments, state["instruments"], strict=True):
-            looking.restore(seen)
-        self.clock.restore(state["clock"])
-        self._logged = tuple(state["logged"])
+        for instruments, shown in zip(self.instruments, state["instruments"], strict=True):
+            instruments.load_state(shown)
+        self.clock.load_state(state["clock"])
+        step, seconds = state["logged"]
+        self._logged = (int(step), seconds)
         self.aggregate.rebuild(self.folder)
-        LOG.info("%s: goes on after update %s", self.folder, f"{state['step']:,}")
+        LOG.info("%s: resumes after update %s", self.folder, f"{state['step']:,}")
 
     def _save(self, step: int) -> None:
-        state = {
+        state: RunState = {
             "seeds": list(self.seeds),
             "step": step,
             "trainer": self.trainer.state(),
             "replicas": [replica.state() for replica in self.replicas],
-            "instruments": [looking.state() for looking in self.instruments],
+            "instruments": [instruments.state() for instruments in self.instruments],
             "clock": self.clock.state(),
             "logged": list(self._logged),
-            "machine": machine(self.plan.device),
+            "machine": describe(self.plan.device),
         }
         save_checkpoint(self.folder, self.seeds, step, state)
-        self.saved.now(step)
+        self.checkpoint_clock.saved(step)
 
     def complete(self) -> signal.Signals | None:
         """Train to the end, or until a signal, which is returned."""
@@ -147,7 +171,7 @@ class Loop:
             if evaluated:
                 self._end_solved(lines)
             self.progress.show(step, update, self.replicas)
-            if stop.signal is not None or (step < last and self.saved.due(step)):
+            if stop.signal is not None or (step < last and self.checkpoint_clock.due(step)):
                 self._save(step)
             if stop.signal is not None or not any(replica.running for replica in self.replicas):
                 return
@@ -167,23 +191,27 @@ class Loop:
     def _observe(self, step: int, lines: dict[int, dict[str, float]]) -> None:
         for r, values in lines.items():
             if self.instruments[r].due(step):
-                values |= self.instruments[r].look(step)
+                values |= self.instruments[r].observe(step)
 
     def _evaluate(self, step: int, lines: dict[int, dict[str, float]]) -> None:
-        """Scores on held-out sequences, at the training length and elsewhere."""
+        """Scores on held-out sequences, at the training length and elsewhere; a solved curriculum length grows."""
+        curriculum = self.trainer.curriculum
         for r, values in lines.items():
             replica = self.replicas[r]
-            found = evaluations(self.plan, self.trainer.model, r, replica.seed, self.trainer.curriculum)
-            for prefix, scores in found.items():
+            current = curriculum.current(r)
+            by_prefix = evaluations(self.plan, self.trainer.model, r, replica.seed, current)
+            for prefix, scores in by_prefix.items():
                 values |= {f"{prefix}/{name}": score for name, score in scores.items()}
             values |= {"baseline/loss": self.plan.task.baseline, **self.plateaus}
-            replica.evaluated(step, found["eval"], found.get("precision", {}))
+            replica.evaluated(step, by_prefix["eval"], by_prefix.get("precision", {}))
+            if current is not None:
+                curriculum.grow_if_solved(r, by_prefix["eval_current"])
             values |= replica.clipping_values()
         if lines:
             self.aggregate.add(step, {self.replicas[r].seed: values for r, values in lines.items()})
 
     def _end_solved(self, lines: dict[int, dict[str, float]]) -> None:
-        """After an evaluation: replicas that have solved the task end here, the others' summaries are renewed."""
+        """After an evaluation: finish the replicas that have solved the task, and update the others' summaries."""
         for r in lines:
             replica = self.replicas[r]
             replica.speed = replica.updates / self.clock.training
@@ -211,51 +239,48 @@ class Loop:
         replica.finish(status, reason)
 
     def _finish_aggregate(self) -> None:
-        """Seeds that were trained earlier count, too."""
+        """Seeds of earlier commands belong to the aggregate, too."""
         if len(list(self.folder.glob("seed_*"))) > len(self.replicas):
             self.aggregate.rebuild(self.folder)
         self.aggregate.close()
 
 
-# One run: a configuration's replicas trained to their end, from wherever an earlier attempt has come to.
+class Clock:
+    """Seconds spent so far on training, on instruments (probes, logging, the record), and on evaluation."""
 
+    def __init__(self) -> None:
+        self.training = self.instruments = self.evaluation = 0.0
 
-def train_run(plan: Plan, folder: Path, progress: Progress) -> Outcome:
-    """Train, evaluate and record the replicas of `plan` in `folder`: those that have not finished there, from their
-    last checkpoint on where there is one. `overwrite` begins anew.
+    def state(self) -> dict[str, float]:
+        return {"training": self.training, "instruments": self.instruments, "evaluation": self.evaluation}
 
-    Raises: DiskError if the record can't be written; BusyError if another process has the folder; CheckpointError if
-    there are checkpoints and none is good.
-    """
-    if plan.config.threads is not None:
-        torch.set_num_threads(plan.config.threads)
-    try:
-        with locked(folder):
-            todo = pending(folder, plan.config)
-            stopped = None
-            for work in todo:
-                with ExitStack() as opened:
-                    stopped = Loop(plan, work, folder, opened, progress).complete()
-                if stopped is not None:
-                    break
-            return Outcome(folder, summaries(folder, plan.config.seed_numbers), stopped, trained=bool(todo))
-    except OSError as error:
-        raise DiskError(f"can't write results in {folder}: {error.strerror or error}") from error
+    def load_state(self, state: Mapping[str, float]) -> None:
+        self.training, self.instruments = state["training"], state["instruments"]
+        self.evaluation = state["evaluation"]
 
+    @contextmanager
+    def on(self, name: str) -> Iterator[None]:
+        """Count the time inside towards `name`."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            setattr(self, name, getattr(self, name) + time.perf_counter() - started)
 
-# A word on the clipping threshold, where it decides everything or nothing.
-
-ALMOST_EVERY = 0.95  #: share of updates
-ENOUGH, MANY = 100, 500  #: updates before "almost every", and before "none", says something
+    @property
+    def instruments_share(self) -> float:
+        """Time on instruments as a share of the time on training."""
+        return self.instruments / self.training if self.training else 0.0
 
 
 def clip_advice(options: ClipOptions, replicas: Sequence[Replica]) -> str | None:
-    """A sentence if clipping fired on almost every update of a run, or on none of many; medians over the seeds."""
+    """A sentence if clipping fired on almost every update of a run, or on none of many; numbers are medians over the
+    seeds."""
     if options.name == "none":
         return None
     updates = statistics.median(replica.updates for replica in replicas)
     rate = statistics.median(replica.clip_rate for replica in replicas)
-    norms = [found[0] for replica in replicas if (found := replica.norms.quantiles([0.5]))]
+    norms = [median[0] for replica in replicas if (median := replica.norms.quantiles([0.5]))]
     if not norms:
         return None
     numbers = f"median norm {statistics.median(norms):.2g}, threshold {options.threshold:g}"

@@ -31,14 +31,14 @@ class Instruments:
         """What has been shown already, as plain values."""
         return {"sampled_at": sorted(self._sampled_at), "midway_due": self._midway_due}
 
-    def restore(self, state: Mapping[str, Any]) -> None:
+    def load_state(self, state: Mapping[str, Any]) -> None:
         self._sampled_at, self._midway_due = set(state["sampled_at"]), state["midway_due"]
 
     def due(self, step: int) -> bool:
         return self.on and step % self.plan.config.probe.every == 0
 
-    def look(self, step: int) -> dict[str, float]:
-        """What the probe sees after update `step`, by tag. The record gets the gradient through time, too."""
+    def observe(self, step: int) -> dict[str, float]:
+        """What the probe measures after update `step`, by tag. The record gets the gradient through time."""
         seen = self.probe.look(self.model, self.replica)
         self.record.flow(step, {name: norms.cpu().numpy() for name, norms in seen.flow.items()})
         midway = self._midway_due and 2 * step >= self.plan.config.train.steps

@@ -22,7 +22,7 @@ from rnnlstm.models import Cost, Network, network_cost
 from rnnlstm.recurrence import choose_backend
 from rnnlstm.tasks import TASKS, Task, make_task
 from rnnlstm.tasks.random_streams import RandomStream
-from rnnlstm.training.batches import check_drawn_there
+from rnnlstm.training.batches import check_drawn_on_device
 from rnnlstm.training.curriculum import Curriculum
 
 
@@ -95,7 +95,7 @@ def make_plan(config: Config) -> Plan:
         rule = "PyTorch's modules would keep c in bfloat16, too; model.backend=fused or reference keep it in float32"
         raise OptionError("precision", config.precision, rule)
     if config.data == "device":
-        check_drawn_there(task)
+        check_drawn_on_device(task)
     return Plan(
         config=config,
         task=task,

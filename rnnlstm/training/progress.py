@@ -7,16 +7,16 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from rnnlstm.config.schema import Config
-from rnnlstm.training.clock import duration
-from rnnlstm.training.replica import Replica
-from rnnlstm.training.step import Update
+if TYPE_CHECKING:  # torch takes seconds to import, and a sweep's progress does without
+    from rnnlstm.config.schema import Config
+    from rnnlstm.training.replica import Replica
+    from rnnlstm.training.step import Update
 
 BAR = 16  # characters
 
@@ -116,6 +116,12 @@ class LoggedProgress(_Timed):
         with suppress(OSError):  # whoever read it has gone, or the disk is full: training goes on
             self._console.file.write(f"{self._label}: {', '.join(parts)}\n")
             self._console.file.flush()
+
+
+def duration(seconds: float) -> str:
+    """`3:20`, or `1:03:20` from an hour on."""
+    hours, rest = divmod(round(seconds), 3600)
+    return f"{f'{hours:,}:{rest // 60:02}' if hours else rest // 60}:{rest % 60:02}"
 
 
 class Part(NamedTuple):

@@ -7,62 +7,70 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
 from rnnlstm.record.folders import flatten
 from rnnlstm.record.seed_record import SeedRecord
+from rnnlstm.record.summary import Summary
 from rnnlstm.tasks import TASKS
 from rnnlstm.training.clip import ClipEvent
 from rnnlstm.training.plan import Plan
 
-#: Fields of a ClipEvent that make a line of clip_events.jsonl.
-CLIP_FIELDS = (
-    "step",
-    "kind",
-    "threshold",
-    "norm_before",
-    "norm_after",
-    "coefficient",
-    "clipped_share",
-    "largest_parameter",
-)
+#: Updates whose norms the quantiles between two evaluations are taken from, at most.
+WINDOW = 4096
 
 
-#: Attributes of a replica that are plain values.
-PLAIN = ("status", "reason", "updates", "fired", "steps_to_solve", "speed")
+class _AlwaysSaved(TypedDict):
+    status: str
+    reason: str | None
+    updates: int
+    fired: int
+    steps_to_solve: int | None
+    speed: float | None
+    scores: dict[str, float]
+    norms: dict[str, Any]
+    window: list[dict[str, Any]]
+    largest: dict[str, int]
+    lengths: dict[str, int]  #: of the record's files, in bytes
+
+
+class ReplicaState(_AlwaysSaved, total=False):
+    """All entries that a checkpoint holds of a replica, beside its weights."""
+
+    precision: dict[str, float]  #: checkpoints of earlier versions lack it
 
 
 class Replica:
-    """Counts, scores and status of the replica with this seed; `record` is where they are written."""
+    """Counts, scores and status of the replica with this seed, and their `record` on disk."""
 
     def __init__(
         self,
         plan: Plan,
         seed: int,
         folder: Path,
-        opened: ExitStack,
+        files: ExitStack,
         parameters: int,
-        state: Mapping[str, Any] | None = None,
+        state: ReplicaState | None = None,
     ) -> None:
-        """`opened` closes the record. `state`, of an earlier `state()`: go on from there, with the record cut back to
-        what it was then."""
+        """`files` closes the record. With a `state`, of an earlier `state()`, the replica resumes from it, and its
+        record is cut back to what it was then."""
         self.plan, self.seed, self.parameters = plan, seed, parameters
-        self.record = SeedRecord(folder, opened, state and state["lengths"])
+        self.record = SeedRecord(folder, files, state and state["lengths"])
         self.status = "running"  # running, done, diverged, failed or interrupted
         self.reason: str | None = None  # why it diverged or failed
         self.updates = self.fired = 0
         self.norms = Subsample()
-        self._window = (Subsample(4096), Subsample(4096))  # norms before and after since the last evaluation
+        self._window = (Subsample(WINDOW), Subsample(WINDOW))  # norms before and after since the last evaluation
         self._largest: Counter[str] = Counter()  # how often each parameter was the largest of a fired update
         self.steps_to_solve: int | None = None
         self.scores: dict[str, float] = {}  # the latest evaluation
         self.precision: dict[str, float] = {}  # errors of mixed precision, at the latest evaluation
         self.speed: float | None = None
-        self._final: dict[str, Any] | None = None  # the state in which it finished
+        self._final: ReplicaState | None = None  # the state in which it finished
         if state is not None:
-            self._restore(state)
+            self._load_state(state)
         self.write_summary()
         configuration = dict(flatten(plan.config.tree))
         metrics = sorted({f"eval/{task.metric_name}" for task in (TASKS[name] for name in TASKS)})
@@ -70,15 +78,20 @@ class Replica:
         if state is not None:
             self.record.replay()
         if not self.running:  # it had finished when the others were saved
-            self._final = dict(state or {})
+            self._final = state
             self.record.end(self.updates, self.status)
 
-    def state(self) -> dict[str, Any]:
-        """All that changes as it trains but for its weights, as plain values, with the record on the disk."""
+    def state(self) -> ReplicaState:
+        """All that changes in training, but for the weights, as plain values. The record is on the disk by then."""
         if self._final is not None:
             return self._final
         return {
-            **{name: getattr(self, name) for name in PLAIN},
+            "status": self.status,
+            "reason": self.reason,
+            "updates": self.updates,
+            "fired": self.fired,
+            "steps_to_solve": self.steps_to_solve,
+            "speed": self.speed,
             "scores": dict(self.scores),
             "precision": dict(self.precision),
             "norms": self.norms.state(),
@@ -87,9 +100,10 @@ class Replica:
             "lengths": self.record.sync(),
         }
 
-    def _restore(self, state: Mapping[str, Any]) -> None:
-        for name in PLAIN:
-            setattr(self, name, state[name])
+    def _load_state(self, state: ReplicaState) -> None:
+        self.status, self.reason = state["status"], state["reason"]
+        self.updates, self.fired = state["updates"], state["fired"]
+        self.steps_to_solve, self.speed = state["steps_to_solve"], state["speed"]
         self.scores, self.precision = dict(state["scores"]), dict(state.get("precision", {}))
         self.norms = Subsample.restored(state["norms"])
         before, after = (Subsample.restored(window) for window in state["window"])
@@ -112,7 +126,7 @@ class Replica:
         if clip.fired:
             self.fired += 1
             self._largest[clip.largest_parameter] += 1
-            self.record.clip_event({name: getattr(clip, name) for name in CLIP_FIELDS})
+            self.record.clip_event(clip.line())
 
     def training_values(self, loss: float, metrics: Mapping[str, float], clip: ClipEvent) -> dict[str, float]:
         """What is logged of an update, by tag."""
@@ -133,11 +147,11 @@ class Replica:
         for name, window in zip(("before", "after"), self._window, strict=True):
             for q, norm in zip(("q10", "q50", "q90"), window.quantiles((0.1, 0.5, 0.9)) or [], strict=False):
                 values[f"clip/norm_{name}_{q}"] = norm
-        self._window = (Subsample(4096), Subsample(4096))
+        self._window = (Subsample(WINDOW), Subsample(WINDOW))
         return values | {f"clip/largest/{name}": n / self.fired for name, n in self._largest.items()}
 
     def evaluated(self, step: int, scores: dict[str, float], precision: dict[str, float]) -> None:
-        """Take in an evaluation at the training length, and what mixed precision errs by."""
+        """Keep the scores of an evaluation at the training length, and the errors of mixed precision."""
         self.scores, self.precision = scores, precision
         if self.steps_to_solve is None and self.plan.task.solved(scores):
             self.steps_to_solve = step
@@ -148,11 +162,11 @@ class Replica:
         self._final = self.state()
         self.record.end(self.updates, status)
 
-    def summary(self) -> dict[str, Any]:
-        """The fields of summary.json."""
+    def summary(self) -> Summary:
+        """The contents of summary.json."""
         task = self.plan.task
         median = self.norms.quantiles([0.5])
-        return {
+        summary: Summary = {
             "status": self.status,
             "reason": self.reason,
             "seed": self.seed,
@@ -172,14 +186,13 @@ class Replica:
             "median_norm_before_clip": median[0] if median else None,
             "steps_per_second": self.speed,
             "backend": self.plan.backend,
-            **{f"precision_{name}": error for name, error in self.precision.items()},
         }
+        for name, error in self.precision.items():
+            summary[f"precision_{name}"] = error  # type: ignore[literal-required]
+        return summary
 
     def write_summary(self) -> None:
         self.record.summary(self.summary())
-
-
-# Quantiles of a stream of numbers in bounded memory.
 
 
 class Subsample:

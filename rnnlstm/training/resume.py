@@ -1,61 +1,66 @@
-"""What is left to do in a run folder: seeds that have finished, groups to go on with, seeds that are missing."""
+"""Resuming: which seeds of a run folder still have to be trained, from which state, and the trainer that takes it."""
 
 from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin, get_type_hints
 
-from rnnlstm.config.errors import ConfigError, show
+from rnnlstm.config.errors import CheckpointError, ConfigError, show
 from rnnlstm.config.safety import read_yaml
 from rnnlstm.config.schema import Config
 from rnnlstm.record.folders import HOUSEKEEPING, LATER, flatten, seed_folder
 from rnnlstm.record.summary import FAILURE_LOG, finished, write_configuration
-from rnnlstm.training.checkpoint import drop_checkpoints, group_seeds, groups, load_newest
+from rnnlstm.training.checkpoint import RunState, drop_checkpoints, group_seeds, groups, load_newest
+from rnnlstm.training.device import describe
+from rnnlstm.training.replica import ReplicaState
+from rnnlstm.training.step import Trainer
 
 LOG = logging.getLogger("rnnlstm")
 
 
 @dataclass(frozen=True)
-class Work:
-    """Seeds to train together: from `state` on, or from the start."""
+class SeedGroup:
+    """Seeds to train in lockstep, from `state` or, without one, from the start."""
 
     seeds: list[int]
-    state: dict[str, Any] | None = None
+    state: RunState | None = None
 
 
-def pending(folder: Path, config: Config) -> list[Work]:
-    """What training `config` in `folder` still takes; nothing if all its seeds have finished.
+def groups_to_train(folder: Path, config: Config) -> list[SeedGroup]:
+    """The seeds of `config` that have not finished in `folder`, in groups; none if all have.
 
-    A group that was interrupted goes on as a whole, also where the command asks for some of its seeds only: alone
-    they would round differently. Raises: CheckpointError if a group has checkpoints and none is good; ConfigError if
-    the folder's configuration is another one.
+    An interrupted group resumes as a whole, even if the command asks for some of its seeds only: alone they would
+    round differently.
+
+    Raises: CheckpointError if a group has checkpoints and none is good; ConfigError if the folder's
+    configuration is another one.
     """
     wanted = list(config.seed_numbers)
     if config.overwrite:
         for group in groups(folder):
             if set(group_seeds(group)) & set(wanted):
                 drop_checkpoints(folder, group)
-        return [Work(wanted)]
+        return [SeedGroup(wanted)]
     _require_same(folder, config)
     left = [seed for seed in wanted if not finished(folder, seed)]
-    work = []
+    resumed = []
     for group in groups(folder):
         seeds = group_seeds(group)
         if set(seeds) & set(left):
-            work.append(Work(seeds, load_newest(folder, group)))
+            resumed.append(SeedGroup(seeds, load_newest(folder, group)))
             left = [seed for seed in left if seed not in seeds]
     begun = [seed for seed in left if seed_folder(folder, seed).exists()]
     if begun:
-        LOG.warning("%s: seed %s was stopped before its first checkpoint and begins anew", folder, show(begun[0]))
-    return [*work, Work(left)] if left else work
+        LOG.warning("%s: seed %s was stopped before its first checkpoint and starts again", folder, show(begun[0]))
+    return [*resumed, SeedGroup(left)] if left else resumed
 
 
-def prepare(folder: Path, config: Config, seeds: Sequence[int]) -> None:
-    """Clear what earlier, unfinished attempts of these seeds left, and write the configuration without its seeds."""
+def prepare_folder(folder: Path, config: Config, seeds: Sequence[int]) -> None:
+    """Remove what unfinished attempts of these seeds left, and write the configuration without its seeds."""
     for seed in seeds:
         if seed_folder(folder, seed).exists():
             shutil.rmtree(seed_folder(folder, seed))
@@ -78,3 +83,35 @@ def _require_same(folder: Path, config: Config) -> None:
         if key.partition(".")[0] not in HOUSEKEEPING and (key not in theirs or theirs[key] != value):
             rule = f"the run in {folder} has {show(theirs.get(key))}; overwrite=true begins anew"
             raise ConfigError(f"{key}={show(value)}: {rule}")
+
+
+def load_trainer(trainer: Trainer, state: RunState) -> None:
+    """Load a checkpoint's weights and optimiser; a warning names what was different where it was computed.
+
+    Raises: CheckpointError if the state is of another network, optimiser or seeds, or lacks an entry.
+    """
+    try:
+        if list(state["seeds"]) != trainer.seeds:
+            raise ValueError(f"it is of seeds {state['seeds']}")
+        _require_whole(state)
+        trainer.load_state(state["trainer"])
+        then, now = state["machine"], describe(trainer.plan.device)
+        changed = {key: (then.get(key), now.get(key)) for key in {**then, **now} if then.get(key) != now.get(key)}
+    except (KeyError, ValueError, RuntimeError, TypeError, AttributeError, IndexError) as error:
+        reason = f"it has no {error}" if isinstance(error, KeyError) else error
+        raise CheckpointError(f"the checkpoint does not fit this run: {reason}") from None
+    if changed:
+        what = ", ".join(f"{key} {before} → {after}" for key, (before, after) in changed.items())
+        LOG.warning("resuming under other conditions (%s): the last bits of results may differ", what)
+
+
+def _require_whole(state: Mapping[str, Any]) -> None:
+    """Every entry that a checkpoint and each of its replicas needs. Raises: KeyError, ValueError."""
+    for name, kind in get_type_hints(RunState).items():
+        if not isinstance(state[name], get_origin(kind) or kind):
+            raise ValueError(f"its {name} is a {type(state[name]).__name__}")
+    if not len(state["replicas"]) == len(state["instruments"]) == len(state["seeds"]):
+        raise ValueError("it has fewer replicas than seeds")
+    for replica in state["replicas"]:
+        for name in ReplicaState.__required_keys__:
+            replica[name]

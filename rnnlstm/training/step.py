@@ -20,10 +20,10 @@ from rnnlstm.models import Replicas
 from rnnlstm.tasks import Task
 from rnnlstm.tasks.batch import Batch
 from rnnlstm.tasks.random_streams import RandomStream
-from rnnlstm.training.batches import Feed
+from rnnlstm.training.batches import TrainingBatches
 from rnnlstm.training.clip import ClipEvent, clip_replicas
 from rnnlstm.training.curriculum import Curriculum
-from rnnlstm.training.device import settle
+from rnnlstm.training.device import make_deterministic
 from rnnlstm.training.graphs import Graphs, capture_on
 from rnnlstm.training.plan import Plan
 
@@ -42,51 +42,83 @@ class Update:
 
 
 class Trainer:
-    """Weights and optimiser state of R replicas, and the step that moves them on."""
+    """Weights and optimiser state of R replicas, and the step that updates them."""
 
     def __init__(self, plan: Plan, seeds: Sequence[int]) -> None:
         self.plan, self.seeds = plan, list(seeds)
-        settle(plan.device)
+        make_deterministic(plan.device)
         self.model = Replicas([plan.network(seed) for seed in seeds], plan.device, plan.config.precision)
-        self.feed = Feed(self.seeds, plan.config.train.batch_size, plan.device, plan.config.data)
-        capture = capture_on(plan.device) if plan.backend == "fused" else None  # fused: no noise, whose masks change
-        self.passes = Graphs(self.model.parameters.values(), capture)
+        self.batches = TrainingBatches(self.seeds, plan.config.train.batch_size, plan.device, plan.config.data)
+        # The fused backend never has noise, whose masks change from update to update: a graph would replay old ones.
+        self.graphs = Graphs(
+            self.model.parameters.values(), capture_on(plan.device) if plan.backend == "fused" else None
+        )
         self.optimizer = make_optimizer(plan.config.optimizer, self.model.parameters.values())
         self.curriculum = Curriculum(plan.task, plan.config.curriculum, len(self.seeds))
-        self._masks: list[dict[str, Tensor]] | None = None  # noise of the present update
         self._frozen: list[int] = []
-        self._held: dict[str, Tensor] = {}  # weights of the frozen, in their order
+        self._frozen_weights: dict[str, Tensor] = {}  # by parameter, rows in the order of `_frozen`
 
     def step(self, step: int) -> Update:
-        """Update number `step`, from 1 on."""
-        clip, tasks = self.plan.config.clip, self._tasks(step)
-        batches = self.feed.take(tasks, step)
-        self._masks = self._noise(step, batches)
-        outputs, losses = self.passes(self._forward, tasks, batches)  # and backward, each by its own loss
-        self.feed.ahead(self._tasks, step + 1)  # while a GPU is at work
-        clips = clip_replicas(self.model.parameters, clip.name, clip.threshold, step)
+        """Update number `step`, from 1 on.
+
+        Batch → forward → loss → backward → clip → finite check → optimiser → restore the frozen.
+        """
+        tasks = self._tasks(step)
+        batches = self.batches.take(tasks, step)
+        masks = self._noise_masks(step, batches)
+
+        def forward_and_backward(batches: Sequence[Batch]) -> tuple[list[Tensor], Tensor]:
+            """Outputs (T, B, O) of each replica and losses (R,). On CUDA a graph records and replays this."""
+            outputs = self.model([batch.inputs for batch in batches], masks)
+            each = zip(tasks, outputs, batches, strict=True)
+            losses = torch.stack([task.loss(out, batch) for task, out, batch in each])
+            self.optimizer.zero_grad(set_to_none=True)
+            losses.sum().backward()  # replicas share no weight: each gets the gradient of its own loss
+            return [out.detach() for out in outputs], losses.detach()
+
+        outputs, losses = self.graphs(forward_and_backward, tasks, batches)
+        self.batches.prefetch(self._tasks, step + 1)  # while a GPU still computes
+        clips = clip_replicas(
+            self.model.parameters, self.plan.config.clip.name, self.plan.config.clip.threshold, step
+        )
 
         values = losses.tolist()
-        broken = {r: what for r in range(len(clips)) if (what := _not_finite(values[r], clips[r]))}
+        broken = {r: what for r, clip in enumerate(clips) if (what := _not_finite(values[r], clip))}
         for replica in broken:
             self.freeze(replica)
-        self._quieten()
+        self._zero_frozen_gradients()
         self.optimizer.step()
-        self._restore()
+        self._restore_frozen_weights()
         return Update(step, values, clips, broken, outputs, batches, tasks)
 
-    def _forward(self, tasks: list[Task], batches: Sequence[Batch]) -> tuple[list[Tensor], Tensor]:
-        """Outputs (T, B, O) of each replica, and losses (R,)."""
-        outputs = self.model([batch.inputs for batch in batches], self._masks)
-        each = zip(tasks, outputs, batches, strict=True)
-        return outputs, torch.stack([task.loss(out, batch) for task, out, batch in each])
+    def freeze(self, replica: int) -> None:
+        """Keep one replica's weights as they are from now on; the others' arithmetic stays the same."""
+        if replica not in self._frozen:
+            self._frozen.append(replica)
+            self._rows = torch.tensor(self._frozen).to(self.plan.device)
+            self._frozen_weights = {
+                name: weight.detach().index_select(0, self._rows) for name, weight in self.model.parameters.items()
+            }
+
+    @torch.no_grad()
+    def _zero_frozen_gradients(self) -> None:
+        """A gradient that is not finite would stay in the optimiser's averages for good."""
+        for name in self._frozen_weights:
+            if (gradient := self.model.parameters[name].grad) is not None:
+                gradient.index_fill_(0, self._rows, 0)
+
+    @torch.no_grad()
+    def _restore_frozen_weights(self) -> None:
+        """The optimiser moves a weight without a gradient, too: by its averages, or by weight decay."""
+        for name, weights in self._frozen_weights.items():
+            self.model.parameters[name].index_copy_(0, self._rows, weights)
 
     def _tasks(self, step: int) -> list[Task]:
         """What each replica trains on in update number `step`."""
         return [self.curriculum.task(r, step) for r in range(len(self.seeds))]
 
-    def _noise(self, step: int, batches: Sequence[Batch]) -> list[dict[str, Tensor]] | None:
-        """The masks of an update for each replica: a replica's are its seed's, whatever is trained beside it."""
+    def _noise_masks(self, step: int, batches: Sequence[Batch]) -> list[dict[str, Tensor]] | None:
+        """Masks of recurrent dropout and zoneout for each replica, drawn from its own seed; None without noise."""
         recurrence = self.model.shell.recurrence
         if not is_noisy(recurrence.cell):
             return None
@@ -113,9 +145,11 @@ class Trainer:
             "frozen": sorted(self._frozen),
         }
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Raises: ValueError or KeyError if the state is of another network or optimiser, RuntimeError for other
-        shapes."""
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take back an earlier `state()`.
+
+        Raises: ValueError or KeyError if the state is of another network or optimiser, RuntimeError for other shapes.
+        """
         if set(state["weights"]) != set(self.model.parameters):
             raise ValueError("it has other weights")
         with torch.no_grad():
@@ -128,28 +162,22 @@ class Trainer:
         for replica in state["frozen"]:  # its weights are what they were when it was frozen
             self.freeze(replica)
 
-    def freeze(self, replica: int) -> None:
-        """Keep one replica's weights as they are from now on; the others' arithmetic stays the same."""
-        if replica not in self._frozen:
-            self._frozen.append(replica)
-            self._rows = torch.tensor(self._frozen).to(self.plan.device)
-            self._held = {k: w.detach().index_select(0, self._rows) for k, w in self.model.parameters.items()}
-
     @property
     def frozen(self) -> set[int]:
         return set(self._frozen)
 
-    @torch.no_grad()
-    def _quieten(self) -> None:
-        """No gradient for the frozen: one that is not finite would stay in the optimiser's averages for good."""
-        for name in self._held:
-            if (gradient := self.model.parameters[name].grad) is not None:
-                gradient.index_fill_(0, self._rows, 0)
 
-    @torch.no_grad()
-    def _restore(self) -> None:
-        for name, weights in self._held.items():
-            self.model.parameters[name].index_copy_(0, self._rows, weights)
+def make_optimizer(options: OptimizerOptions, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+    """Adam (Kingma & Ba 2015), RMSprop (Hinton 2012) or SGD, at PyTorch's other defaults.
+
+    All of them work entry by entry, so the rows of stacked replicas do not mix.
+    """
+    weights = list(parameters)
+    if isinstance(options, RMSpropOptions):
+        return torch.optim.RMSprop(weights, lr=options.lr, alpha=options.alpha)
+    if isinstance(options, SGDOptions):
+        return torch.optim.SGD(weights, lr=options.lr, momentum=options.momentum, fused=True)
+    return torch.optim.Adam(weights, lr=options.lr, fused=True)
 
 
 def _not_finite(loss: float, clip: ClipEvent) -> str | None:
@@ -160,16 +188,3 @@ def _not_finite(loss: float, clip: ClipEvent) -> str | None:
         names = [name for name, norm in clip.norms.items() if not math.isfinite(norm)]
         return f"the gradient of {names[0] if names else 'all parameters together'} is not finite"
     return None
-
-
-# Optimisers over stacked replicas. All of them work entry by entry, so replicas do not mix.
-
-
-def make_optimizer(options: OptimizerOptions, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
-    """Adam (Kingma & Ba 2015), RMSprop (Hinton 2012) or SGD, at PyTorch's other defaults."""
-    weights = list(parameters)
-    if isinstance(options, RMSpropOptions):
-        return torch.optim.RMSprop(weights, lr=options.lr, alpha=options.alpha)
-    if isinstance(options, SGDOptions):
-        return torch.optim.SGD(weights, lr=options.lr, momentum=options.momentum, fused=True)
-    return torch.optim.Adam(weights, lr=options.lr, fused=True)

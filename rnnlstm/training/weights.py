@@ -1,4 +1,4 @@
-"""A trained network, read back from its run folder."""
+"""Trained networks, read back from their run folders."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ LOG = logging.getLogger("rnnlstm")
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """What a run left of one seed's network."""
+class TrainedNetwork:
+    """One seed's network: its plan, and the weights that its run left."""
 
     plan: Plan
     seed: int
@@ -45,7 +45,7 @@ class Loaded:
 
 
 def runs_at(place: str) -> list[str]:
-    """Run folders with trained weights below a folder of runs; `place` itself if it is none."""
+    """The run folders with trained weights below a folder of runs; `place` itself if it is a run."""
     check_run(place)
     folder = Path(place).expanduser()
     if not folder.is_dir() or (folder / "config.yaml").exists() or (folder / WEIGHTS).exists():
@@ -62,27 +62,27 @@ class PluginError(ConfigError):
         super().__init__(f"weights={self.folder}: its {what} comes from a plugin; {self.hint}")
 
 
-def load_runs(place: str, overrides: Sequence[str] = ()) -> list[Loaded]:
-    """Every trained network of a run folder, of one seed's folder or below a folder of runs. In the last, those that
-    need a plugin are named in a warning and left out.
+def load_networks(place: str, overrides: Sequence[str] = ()) -> list[TrainedNetwork]:
+    """Every trained network of a run folder, of one seed's folder or below a folder of runs.
 
-    Raises: ConfigError as `load_run`; PluginError if nothing else is there.
+    Below a folder of runs, those that need a plugin are left out, with a warning. Raises: ConfigError as
+    `load_network`; PluginError if all need one.
     """
-    found, problems = [], []
+    networks, problems = [], []
     for folder in runs_at(place):
         try:
-            found.append(load_run(folder, overrides))
+            networks.append(load_network(folder, overrides))
         except PluginError as problem:
             problems.append(problem)
-    if problems and not found:
+    if problems and not networks:
         raise problems[0]
     for hint in dict.fromkeys(problem.hint for problem in problems):
         names = ", ".join(problem.folder for problem in problems if problem.hint == hint)
         LOG.warning("left out, as plugins are named on the command line only: %s; %s", names, hint)
-    return found
+    return networks
 
 
-def load_run(folder: str, overrides: Sequence[str] = ()) -> Loaded:
+def load_network(folder: str, overrides: Sequence[str] = ()) -> TrainedNetwork:
     """The trained network of a run folder (its first seed) or of one seed's folder in it.
 
     `overrides` change keys of the run's configuration: `surgery.open=[forget]`, `task.length=200`.
@@ -95,11 +95,13 @@ def load_run(folder: str, overrides: Sequence[str] = ()) -> Loaded:
     if (place / WEIGHTS).exists():
         place, seed_folder = place.parent, place
     else:
-        found = sorted(place.glob(f"seed_*/{WEIGHTS}"), key=lambda path: int(path.parent.name.removeprefix("seed_")))
-        if not found:
+        folders = sorted(
+            place.glob(f"seed_*/{WEIGHTS}"), key=lambda path: int(path.parent.name.removeprefix("seed_"))
+        )
+        if not folders:
             rule = "is no run folder with trained weights" if place.exists() else "no such folder"
             raise OptionError("weights", folder, rule)
-        seed_folder = found[0].parent
+        seed_folder = folders[0].parent
     try:
         seed = int(seed_folder.name.removeprefix("seed_"))
         tree = read_yaml(place / "config.yaml")
@@ -109,14 +111,14 @@ def load_run(folder: str, overrides: Sequence[str] = ()) -> Loaded:
     except Exception as error:  # whatever the unpickler stumbles over
         raise OptionError("weights", folder, f"can't be read: {show(str(error))}") from None
     here = {"launcher": {"name": "serial"}, "search": {"name": "none"}}  # wherever it was trained, and why
-    config = changed({**LATER, **tree, **here, "seed": seed, "seeds": 1}, overrides)
+    config = with_changes({**LATER, **tree, **here, "seed": seed, "seeds": 1}, overrides)
     for key, section, known in (("task", config.task, TASKS), ("cell", config.cell, CELLS)):
         if config.plugins and section["name"] not in known:
             raise PluginError(folder, key, config.plugins)
-    return Loaded(make_plan(config), seed, weights, folder)
+    return TrainedNetwork(make_plan(config), seed, weights, folder)
 
 
-def changed(tree: dict[str, Any], overrides: Sequence[str]) -> Config:
+def with_changes(tree: dict[str, Any], overrides: Sequence[str]) -> Config:
     """The configuration with keys that it has already set to other values.
 
     Raises: ConfigError.

@@ -16,7 +16,7 @@ from rnnlstm.instruments.measurement import measure
 from rnnlstm.instruments.subject import Subject
 from rnnlstm.reporting.flow_table import gradient_table
 from rnnlstm.reporting.setting import setting_labels
-from rnnlstm.training.weights import load_run
+from rnnlstm.training.weights import load_network
 
 from support.training import plan_for
 
@@ -71,12 +71,12 @@ def test_a_trained_network_from_its_run_folder(train, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "trained" in printed
     assert "forget gate open (1)" in printed
-    first = load_run(str(outcome.folder))
+    first = load_network(str(outcome.folder))
     assert first.seed == 3
     network = first.network()
     saved = torch.load(outcome.folder / "seed_3" / "weights.pt", weights_only=True)
     assert all(torch.equal(saved[name], w) for name, w in network.state_dict().items())
-    longer = load_run(str(outcome.folder / "seed_4"), ["task.length=20", "surgery.open=[forget]"])
+    longer = load_network(str(outcome.folder / "seed_4"), ["task.length=20", "surgery.open=[forget]"])
     assert (longer.seed, longer.plan.task.sequence_length, longer.plan.backend) == (4, 20, "reference")
 
 

@@ -74,7 +74,7 @@ def test_a_sweep_survives_its_jobs_and_then_runs_only_what_is_missing(place):
     code, out, err = command(place, *limited)
     assert code == 0, err
     assert [line.rpartition(": ")[2] for line in err.splitlines()] == [
-        "seed 0 was stopped before its first checkpoint and begins anew"
+        "seed 0 was stopped before its first checkpoint and starts again"
     ] * 7
     assert out.count("finished already") == 1
     assert {s["status"] for s in summaries(place).values()} == {"done"}

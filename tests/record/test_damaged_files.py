@@ -515,9 +515,9 @@ CHECKPOINTS = {
     "pipes": (all_of(pipe), 3, "is no file"),
     "deeply nested": (all_of(lambda p: p.write_bytes(b"[" * 1000 + b"\n")), 3, "first line is damaged"),
     "100 MB": (all_of(sparse), 3, "first line is damaged"),
-    "the newest a pipe": (newest_of(pipe), 0, "going on from the one before"),
-    "the newest a folder": (newest_of(folder), 0, "going on from the one before"),
-    "the newest a link to itself": (newest_of(circle), 0, "going on from the one before"),
+    "the newest a pipe": (newest_of(pipe), 0, "resuming from the one before"),
+    "the newest a folder": (newest_of(folder), 0, "resuming from the one before"),
+    "the newest a link to itself": (newest_of(circle), 0, "resuming from the one before"),
 }
 
 
@@ -575,6 +575,6 @@ def test_lines_that_were_lost_since_are_found_out_and_an_older_checkpoint_will_d
     text, _ = said()
     assert newest.name in text
     assert str(path) in text
-    assert f"going on from the one before, {before.name}" in text
+    assert f"resuming from the one before, {before.name}" in text
     steps = [line["step"] for line in read_lines(path)]
     assert steps == [line["step"] for line in read_lines(made / "whole" / "seed_0" / "metrics.jsonl")]

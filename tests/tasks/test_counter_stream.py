@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rnnlstm.tasks.random_streams import STREAMS, Counters, CounterStream, philox, rounds
-from rnnlstm.training.batches import Feed
+from rnnlstm.training.batches import TrainingBatches
 
 from support.tasks import VARIANTS, small
 
@@ -144,7 +144,7 @@ SHORTER = pytest.param("keyword", {"shortest": 12}, id="keyword-shortest")
 def test_tasks_draw_the_same_kind_of_batch(name, options):
     """Shapes, types, where the answer is scored; at each step the mean that the other generator has."""
     task, B = small(name, **options), 2_000
-    (drawn,) = Feed([0], B, CPU, "device").take([task], 1)
+    (drawn,) = TrainingBatches([0], B, CPU, "device").take([task], 1)
     other = task.sample(0, 1, batch_size=B)
     for field, tensor in other.tensors().items():
         found = drawn.tensors()[field]
@@ -157,7 +157,7 @@ def test_tasks_draw_the_same_kind_of_batch(name, options):
     for step in (1, 2):
         masks = {
             tuple(column)
-            for batch in Feed([0, 1], 50, CPU, "device").take([task] * 2, step)
+            for batch in TrainingBatches([0, 1], 50, CPU, "device").take([task] * 2, step)
             for column in batch.mask.T.tolist()
         }
         assert (len(masks) == 1) == task.scored_alike

@@ -8,7 +8,7 @@ import torch
 import rnnlstm
 from rnnlstm.benchmarks.costs import protocols
 from rnnlstm.record.files import read_lines
-from rnnlstm.training.device import settle
+from rnnlstm.training.device import make_deterministic
 from rnnlstm.training.loop import Loop
 from rnnlstm.training.step import Trainer
 
@@ -67,13 +67,13 @@ def test_replaying_a_graph_trains_as_without(more, monkeypatch, caplog):
     overrides = ("device=cuda", "clip.threshold=0.1", *more)
     trainer = Trainer(plan_for(*OPTIONS, *overrides), [0, 1, 2])
     replayed = [trainer.step(step).losses for step in range(1, 21)]
-    assert len(trainer.passes._recordings) == 1, caplog.messages
+    assert len(trainer.graphs._recordings) == 1, caplog.messages
     monkeypatch.setenv("RNNLSTM_GRAPHS", "off")
     assert replayed == losses([0, 1, 2], 20, *overrides)
 
 
 def test_float32_is_float32_and_not_tf32():
-    settle(torch.device("cuda"))
+    make_deterministic(torch.device("cuda"))
     torch.manual_seed(0)
     a, b = torch.randn(2, 256, 256, device="cuda")
     lstm = torch.nn.LSTM(64, 64, device="cuda")

@@ -34,14 +34,14 @@ def test_fixed_is_the_task_itself():
     assert fixed.fixed
     for r in range(3):
         assert fixed.task(r, 7) is fixed.final
-        assert fixed.growing(r) is None
+        assert fixed.current(r) is None
 
 
 def test_growing_multiplies_a_solved_length_for_that_replica_alone():
     growing = curriculum("growing", start=3, factor=1.5, length=20)
     seen = []
-    while growing.growing(1) is not None:
-        assert growing.growing(1) == make_task("adding", length=growing.lengths[1])
+    while growing.current(1) is not growing.final:
+        assert growing.current(1) == make_task("adding", length=growing.lengths[1])
         seen.append(growing.lengths[1])
         growing.grow(1)
     assert seen == [3, 4, 6, 9, 14]  # 4.5 rounds to the even 4
@@ -171,6 +171,16 @@ def test_match_times_the_tasks_own_length(monkeypatch):
     assert lengths == {24}
 
 
+def evaluated(trainer, r):
+    """An evaluation of one replica, and what the loop then does with its curriculum."""
+    before = list(trainer.curriculum.lengths)
+    scores = evaluations(trainer.plan, trainer.model, r, r, trainer.curriculum.current(r))
+    assert trainer.curriculum.lengths == before  # an evaluation changes nothing
+    if "eval_current" in scores:
+        trainer.curriculum.grow_if_solved(r, scores["eval_current"])
+    return scores
+
+
 def test_an_evaluation_that_meets_the_criterion_grows_the_length(monkeypatch):
     plan = plan_for(*SMALL, "curriculum=growing", "curriculum.start=4")
     trainer = Trainer(plan, [0, 1])
@@ -178,18 +188,18 @@ def test_an_evaluation_that_meets_the_criterion_grows_the_length(monkeypatch):
     monkeypatch.setattr(cls, "solved", lambda task, scores: task.length < 9)
     lengths = []
     for _ in range(5):
-        found = evaluations(plan, trainer.model, 1, 1, trainer.curriculum)
+        found = evaluated(trainer, 1)
         assert {"loss", "accuracy"} <= set(found["eval_current"])
         lengths.append(trainer.curriculum.lengths[1])
     assert lengths == [6, 9, 9, 9, 9]  # 9 is not solved
     assert trainer.curriculum.lengths[0] == 4
     monkeypatch.setattr(cls, "solved", lambda task, scores: True)
     while trainer.curriculum.lengths[1] < 24:
-        evaluations(plan, trainer.model, 1, 1, trainer.curriculum)
-    grown = evaluations(plan, trainer.model, 1, 1, trainer.curriculum)
+        evaluated(trainer, 1)
+    grown = evaluated(trainer, 1)
     assert grown["eval_current"] == grown["eval"]  # said to the end, for the median over seeds
     fixed = Trainer(plan_for(*SMALL), [0])
-    assert "eval_current" not in evaluations(plan_for(*SMALL), fixed.model, 0, 0, fixed.curriculum)
+    assert "eval_current" not in evaluated(fixed, 0)
 
 
 @pytest.mark.parametrize("name", ["growing", "uniform"])

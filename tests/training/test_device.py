@@ -16,7 +16,7 @@ from rnnlstm.config.errors import OptionError
 from rnnlstm.jobs.job import compose_jobs
 from rnnlstm.recurrence.fused import portable
 from rnnlstm.tasks import make_task
-from rnnlstm.training.batches import Feed, check_drawn_there, sent
+from rnnlstm.training.batches import TrainingBatches, check_drawn_on_device, sent
 from rnnlstm.training.loop import train_run
 from rnnlstm.training.plan import Plan, make_plan
 from rnnlstm.training.progress import Progress
@@ -94,7 +94,7 @@ def test_what_else_is_done_to_an_update(more):
                 here.freeze(1), away.freeze(1)
         state = away.state()  # to be saved: nothing in it lies on the device
         other = Trainer(there(plan_for(*overrides)), [0, 1, 2])
-        other.restore(state)
+        other.load_state(state)
         assert other.step(6).losses == away.step(6).losses == here.step(6).losses
     assert not any(isinstance(weight, There) for weight in state["weights"].values())
 
@@ -154,7 +154,8 @@ def _lines(path):
 
 def test_cuda_is_told_to_be_exact_and_repeatable_and_the_cpu_nothing():
     code = (
-        "import os, sys, torch; from rnnlstm.training.device import settle; settle(torch.device(sys.argv[1]))\n"
+        "import os, sys, torch\nfrom rnnlstm.training.device import make_deterministic\n"
+        "make_deterministic(torch.device(sys.argv[1]))\n"
         "print(os.environ.get('CUBLAS_WORKSPACE_CONFIG'), torch.are_deterministic_algorithms_enabled(),"
         " torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32,"
         " torch.backends.cuda.matmul.allow_tf32)"
@@ -173,9 +174,9 @@ def test_cuda_is_told_to_be_exact_and_repeatable_and_the_cpu_nothing():
 def test_the_next_batches_are_drawn_ahead_unless_something_else_is_asked_for():
     task, longer = make_task("copy", length=5), make_task("copy", length=6)
     with PretendDevice():
-        feed = Feed([3, 4], 7, DEVICE)
+        feed = TrainingBatches([3, 4], 7, DEVICE)
         for ahead, asked in (((task, 1), (task, 1)), ((task, 2), (longer, 2)), ((task, 3), (task, 4))):
-            feed.ahead(lambda _, tasks=[ahead[0]] * 2: tasks, ahead[1])
+            feed.prefetch(lambda _, tasks=[ahead[0]] * 2: tasks, ahead[1])
             for seed, batch in zip((3, 4), feed.take([asked[0]] * 2, asked[1]), strict=True):
                 expected = asked[0].sample(seed, asked[1], batch_size=7)
                 for name, tensor in batch.tensors().items():
@@ -189,12 +190,12 @@ def test_what_is_drawn_there_is_what_the_cpu_draws_and_nothing_waits(name, optio
     task = small(name, **options)
     if name == "embedded_reber":
         with pytest.raises(OptionError, match=r"data=device: the embedded_reber task is drawn on the CPU"):
-            check_drawn_there(task)
+            check_drawn_on_device(task)
         return
-    check_drawn_there(task)
-    here = Feed([3, 4], 7, torch.device("cpu"), "device")
+    check_drawn_on_device(task)
+    here = TrainingBatches([3, 4], 7, torch.device("cpu"), "device")
     with PretendDevice() as device:
-        away, alone = Feed([3, 4], 7, DEVICE, "device"), Feed([4], 7, DEVICE, "device")
+        away, alone = TrainingBatches([3, 4], 7, DEVICE, "device"), TrainingBatches([4], 7, DEVICE, "device")
         for step in (1, 2, 3):
             device.crossings.clear()
             drawn = away.take([task, task], step)
@@ -211,9 +212,9 @@ def test_what_is_drawn_there_is_what_the_cpu_draws_and_nothing_waits(name, optio
 
 def test_replicas_at_several_lengths_are_drawn_one_by_one_and_asked_for_their_scored_steps_once():
     short, long = make_task("copy", length=5), make_task("copy", length=6)
-    alone = Feed([4], 7, torch.device("cpu"), "device")
+    alone = TrainingBatches([4], 7, torch.device("cpu"), "device")
     with PretendDevice() as device:
-        feed = Feed([3, 4], 7, DEVICE, "device")
+        feed = TrainingBatches([3, 4], 7, DEVICE, "device")
         for step in range(1, 6):
             _, batch = feed.take([short, long], step)
             (expected,) = alone.take([long], step)
@@ -225,7 +226,7 @@ def test_replicas_at_several_lengths_are_drawn_one_by_one_and_asked_for_their_sc
 def test_updates_are_of_the_batches_that_the_key_asks_for():
     """`data` reaches the trainer, each update has a batch of its own, and the two generators differ."""
     trainers = [Trainer(plan_for(*OPTIONS, f"data={data}"), [0, 1]) for data in ("cpu", "device")]
-    feed, seen = Feed([0, 1], 5, torch.device("cpu"), "device"), []
+    feed, seen = TrainingBatches([0, 1], 5, torch.device("cpu"), "device"), []
     for step in (1, 2, 3):
         here, there = (trainer.step(step).batches for trainer in trainers)
         for r, expected in enumerate(feed.take([trainers[1].plan.task] * 2, step)):
@@ -238,6 +239,6 @@ def test_on_the_cpu_nothing_is_copied_and_nothing_drawn_ahead():
     task = make_task("adding", length=5)
     batch = task.sample(0, 1)
     assert sent([batch], torch.device("cpu"))[0] is batch
-    feed = Feed([0], 7, torch.device("cpu"))
-    feed.ahead(pytest.fail, 1)  # what comes next isn't even asked for
+    feed = TrainingBatches([0], 7, torch.device("cpu"))
+    feed.prefetch(pytest.fail, 1)  # what comes next isn't even asked for
     assert feed._waiting is None

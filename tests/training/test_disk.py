@@ -117,7 +117,7 @@ def test_a_disk_that_fills_up_and_gets_larger(mounted, tmp_path):
     subprocess.run(["mount", "-o", "remount,size=20m", str(small_disk)], check=True)
     code, errors = run(steps, f"runs_root={small_disk}")
     assert code == 0, errors
-    assert "begins anew" not in errors
+    assert "starts again" not in errors
     assert_same(*(Outcome(*place.glob("*/*"), []) for place in (small_disk, tmp_path / "whole")), [0, 1])
 
 

@@ -38,7 +38,7 @@ class StandIn:
 
 def trainers(stand_in, *overrides, seeds=(0, 1, 2)):
     plain, replaying = (Trainer(plan_for(*OPTIONS, *overrides), list(seeds)) for _ in range(2))
-    replaying.passes._capture = stand_in
+    replaying.graphs._capture = stand_in
     return plain, replaying
 
 
@@ -74,7 +74,7 @@ def test_freezing_and_going_on_from_a_saved_state_pass_into_a_replay():
     assert_equal_updates(plain, replaying, (1, 2, 3, 4))
     state = {**replaying.state(), "frozen": [1]}
     for trainer in (plain, replaying):
-        trainer.restore(copy.deepcopy(state))
+        trainer.load_state(copy.deepcopy(state))
     assert_equal_updates(plain, replaying, (5, 6))
 
 

@@ -127,9 +127,9 @@ def test_without_it_a_record_has_no_word_of_it(train):
     lines = place.read_text().splitlines(keepends=True)
     place.write_text("".join(line for line in lines if not line.startswith("precision:")))
     assert not train("train.steps=2").trained
-    from rnnlstm.training.weights import load_run
+    from rnnlstm.training.weights import load_network
 
-    assert load_run(str(outcome.folder)).plan.config.precision == "full"
+    assert load_network(str(outcome.folder)).plan.config.precision == "full"
 
 
 @pytest.mark.parametrize(

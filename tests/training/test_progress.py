@@ -10,8 +10,7 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from rnnlstm.training.clock import duration
-from rnnlstm.training.progress import LiveProgress, LoggedProgress, Part, fitted, progress_on
+from rnnlstm.training.progress import LiveProgress, LoggedProgress, Part, duration, fitted, progress_on
 
 from support.training import plan_for
 
