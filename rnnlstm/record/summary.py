@@ -155,9 +155,9 @@ def write_configuration(folder: Path, tree: Mapping[str, Any]) -> None:
 
 
 def record_failure(folder: Path, tree: Mapping[str, Any], seeds: Sequence[int], reason: str, log: str) -> None:
-    """Write the status `failed` for the seeds that have not finished. A folder that another process has stays as it is.
+    """Write the status `failed` for the seeds that have not finished.
 
-    Their checkpoints stay: the same command resumes from them. Raises: OSError.
+    A folder in use by another process stays as it is. Checkpoints stay: the same command resumes from them. Raises: OSError.
     """
     try:
         with locked(folder):
