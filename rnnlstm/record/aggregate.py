@@ -24,7 +24,7 @@ PREFIXES = ("eval", "train/loss", "grad/norm_before_clip", "clip/rate", "flow/",
 class Aggregate:
     """Writes `<run folder>/aggregate`. The band is the range under five seeds, the quartiles from five on.
 
-    A seed that has ended early (solved, say) keeps counting with its last evaluation: its weights stay as they are.
+    A seed that ended early (solved, say) counts with its last evaluation: its weights stay as they are.
     That the folder can't be written is a warning; with `strict`, an OSError.
     """
 
@@ -35,12 +35,12 @@ class Aggregate:
         self._start()
 
     def add(self, step: int, lines: Mapping[int, Mapping[str, float]]) -> None:
-        """Take in the lines that the seeds, by number, have written at an evaluation."""
+        """Add the lines that the seeds, by number, wrote at an evaluation."""
         self._add(step, lines)
         self._view.publish()
 
     def rebuild(self, run_folder: Path) -> None:
-        """Write it anew from the records of all the seeds in the folder."""
+        """Write all events again from the records of the seeds in the folder."""
         self._view.close()
         self._start()
         try:
@@ -52,7 +52,7 @@ class Aggregate:
             for step in sorted(steps):
                 self._add(step, steps[step])
         except BaseException:
-            self._view.close()  # half of it takes nothing's place
+            self._view.close()  # unfinished events replace nothing
             raise
         self._view.publish()
 
@@ -68,8 +68,8 @@ class Aggregate:
             if tag.startswith("baseline/"):
                 values[tag] = next(line[tag] for line in lines.values() if tag in line)
             elif tag.startswith(PREFIXES):
-                found = self._latest.values() if tag.startswith("eval") else lines.values()
-                numbers = sorted(line[tag] for line in found if tag in line)
+                of_seeds = self._latest.values() if tag.startswith("eval") else lines.values()
+                numbers = sorted(line[tag] for line in of_seeds if tag in line)
                 values |= dict(zip((f"{tag}/low", f"{tag}/median", f"{tag}/high"), band(numbers), strict=True))
         self._view.scalars(step, {f"{self._group}/{tag}": value for tag, value in values.items()})
 

@@ -22,7 +22,7 @@ ENVIRONMENT = "environment.json"
 
 
 def note_environment(folder: Path, seeds: Sequence[int], computed_by: Mapping[str, Any]) -> None:
-    """Note in `folder` that training of these seeds begins here and now: `{"trained": [{"seeds": [0, 1], …}, …]}`.
+    """Write into `folder` on what the training of these seeds begins: `{"trained": [{"seeds": [0, 1], …}, …]}`.
 
     Seeds added later, perhaps elsewhere, get an entry of their own. `computed_by` is what PyTorch knows: its version,
     device and threads. Raises: OSError.

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and lines that survive a torn end."""
+"""Files on disk: written whole or not at all, JSON lines that survive a torn end, and a lock for a run folder."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 from rnnlstm.config.errors import BusyError
 
 LARGEST_OBJECT = 1_048_576  # bytes of a JSON file that is read back
+LOCK = ".lock"  # in a run folder
 LONGEST_LINE = 16_777_216  # bytes of a line: the gradient through time over half a million steps
 
 
@@ -33,7 +34,7 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the renaming itself last: a file's name is its folder's data."""
+    """Write the renaming to disk, too: a file's name belongs to its folder's data."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -60,7 +61,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """The object in `path`; None if it isn't there or isn't whole."""
+    """The object in a JSON file; None if there is no file or no whole object."""
     try:
         return read_object(path)
     except (OSError, ValueError):
@@ -68,7 +69,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
-    """Number, from 1, and object of each line of a JSON-lines file; None for a line that holds none.
+    """Each line of a JSON-lines file: its number, from 1, and its object; None for a line without one.
 
     A last line without its end (the run is writing, or was killed) is left out where it isn't whole.
     Raises: OSError, ValueError if there is no file to read.
@@ -78,7 +79,7 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
         while line := file.readline(LONGEST_LINE):
             number, whole, end = number + 1, True, line
             while not end.endswith(b"\n") and (end := file.readline(LONGEST_LINE)):
-                whole = False  # too long: the rest is passed over
+                whole = False  # too long: skip the rest
             try:
                 value = _parsed(line) if whole else None
             except ValueError:
@@ -89,7 +90,7 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a JSON-lines file; what isn't one is left out, and nothing is there if there is no file."""
+    """The objects of a JSON-lines file. Other lines are skipped; a missing file has none."""
     try:
         for _, value in numbered_lines(path):
             if value is not None:
@@ -99,14 +100,14 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _open(path: Path) -> BinaryIO:
-    """Raises: OSError; ValueError for a pipe or a device, which would keep us waiting."""
+    """Raises: OSError; ValueError for a pipe or a device, where reading would never end."""
     if not path.is_file() and path.exists():
         raise ValueError("is no file")
     return path.open("rb")
 
 
 def _parsed(data: bytes) -> Any:
-    """Raises: ValueError."""
+    """The JSON value. Raises: ValueError, which says what is wrong with it."""
     try:
         return json.loads(data.decode())
     except UnicodeDecodeError:
@@ -124,7 +125,7 @@ class LineWriter:
     """
 
     def __init__(self, path: Path, keep: int | None = None) -> None:
-        """`keep` cuts a file that is there already back to so many bytes."""
+        """`keep` cuts an existing file back to this many bytes."""
         if keep is not None:
             os.truncate(path, keep)
         self._file = path.open("a", encoding="utf-8")
@@ -134,7 +135,7 @@ class LineWriter:
         self._file.flush()
 
     def sync(self) -> int:
-        """Everything written so far is on the disk, and is this many bytes."""
+        """Flush everything to the disk. Returns the file's bytes."""
         os.fsync(self._file.fileno())
         return os.fstat(self._file.fileno()).st_size
 
@@ -142,14 +143,9 @@ class LineWriter:
         self._file.close()
 
 
-# One writer for a run folder: a lock that the system takes back when its process ends, however it ends.
-
-LOCK = ".lock"
-
-
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the run folder, which is made if it isn't there.
+    """Lock the run folder for one writer; it is made if missing. The system frees the lock when the process ends.
 
     Raises: BusyError, naming the holder, if another process has it; OSError if it can't be written.
     """

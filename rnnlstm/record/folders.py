@@ -67,9 +67,9 @@ def seed_folder(folder: Path, seed: int) -> Path:
 
 
 def seed_folders(folder: Path) -> list[tuple[int, Path]]:
-    """Seeds that have a folder in a run folder, by number. Raises: OSError."""
-    found = ((SEED_FOLDER.fullmatch(path.name), path) for path in folder.iterdir())
-    return sorted((int(match[1]), path) for match, path in found if match and path.is_dir())
+    """The seeds' folders in a run folder, by number. Raises: OSError."""
+    matches = ((SEED_FOLDER.fullmatch(path.name), path) for path in folder.iterdir())
+    return sorted((int(match[1]), path) for match, path in matches if match and path.is_dir())
 
 
 def readable_name(tree: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
@@ -92,7 +92,7 @@ def readable_name(tree: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
 
 
 def identity(tree: Mapping[str, Any]) -> str:
-    """Eight hexadecimal digits that name what a run computes, whatever its seeds and wherever it is kept."""
+    """Eight hexadecimal digits: a hash of what a run computes, without its seeds and its place on disk."""
     return hashlib.sha256(json.dumps(_numbers(_essence(tree)), sort_keys=True).encode()).hexdigest()[:8]
 
 
@@ -128,17 +128,15 @@ def as_name(value: Any) -> str:
     return re.sub(r"[^A-Za-z0-9.,+_-]+", "~", text.rpartition("/")[2])[:40]
 
 
-# Run folders below a place, and what their configuration says, for whoever reads runs back.
-
-
 def find_run_folders(places: Iterable[str]) -> dict[Path, dict[str, Any]]:
     """Every run folder at or below `places`, with its configuration, flat: `model.init` → `chrono`.
 
-    One whose configuration is damaged is named in a warning. Raises: ConfigError if a place isn't there, or no run is
-    found in any.
+    A warning names runs with a damaged configuration.
+
+    Raises: ConfigError if a place does not exist, or no place holds a run.
     """
     places = list(places)
-    found: dict[Path, tuple[Path, dict[str, Any]]] = {}
+    runs: dict[Path, tuple[Path, dict[str, Any]]] = {}
     problems = []
     for place in places:
         try:
@@ -148,20 +146,20 @@ def find_run_folders(places: Iterable[str]) -> dict[Path, dict[str, Any]]:
         except (OSError, ValueError, RuntimeError) as error:  # too long, or ~ of nobody
             raise (error if isinstance(error, ConfigError) else ConfigError(f"{show(place)}: {error}")) from None
         for folder in _candidates(root):
-            if folder.resolve() in found:
+            if folder.resolve() in runs:
                 continue
             try:
-                found[folder.resolve()] = (folder, read_configuration(folder))
+                runs[folder.resolve()] = (folder, read_configuration(folder))
             except (ValueError, OSError) as error:
                 rule = error.strerror if isinstance(error, OSError) else str(error)
                 if _has_seeds(folder):  # else it is some other config.yaml
                     problems.append(printable(f"{folder / CONFIG}: can't be read: {rule}"))
-    if not found:
+    if not runs:
         nothing = f"no runs in {', '.join(show(place) for place in places)}"
         raise ConfigError("; ".join([nothing, *(problems[:3] or ["train some first: python -m rnnlstm.train"])]))
     for problem in problems:
         LOG.warning("%s; the run is left out", problem)
-    return dict(found.values())
+    return dict(runs.values())
 
 
 def read_configuration(folder: Path) -> dict[str, Any]:
@@ -185,11 +183,11 @@ def read_configuration(folder: Path) -> dict[str, Any]:
     length = config.get("task.length")
     if length is not None and (not isinstance(length, int) or isinstance(length, bool) or abs(length) >= 2**63):
         raise ValueError(f"task.length={show(length)}: must be a whole number")
-    return config | LATER | config  # keys that it is too old to have come last
+    return config | LATER | config  # keys of later versions come last
 
 
 def _candidates(root: Path) -> Iterator[Path]:
-    """Folders that may be runs: they hold a config.yaml, or seeds. What is below one is its own."""
+    """Folders that may be runs: they hold a config.yaml or seeds' folders."""
     for place, folders, files in os.walk(root):
         if CONFIG in files or any(SEED_FOLDER.fullmatch(name) for name in folders):
             yield Path(place)

@@ -33,7 +33,7 @@ def log_ratio(norms: np.ndarray) -> np.ndarray:
 
 
 def plain_png(log_ratios: np.ndarray) -> bytes:
-    """PNG of a pixel for each value of (rows, columns), coloured as above; whoever shows it scales it."""
+    """PNG of a pixel for each value of (rows, columns), coloured as above, to be scaled when shown."""
     buffer = io.BytesIO()
     Image.fromarray(colours(log_ratios)).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()

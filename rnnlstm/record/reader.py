@@ -1,7 +1,7 @@
-"""A record read back: its lines with their types checked, so that whoever draws or counts can rely on them.
+"""The record read back, line by line, with every type checked.
 
-A line that breaks its rule is left out, and the file is named in a warning. Files come from elsewhere, too: they are
-data, whatever is in them.
+A line that breaks its rule is left out, and a warning names the file. Files may come from other people: nothing in
+them is trusted.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ def read_flow(path: Path, quiet: bool = False) -> Iterator[tuple[int, dict[str, 
 
     def check(line: dict[str, Any]) -> dict[str, np.ndarray]:
         norms = {_tag(state): _layers(value) for state, value in line.items() if state != "step"}
-        found = {state: layers.shape for state, layers in norms.items()}
-        if not found or (shapes and found != shapes):
+        now = {state: layers.shape for state, layers in norms.items()}
+        if not now or (shapes and now != shapes):
             raise ValueError("other shapes than before")
-        shapes.update(found)
+        shapes.update(now)
         return norms
 
     return _read(path, check, quiet)

@@ -1,4 +1,4 @@
-"""A run's events written anew from its record: what training wrote, whatever has become of it since."""
+"""A run's TensorBoard events, written again from its record."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LOG = logging.getLogger("rnnlstm")
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """What a run's events were written from."""
+    """How much the events of a run were written from."""
 
     seeds: int
     lines: int  #: of metrics, over all seeds
@@ -35,12 +35,12 @@ def rebuild_events(folder: Path, configuration: Mapping[str, Any], headlines: Ma
     Raises: BusyError if another process has the folder; OSError if it can't be written.
     """
     with locked(folder):
-        found, problems = read_summaries(folder)
+        readable, problems = read_summaries(folder)
         for problem in problems:
             LOG.warning("%s; the seed is shown without its end", printable(problem))
-        summaries = {summary["seed"]: summary for summary in found}
+        summaries = {summary["seed"]: summary for summary in readable}
         task = configuration["task.name"]
-        metric = next((s["metric_name"] for s in found if s["metric_name"]), headlines.get(task, "metric"))
+        metric = next((s["metric_name"] for s in readable if s["metric_name"]), headlines.get(task, "metric"))
         columns = [f"eval/{name}" for name in sorted({*headlines.values(), metric})]
         group = "/".join(folder.resolve().parts[-2:])
         seeds = seed_folders(folder)

@@ -1,4 +1,4 @@
-"""What one replica leaves on disk: JSON lines, a summary, and TensorBoard's events as a view of them."""
+"""What one replica writes to disk: JSON lines, a summary, and TensorBoard events as a view of them."""
 
 from __future__ import annotations
 
@@ -87,6 +87,6 @@ def lost_lines(folder: Path, lengths: Mapping[str, int]) -> str | None:
         path = folder / name
         size = path.stat().st_size if path.is_file() else None
         if size is None or size < length:
-            found = "no file" if size is None else f"{size:,} bytes long"
-            return f"{path} is {found}, and was {length:,} bytes long when it was saved"
+            present = "no file" if size is None else f"{size:,} bytes long"
+            return f"{path} is {present}, and was {length:,} bytes long when it was saved"
     return None

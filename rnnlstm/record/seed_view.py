@@ -1,4 +1,4 @@
-"""What TensorBoard shows of one seed, live or built anew from its record: the same calls either way."""
+"""What TensorBoard shows of one seed: written live in training, or again from the record, by the same calls."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOST_ROWS = 240  #: rows of the picture of the gradient through time; beyond, ev
 
 
 class SeedView:
-    """Events in the seed's folder. They replace those that are there with `publish`, and not before.
+    """Writes events for the seed's folder; `publish` puts them in the place of the old ones.
 
     `strict`: an OSError is raised, and not a warning.
     """
@@ -31,11 +31,11 @@ class SeedView:
         self._looks = 0
 
     def begin(self, configuration: Mapping[str, Any], group: str, metrics: Sequence[str]) -> None:
-        """Enter the seed into the table of hyperparameters, in the row of its `group`."""
+        """Add the seed to TensorBoard's table of hyperparameters, in the row of its `group`."""
         self._view.add(0, session_start(configuration, group, metrics))
 
     def replay(self) -> int:
-        """Show everything in the seed's record; how many lines of metrics there are."""
+        """Write events for everything in the seed's record. Returns the number of lines of metrics."""
         lines = 0
         for step, values in read_metrics(self.folder / METRICS):
             self.scalars(step, values)
@@ -53,7 +53,7 @@ class SeedView:
         self._view.scalars(step, values)
 
     def flow(self, step: int, norms: Mapping[str, np.ndarray]) -> None:
-        """Gradient norms by lag, (L, K) for each state: now and then a picture of all so far."""
+        """Add gradient norms by lag, (L, K) for each state; after 1, 2, 4, 8 … calls draw a picture of all so far."""
         if self._looks % self._flow_stride == 0:
             for name, layers in norms.items():
                 for layer, values in enumerate(layers):
@@ -87,15 +87,13 @@ class SeedView:
             self._view.image(step, tag, *flow_png(steps, np.stack(norms), SYMBOLS.get(state, state)))
 
 
-# Decoded sequences as a Markdown table: the text, the right answer, the model's, and whether that is right.
-
 ARROW = " → "  # between a decoded text and the right answer, in what every task decodes to
 VERDICTS = {True: "✓", False: "✗", None: ""}
 ESCAPES = {"&": "&amp;", "<": "&lt;", "|": "&#124;", "*": "&#42;", "[": "&#91;", "_": "&#95;", "\n": " "}
 
 
 def samples_table(samples: Sequence[Sample]) -> str:
-    """A row for each; without a verdict where the record has none."""
+    """A Markdown table: each text with the right answer, the model's, and whether that is right, if known."""
     rows = ["| | text | right answer | model's answer |", "|---|---|---|---|"]
     for sample in samples:
         text, arrow, right = sample["text"].rpartition(ARROW)
@@ -106,5 +104,5 @@ def samples_table(samples: Sequence[Sample]) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Text inside a Markdown table; nothing in it is markup."""
+    """Text for a Markdown table, with every markup character escaped."""
     return "".join(ESCAPES.get(mark, mark) for mark in text)

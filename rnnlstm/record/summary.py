@@ -91,21 +91,21 @@ def read_summaries(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
 
     A seed that has begun and has no summary yet is left out. Raises: OSError if the folder can't be read.
     """
-    found, problems = [], []
+    readable, problems = [], []
     for seed, place in seed_folders(folder):
         path = place / SUMMARY
         try:
             summary = read_summary(path)
             if summary["seed"] != seed:
                 raise ValueError(f"is of seed {show(summary['seed'])}")
-            found.append(summary)
+            readable.append(summary)
         except FileNotFoundError:
             continue
         except OSError as error:
             problems.append(f"{path}: can't be read: {error.strerror or error}")
         except ValueError as error:
             problems.append(f"{path}: {error}")
-    return found, problems
+    return readable, problems
 
 
 def _fits(value: Any, kind: str) -> bool:
@@ -157,7 +157,8 @@ def write_configuration(folder: Path, tree: Mapping[str, Any]) -> None:
 def record_failure(folder: Path, tree: Mapping[str, Any], seeds: Sequence[int], reason: str, log: str) -> None:
     """Write the status `failed` for the seeds that have not finished.
 
-    A folder in use by another process stays as it is. Checkpoints stay: the same command resumes from them. Raises: OSError.
+    A folder in use by another process stays as it is. Checkpoints stay: the same command resumes from them.
+    Raises: OSError.
     """
     try:
         with locked(folder):

@@ -42,7 +42,7 @@ BESIDE = ".events.new"  # no name that TensorBoard would read
 
 
 class _Warned:
-    """Shared by the views of one run folder that are open."""
+    """Whether a warning was given; shared by the open views of one run folder."""
 
     already = False
 
@@ -51,7 +51,7 @@ _RUNS: WeakValueDictionary[Path, _Warned] = WeakValueDictionary()
 
 
 class TensorBoardView:
-    """Writes events into `folder`, which is made, a folder of a run.
+    """Writes events into `folder`, a folder in a run folder; it is made if missing.
 
     `strict`: an OSError is raised, and not a warning.
     """
@@ -71,7 +71,7 @@ class TensorBoardView:
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
 
     def publish(self) -> None:
-        """Take the place of whatever events are in the folder; further ones are then seen as they come.
+        """Replace the events in the folder by these; later ones then show at once.
 
         The new file is there before the old ones go: killed in between, both are, until this is done again.
         """
@@ -102,7 +102,7 @@ class TensorBoardView:
         self._write(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
 
     def close(self) -> None:
-        """Events that were never published are gone."""
+        """Close the file. Events that were never published are deleted."""
         if self._writer is None:
             return
         try:
@@ -127,7 +127,7 @@ class TensorBoardView:
 
     def _give_up(self, error: OSError) -> None:
         if self._writer is not None:
-            with contextlib.suppress(OSError):  # what could not be written is tried once more
+            with contextlib.suppress(OSError):  # closing writes the rest, and may fail again
                 self._writer.close()
         self._writer = None
         self._drop_beside()
@@ -147,8 +147,6 @@ class TensorBoardView:
                 self._beside.unlink(missing_ok=True)
 
 
-# Summaries for TensorBoard's plugins: descriptions, text, images, hyperparameters, and the layout of charts.
-
 #: Configuration keys that make a column of the HParams table: its first five, and those to be ticked. TensorBoard
 #: takes the columns from one run and puts them in the order of their names, and can't know what a sweep varies.
 SHOWN = ("model.name", "model.init", "model.hidden_size", "optimizer.lr", "task.length")
@@ -160,7 +158,7 @@ EVERY_TASK = ("eval/loss", "clip/rate")  #: metrics of every task
 
 
 def description(tag: str) -> str:
-    """What TensorBoard shows of a tag: its meaning and unit."""
+    """A tag's description in TensorBoard: meaning and unit."""
     entry = explain(tag)
     return f"{entry.meaning} [{entry.unit}]" if entry else ""
 

@@ -1,4 +1,4 @@
-"""Training batches of R replicas, on the device that trains. The numbers are the same on every device.
+"""Training batches of R replicas, on the device that trains: the same numbers on every device.
 
 They are drawn on the CPU (`RandomStream`); for a GPU those of the next update are drawn and sent while it is
 still at work on this one. With `data=device` they are drawn where they are used (`CounterStream`), those of all
@@ -19,7 +19,7 @@ from rnnlstm.tasks.random_streams import Counters, CounterStream
 
 
 class TrainingBatches:
-    """For the replicas with these seeds, `batch_size` sequences each."""
+    """The batches of the replicas with these seeds, `batch_size` sequences each."""
 
     def __init__(self, seeds: Sequence[int], batch_size: int, device: torch.device, data: str = "cpu") -> None:
         self._seeds, self._batch_size, self._device = list(seeds), batch_size, device
@@ -34,11 +34,13 @@ class TrainingBatches:
         return self._draw(tasks, step)
 
     def prefetch(self, tasks: Callable[[int], list[Task]], step: int) -> None:
-        """Draw what `take` will probably be asked for next, unless the CPU trains. `tasks` gives those of an update.
-        (A curriculum may have grown by then.)"""
+        """Draw the batches of update `step` ahead, unless the CPU trains.
+
+        `tasks` gives each replica's task at a step. If a curriculum grows meanwhile, `take` draws again.
+        """
         if self._device.type != "cpu":
-            found = tasks(step)
-            self._waiting = (found, step, self._draw(found, step))
+            each = tasks(step)
+            self._waiting = (each, step, self._draw(each, step))
 
     def _draw(self, tasks: list[Task], step: int) -> list[Batch]:
         if self._on_device is not None:
@@ -48,12 +50,12 @@ class TrainingBatches:
 
 
 class OnDevice:
-    """Batches that are drawn on the device: as one, if all replicas have the same task, else one by one."""
+    """Draws batches on the device: one draw if all replicas have the same task, else one each."""
 
     def __init__(self, seeds: Sequence[int], batch_size: int, device: torch.device) -> None:
         self._batch_size, self._device = batch_size, device
         self._counters = Counters.of(seeds, batch_size, device)
-        self._scored: dict[Task, Tensor] = {}  # where tasks that score all alike do: the task at each length
+        self._scored: dict[Task, Tensor] = {}  # scored positions of tasks that score every sequence alike
 
     def draw(self, tasks: Sequence[Task], step: int) -> list[Batch]:
         if all(task == tasks[0] for task in tasks[1:]):
@@ -62,7 +64,7 @@ class OnDevice:
         return [self._drawn(task, counters, 1, step)[0] for task, counters in zip(tasks, each, strict=True)]
 
     def _of(self, replica: int) -> slice:
-        """Its sequences among those of all."""
+        """A replica's sequences among those of all."""
         return slice(replica * self._batch_size, (replica + 1) * self._batch_size)
 
     def _drawn(self, task: Task, counters: Counters, replicas: int, step: int) -> list[Batch]:
@@ -77,7 +79,7 @@ class OnDevice:
 
 
 def check_drawn_on_device(task: Task) -> None:
-    """Draws once without numbers, on no device: a task that can't be is refused wherever it is to be trained.
+    """Draw once on PyTorch's `meta` device, which computes no numbers: tests the task without the device.
 
     Raises: OptionError if the task can't be drawn on a device.
     """
@@ -92,7 +94,7 @@ def check_drawn_on_device(task: Task) -> None:
 
 
 def sent(batches: Sequence[Batch], device: torch.device) -> list[Batch]:
-    """The batches on `device`. Where they are of one shape, a field of all of them travels as one."""
+    """The batches, copied to `device`; if all have one shape, each field is one copy for all replicas."""
     if device.type == "cpu":
         return list(batches)
     fields = [batch.tensors() for batch in batches]
@@ -103,7 +105,7 @@ def sent(batches: Sequence[Batch], device: torch.device) -> list[Batch]:
 
 
 def _send(tensor: Tensor, device: torch.device) -> Tensor:
-    """Without waiting for it to arrive, which only pinned memory allows."""
+    """Start the copy without waiting for its end, which needs pinned memory."""
     return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
 
 

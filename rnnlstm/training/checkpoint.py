@@ -31,9 +31,9 @@ LOG = logging.getLogger("rnnlstm")
 
 FOLDER = "checkpoints"
 FORMAT, VERSION = "rnnlstm checkpoint", 1
-KEPT = 2  #: newest files of a group that stay: the newest may turn out to be damaged
+KEPT = 2  #: files kept of a group: the newest may turn out to be damaged
 LONGEST_HEADER = 1024
-MOST_SEEDS = 10_000  #: of a group, as of a configuration
+MOST_SEEDS = 10_000  #: in a group, as in a configuration
 
 
 class RunState(TypedDict):
@@ -66,13 +66,13 @@ class CheckpointClock:
 
 
 def group_name(seeds: Sequence[int]) -> str:
-    """A group of replicas that are trained together, as part of a file's name: `seeds_0-2`, `seeds_0,3`."""
+    """Seeds that are trained together, as part of a file's name: `seeds_0-2`, `seeds_0,3`."""
     consecutive = list(seeds) == list(range(seeds[0], seeds[0] + len(seeds)))
     return f"seeds_{seeds[0]}-{seeds[-1]}" if consecutive else f"seeds_{','.join(map(str, seeds))}"
 
 
 def group_seeds(group: str) -> list[int]:
-    """The seeds that `group_name` has named."""
+    """The seeds in a `group_name`."""
     numbers = group.removeprefix("seeds_")
     if "-" in numbers:
         first, last = map(int, numbers.split("-"))
@@ -81,7 +81,7 @@ def group_seeds(group: str) -> list[int]:
 
 
 def save_checkpoint(run_folder: Path, seeds: Sequence[int], step: int, state: RunState) -> Path:
-    """Write the state after `step`, then drop all but the newest of the group. Raises: OSError."""
+    """Write the state after `step`, then delete all but the newest files of the group. Raises: OSError."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     payload = buffer.getvalue()
@@ -100,15 +100,15 @@ def save_checkpoint(run_folder: Path, seeds: Sequence[int], step: int, state: Ru
 
 def checkpoints(run_folder: Path, group: str) -> list[Path]:
     """A group's files, the newest first."""
-    found = (run_folder / FOLDER).glob(f"{group}.step_*.pt")
-    return sorted((p for p in found if re.search(r"\.step_\d+\.pt$", p.name)), reverse=True)
+    paths = (run_folder / FOLDER).glob(f"{group}.step_*.pt")
+    return sorted((p for p in paths if re.search(r"\.step_\d+\.pt$", p.name)), reverse=True)
 
 
 def groups(run_folder: Path) -> list[str]:
-    """Groups that have a file."""
+    """The groups that have a checkpoint."""
     names = sorted(path.name for path in (run_folder / FOLDER).glob("seeds_*.step_*.pt"))
-    found = (re.fullmatch(r"(seeds_(?:(\d+)-(\d+)|\d+(?:,\d+)*))\.step_\d+\.pt", name) for name in names)
-    kept = (m for m in found if m and (not m[2] or 0 <= int(m[3]) - int(m[2]) < MOST_SEEDS))
+    matches = (re.fullmatch(r"(seeds_(?:(\d+)-(\d+)|\d+(?:,\d+)*))\.step_\d+\.pt", name) for name in names)
+    kept = (m for m in matches if m and (not m[2] or 0 <= int(m[3]) - int(m[2]) < MOST_SEEDS))
     return list(dict.fromkeys(match[1] for match in kept))
 
 
@@ -133,8 +133,8 @@ def load_newest(run_folder: Path, group: str) -> RunState:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Raises: CheckpointError, which names the file and what is wrong with it."""
-    if path.exists() and not path.is_file() and not path.is_dir():  # a pipe would keep us waiting
+    """The state in a file. Raises: CheckpointError, which names the file and what is wrong with it."""
+    if path.exists() and not path.is_file() and not path.is_dir():  # reading a pipe would never end
         raise CheckpointError(f"{path} is no file")
     try:
         with path.open("rb") as file:
@@ -153,7 +153,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is damaged: its hash is wrong")
     try:
         state = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever the unpickler stumbles over
+    except Exception as error:  # the unpickler raises many kinds
         raise CheckpointError(f"{path} can't be read: {show(str(error) or type(error).__name__)}") from None
     if not isinstance(state, dict):
         raise CheckpointError(f"{path} holds no state")
@@ -161,7 +161,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _unsound(state: Mapping[str, Any]) -> str | None:
-    """What is not finite in the weights of replicas that train on, or not a number in their optimiser, in words.
+    """What is not finite in the weights of replicas that still train, or NaN in their optimiser's state, in words.
 
     Frozen ones keep whatever they have come to. That it is a state at all is not looked at here.
     """
@@ -187,7 +187,7 @@ def _unsound(state: Mapping[str, Any]) -> str | None:
 
 
 def _lost(run_folder: Path, seeds: Sequence[int], state: Mapping[str, Any]) -> str | None:
-    """A file of the record that has become shorter since, in words: the run could not go on with a whole record."""
+    """A file of the record that is shorter than it was at the checkpoint, in words."""
     replicas = state.get("replicas")
     if state.get("seeds") != seeds or not isinstance(replicas, list):
         return None
@@ -199,7 +199,7 @@ def _lost(run_folder: Path, seeds: Sequence[int], state: Mapping[str, Any]) -> s
 
 
 def drop_checkpoints(run_folder: Path, group: str) -> None:
-    """A group has come to its end: its weights and summaries are what is kept."""
+    """Delete the checkpoints of a group that has finished: its weights and summaries stay."""
     for path in checkpoints(run_folder, group):
         _remove(path)
     if (run_folder / FOLDER).exists() and not any((run_folder / FOLDER).iterdir()):
@@ -207,7 +207,7 @@ def drop_checkpoints(run_folder: Path, group: str) -> None:
 
 
 def _remove(path: Path) -> None:
-    """A folder in a file's place goes only if it is empty."""
+    """Delete a file; a folder in its place only if it is empty."""
     with contextlib.suppress(FileNotFoundError):
         if path.is_dir() and not path.is_symlink():
             with contextlib.suppress(OSError):

@@ -37,10 +37,10 @@ def matched_hidden_size(config: Config) -> int:
         "units": lambda p, n: n * p.config.network.num_layers,
     }[config.match]
     budget = cost(_reference(plan), H)
-    found = nearest(lambda n: cost(plan, n), budget)
-    if cost(plan, found) > 1.5 * budget:
+    matched = nearest(lambda n: cost(plan, n), budget)
+    if cost(plan, matched) > 1.5 * budget:
         raise ConfigError(f"match={config.match}: a {plan.cell.name} of one unit exceeds the budget of {budget:,}")
-    return found
+    return matched
 
 
 def nearest(cost: Callable[[int], float], budget: float) -> int:
@@ -53,7 +53,7 @@ def nearest(cost: Callable[[int], float], budget: float) -> int:
 
 
 def _reference(plan: Plan) -> Plan:
-    """The same task with the LSTM of one layer that everything is held against."""
+    """The same task with a one-layer LSTM, whose cost is the budget."""
     network = dataclasses.replace(plan.config.network, num_layers=1, backend="auto")
     config = dataclasses.replace(plan.config, network=network, surgery=Surgery())
     return dataclasses.replace(plan, config=config, cell=make_cell("lstm"), backend="fused")

@@ -1,4 +1,4 @@
-"""One replica's instruments: a probe at its cadence, pictures of the gradient through time, decoded samples."""
+"""One replica's instruments while it trains: the probe at its interval, and decoded samples."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SAMPLES = 4
 
 
 class Instruments:
-    """Looks at replica number `replica` of `model` and writes what it sees into `record`."""
+    """Observes replica number `replica` of `model`, and writes into its `record`."""
 
     def __init__(self, plan: Plan, model: Replicas, replica: int, seed: int, record: SeedRecord) -> None:
         self.plan, self.model, self.replica, self.record = plan, model, replica, record
@@ -28,7 +28,7 @@ class Instruments:
             self.probe = Probe(plan.task, seed, plan.config.train.batch_size, plan.device)
 
     def state(self) -> dict[str, Any]:
-        """What has been shown already, as plain values."""
+        """What has been recorded already, as plain values."""
         return {"sampled_at": sorted(self._sampled_at), "midway_due": self._midway_due}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -49,7 +49,7 @@ class Instruments:
         return values | self._full() if self.plan.config.probe.name == "full" else values
 
     def _full(self) -> dict[str, float]:
-        """What `probe=full` adds: exact, in float64, on a copy of the network."""
+        """What `probe=full` adds, in float64, on a copy of the network."""
         from rnnlstm.instruments.measurement import full_scalars
         from rnnlstm.instruments.subject import Subject
 
@@ -58,7 +58,7 @@ class Instruments:
         return full_scalars(Subject.of(self.plan.task, network, self.probe.batch))
 
     def decode(self, step: int) -> None:
-        """Record some sequences as text, with the right answer, the model's, and whether that is right."""
+        """Record some sequences as text, each with the right answer, the model's, and whether they agree."""
         if not self.on or step in self._sampled_at:
             return
         self._sampled_at.add(step)

@@ -1,4 +1,4 @@
-"""From a checked configuration to the things that are trained: task, cell, network.
+"""The plan of a run: task, cell, network, backend and device, made from a checked configuration.
 
 Every mistake that can be found without training is found here, so that a sweep is refused as a whole
 before its first job starts.
@@ -60,7 +60,7 @@ class Plan:
         return self.cost_of(self.config.network.hidden_size)
 
     def cost_of(self, hidden_size: int) -> Cost:
-        """What one replica would cost with so many units."""
+        """The cost of one replica with another hidden size."""
         return network_cost(
             self.cell,
             num_tokens=self.task.num_tokens,
@@ -74,7 +74,7 @@ class Plan:
 
 
 def make_plan(config: Config) -> Plan:
-    """Raises: ConfigError, one line that names key, value and rule."""
+    """Make and check everything that the configuration names. Raises: ConfigError, one line: key, value and rule."""
     task_name, task_options = _split(config.task)
     cell_name, cell_options = _split(config.cell)
     with _named_under("task"):
@@ -112,7 +112,7 @@ def _split(section: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def _require_all(options: Mapping[str, Any], cls: type, section: str, also: list[str] | None = None) -> None:
-    """Every option of `cls`, and no other: a removed key would quietly fall back to a default."""
+    """Require every option of `cls` and no other: a removed key would fall back to its default unnoticed."""
     known = [field.name for field in dataclasses.fields(cls)]
     for key in options:
         if key not in known:

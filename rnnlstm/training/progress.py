@@ -1,4 +1,4 @@
-"""Progress of a run: on a terminal a line that is redrawn a few times a second, elsewhere one line a minute."""
+"""Progress of a run: on a terminal one line, redrawn a few times a second; elsewhere one line a minute."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BAR = 16  # characters
 
 
 class Progress:
-    """A context in which a run reports; this one says nothing."""
+    """A context in which a run reports its progress. This base class prints nothing."""
 
     def __enter__(self) -> Self:
         return self
@@ -37,7 +37,7 @@ class Progress:
 
 
 def progress_on(console: Console, config: Config, count: str = "") -> Progress:
-    """A run's. `count` stands before it, for a job of a sweep: `[2/6] `."""
+    """The progress of a run on a console. `count` is printed first, for a job of a sweep: `[2/6] `."""
     model, steps = config.cell["name"], config.train.steps
     if console.is_terminal:
         return LiveProgress(console, f"{count}{model}", steps)
@@ -45,7 +45,7 @@ def progress_on(console: Console, config: Config, count: str = "") -> Progress:
 
 
 class _Timed(Progress):
-    """At most one look in `every` seconds; numbers are medians over the replicas still running."""
+    """Reports at most once in `every` seconds; numbers are medians over the replicas still running."""
 
     def __init__(self, console: Console, label: str, steps: int, every: float) -> None:
         self._console, self._label, self._steps, self._every = console, label, steps, every
@@ -113,7 +113,7 @@ class LoggedProgress(_Timed):
     def _say(self, step: int, speed: float | None, update: Update, replicas: Sequence[Replica]) -> None:
         loss = _median(update.losses, replicas)
         parts = [f"{step:,} of {self._steps:,} updates", f"loss {loss:.3g}", *self._left(step, speed)]
-        with suppress(OSError):  # whoever read it has gone, or the disk is full: training goes on
+        with suppress(OSError):  # the reader has gone, or the disk is full: training continues
             self._console.file.write(f"{self._label}: {', '.join(parts)}\n")
             self._console.file.flush()
 
@@ -125,7 +125,7 @@ def duration(seconds: float) -> str:
 
 
 class Part(NamedTuple):
-    """A piece of the line. The greatest rank goes first where the line is too long; rank 0 stays."""
+    """A piece of the line. If the line is too long, the greatest rank is dropped first; rank 0 stays."""
 
     text: str
     rank: int = 0

@@ -1,4 +1,4 @@
-"""One replica's progress as it trains, and its record on disk."""
+"""One replica in training: its counts, scores and status, and its record on disk."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rnnlstm.tasks import TASKS
 from rnnlstm.training.clip import ClipEvent
 from rnnlstm.training.plan import Plan
 
-#: Updates whose norms the quantiles between two evaluations are taken from, at most.
+#: Norms that the quantiles between two evaluations are taken from, at most.
 WINDOW = 4096
 
 
@@ -77,7 +77,7 @@ class Replica:
         self.record.begin(configuration, "/".join(folder.parts[-3:-1]), [*metrics, "eval/loss", "clip/rate"])
         if state is not None:
             self.record.replay()
-        if not self.running:  # it had finished when the others were saved
+        if not self.running:  # it had finished before the checkpoint
             self._final = state
             self.record.end(self.updates, self.status)
 
@@ -129,7 +129,7 @@ class Replica:
             self.record.clip_event(clip.line())
 
     def training_values(self, loss: float, metrics: Mapping[str, float], clip: ClipEvent) -> dict[str, float]:
-        """What is logged of an update, by tag."""
+        """The values logged for an update, by tag."""
         values = {"train/loss": loss, **{f"train/{name}": value for name, value in metrics.items()}}
         values |= {"grad/norm_before_clip": clip.norm_before, "grad/norm_after_clip": clip.norm_after}
         values |= {"clip/fired": float(clip.fired), "clip/rate": self.clip_rate}
@@ -142,7 +142,7 @@ class Replica:
         return values
 
     def clipping_values(self) -> dict[str, float]:
-        """Clipping since the last evaluation, and which parameters set it off, by tag."""
+        """By tag: norms since the last evaluation, and how often each parameter was the largest of a fired update."""
         values: dict[str, float] = {}
         for name, window in zip(("before", "after"), self._window, strict=True):
             for q, norm in zip(("q10", "q50", "q90"), window.quantiles((0.1, 0.5, 0.9)) or [], strict=False):
@@ -196,7 +196,7 @@ class Replica:
 
 
 class Subsample:
-    """Keeps every number of a stream until `most` are there, then every second of them, and so on.
+    """Quantiles of a stream in bounded memory: keeps every number up to `most`, then every second, and so on.
 
     Quantiles are exact up to `most` numbers, and those of an evenly spaced half or more of `most` beyond.
     """
@@ -215,14 +215,14 @@ class Subsample:
         self.count += 1
 
     def state(self) -> dict[str, Any]:
-        """Plain values that `restored` takes."""
+        """Plain values for `restored`."""
         return {"most": self.most, "stride": self.stride, "count": self.count, "kept": self.kept.tolist()}
 
     @staticmethod
     def restored(state: Mapping[str, Any]) -> Subsample:
-        found = Subsample(state["most"])
-        found.stride, found.count, found.kept = state["stride"], state["count"], array("d", state["kept"])
-        return found
+        sample = Subsample(state["most"])
+        sample.stride, sample.count, sample.kept = state["stride"], state["count"], array("d", state["kept"])
+        return sample
 
     def quantiles(self, which: Sequence[float]) -> list[float] | None:
         """The quantiles asked for, each between 0 and 1; None without a number."""

@@ -32,7 +32,7 @@ class TrainedNetwork:
     plan: Plan
     seed: int
     weights: dict[str, Tensor]
-    place: str  #: the folder, as it was named
+    place: str  #: the folder, as the user named it
 
     def network(self) -> Network:
         """The plan's network with these weights. Raises: ConfigError if they don't fit."""
@@ -54,7 +54,7 @@ def runs_at(place: str) -> list[str]:
 
 
 class PluginError(ConfigError):
-    """A run whose task or cell is a user's own, in a module that has not been imported."""
+    """The run's task or cell is in a plugin that has not been imported."""
 
     def __init__(self, folder: str, what: str, plugins: object) -> None:
         self.hint = f"add plugins={show(plugins).replace(' ', '').replace(chr(39), '')}"
@@ -108,9 +108,9 @@ def load_network(folder: str, overrides: Sequence[str] = ()) -> TrainedNetwork:
         weights = torch.load(seed_folder / WEIGHTS, weights_only=True, map_location="cpu")
         if not isinstance(weights, dict) or not all(isinstance(name, str) for name in weights):
             raise ValueError(f"{WEIGHTS} holds no weights by their names")
-    except Exception as error:  # whatever the unpickler stumbles over
+    except Exception as error:  # the unpickler raises many kinds
         raise OptionError("weights", folder, f"can't be read: {show(str(error))}") from None
-    here = {"launcher": {"name": "serial"}, "search": {"name": "none"}}  # wherever it was trained, and why
+    here = {"launcher": {"name": "serial"}, "search": {"name": "none"}}  # it is not trained here
     config = with_changes({**LATER, **tree, **here, "seed": seed, "seeds": 1}, overrides)
     for key, section, known in (("task", config.task, TASKS), ("cell", config.cell, CELLS)):
         if config.plugins and section["name"] not in known:
@@ -119,7 +119,7 @@ def load_network(folder: str, overrides: Sequence[str] = ()) -> TrainedNetwork:
 
 
 def with_changes(tree: dict[str, Any], overrides: Sequence[str]) -> Config:
-    """The configuration with keys that it has already set to other values.
+    """The configuration with other values for keys that it has.
 
     Raises: ConfigError.
     """

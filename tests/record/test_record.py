@@ -14,6 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from rnnlstm.jobs.job import compose_jobs
 from rnnlstm.record.files import LineWriter, read_lines
 from rnnlstm.record.glossary import GLOSSARY, explain
+from rnnlstm.record.summary import FIELDS
 from rnnlstm.training.replica import Subsample
 
 from support.training import SMALL
@@ -45,6 +46,7 @@ def test_the_run_folder_holds_what_is_promised(outcome):
         assert names == [*records, "summary.json", "weights.pt"]
         summary = json.loads((folder / "summary.json").read_text())
         assert set(summary) >= SUMMARY_FIELDS
+        assert set(summary) == set(FIELDS)  # what is written is what is declared
         assert summary["seed"] == seed
 
 

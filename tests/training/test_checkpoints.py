@@ -19,6 +19,7 @@ from rnnlstm.config.errors import BusyError, CheckpointError
 from rnnlstm.record.files import locked
 from rnnlstm.training.checkpoint import (
     KEPT,
+    RunState,
     checkpoints,
     group_name,
     group_seeds,
@@ -27,6 +28,7 @@ from rnnlstm.training.checkpoint import (
     read_checkpoint,
     save_checkpoint,
 )
+from rnnlstm.training.replica import ReplicaState
 
 from support.resuming import assert_same, start
 
@@ -45,6 +47,25 @@ def test_what_is_saved_is_what_is_read_and_the_newest_two_stay(tmp_path):
     assert state["step"] == 300
     assert torch.equal(state["weights"]["w"], STATE["weights"]["w"])
     assert not list((tmp_path / "checkpoints").glob(".*"))  # no temporary file is left
+
+
+def test_a_checkpoint_holds_the_declared_entries_and_each_is_needed_to_resume(tmp_path):
+    broken = start(tmp_path, "seeds=2", stop_at=18)
+    (group,) = groups(broken.folder)
+    state = load_newest(broken.folder, group)
+    declared = set(ReplicaState.__required_keys__) | set(ReplicaState.__optional_keys__)
+    assert set(state) == set(RunState.__annotations__)
+    assert all(set(replica) == declared for replica in state["replicas"])
+    for entries, names in ((state, RunState.__annotations__), (state["replicas"][1], ReplicaState.__required_keys__)):
+        for name in names:
+            value = entries.pop(name)
+            save_checkpoint(broken.folder, [0, 1], 18, state)
+            with pytest.raises(CheckpointError, match=rf"the checkpoint does not fit this run: it has no '{name}'"):
+                start(tmp_path, "seeds=2")
+            entries[name] = value
+    del state["replicas"][0]["precision"]  # as in checkpoints of earlier versions
+    save_checkpoint(broken.folder, [0, 1], 18, state)
+    assert [summary["status"] for summary in start(tmp_path, "seeds=2").summaries] == ["done", "done"]
 
 
 @pytest.mark.parametrize("seeds", [[0], [0, 1, 2], [3, 4], [0, 2, 5], [10, 12]])
