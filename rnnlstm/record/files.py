@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import json
 import os
@@ -22,6 +23,7 @@ LONGEST_LINE = 16_777_216  # bytes of a line: the gradient through time over hal
 def write_whole(path: Path, data: bytes) -> None:
     """Replace `path` by `data` in one step: a reader, or a crash, sees the old file or the new one."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    _UNFINISHED.add(temporary)
     try:
         with temporary.open("wb") as file:
             file.write(data)
@@ -30,6 +32,17 @@ def write_whole(path: Path, data: bytes) -> None:
         temporary.replace(path)
         _sync_folder(path.parent)
     finally:
+        temporary.unlink(missing_ok=True)
+        _UNFINISHED.discard(temporary)
+
+
+#: Temporary files of this process. A signal ends a command without `finally`, but with what `atexit` holds.
+_UNFINISHED: set[Path] = set()
+
+
+@atexit.register
+def _remove_unfinished() -> None:
+    for temporary in _UNFINISHED:
         temporary.unlink(missing_ok=True)
 
 
