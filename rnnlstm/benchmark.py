@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rnnlstm.cli.arguments import Parser, check_writable
-from rnnlstm.cli.exits import DONE, guarded
+from rnnlstm.cli.exits import DONE, run_command
 from rnnlstm.config.errors import ConfigError, DiskError
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ MODELS = ("rnn", "lstm", "gru")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    return guarded(lambda: _main(arguments))
+    return run_command(_main, arguments)
 
 
 def parser() -> Parser:
@@ -50,7 +50,7 @@ def parser() -> Parser:
     return result
 
 
-def _main(arguments: Sequence[str] | None) -> int:
+def _main(arguments: Sequence[str]) -> int:
     options = parser().parse_args(arguments)
     for name in ("threads", "rounds"):
         if getattr(options, name) is not None and getattr(options, name) < 1:

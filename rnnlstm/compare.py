@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rnnlstm.cli.arguments import Parser, check_writable
-from rnnlstm.cli.exits import DONE, guarded
+from rnnlstm.cli.exits import DONE, run_command
 from rnnlstm.config.errors import ConfigError, show
 
 ROWS = 40  # of the table, unless asked for more
@@ -34,7 +34,7 @@ ROWS = 40  # of the table, unless asked for more
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    return guarded(lambda: _main(arguments))
+    return run_command(_main, arguments)
 
 
 def parser() -> Parser:
@@ -67,7 +67,7 @@ def parser() -> Parser:
     return result
 
 
-def _main(arguments: Sequence[str] | None) -> int:
+def _main(arguments: Sequence[str]) -> int:
     options = parser().parse_args(arguments)
     if options.top < 1:
         raise ConfigError(f"--top {show(options.top)}: must be at least 1")

@@ -17,13 +17,13 @@ import sys
 from collections.abc import Sequence
 
 from rnnlstm.cli.arguments import Parser
-from rnnlstm.cli.exits import BUSY, DISK_FAILED, DONE, fail, guarded
+from rnnlstm.cli.exits import BUSY, DISK_FAILED, DONE, fail, run_command
 from rnnlstm.config.errors import BusyError, printable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    return guarded(lambda: _main(arguments))
+    return run_command(_main, arguments)
 
 
 def parser() -> Parser:
@@ -33,7 +33,7 @@ def parser() -> Parser:
     return result
 
 
-def _main(arguments: Sequence[str] | None) -> int:
+def _main(arguments: Sequence[str]) -> int:
     options = parser().parse_args(arguments)
 
     from rnnlstm.record.folders import find_run_folders

@@ -30,7 +30,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from rnnlstm.cli.exits import DONE, guarded
+from rnnlstm.cli.exits import DONE, run_command
 from rnnlstm.config.errors import ConfigError, OptionError, did_you_mean, show
 from rnnlstm.config.keys import PARTS
 from rnnlstm.config.safety import check_override
@@ -58,7 +58,7 @@ class Request:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    return guarded(lambda: _main(sys.argv[1:] if arguments is None else arguments))
+    return run_command(_main, arguments)
 
 
 def parse(arguments: Sequence[str]) -> Request:

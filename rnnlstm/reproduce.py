@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rnnlstm.cli.arguments import Parser, check_writable
-from rnnlstm.cli.exits import DONE, INTERRUPTED, TERMINATED, guarded
+from rnnlstm.cli.exits import DONE, code_of, run_command
 from rnnlstm.config.errors import ConfigError, did_you_mean, show
 from rnnlstm.studies.catalog import studies
 from rnnlstm.studies.study import Study
@@ -29,7 +29,7 @@ from rnnlstm.studies.study import Study
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    return guarded(lambda: _main(arguments))
+    return run_command(_main, arguments)
 
 
 def parser() -> Parser:
@@ -46,7 +46,7 @@ def parser() -> Parser:
     return parser
 
 
-def _main(arguments: Sequence[str] | None) -> int:
+def _main(arguments: Sequence[str]) -> int:
     options = parser().parse_args(arguments)
     size = options.size or "standard"
     if options.list:
@@ -62,9 +62,7 @@ def _main(arguments: Sequence[str] | None) -> int:
     from rnnlstm.studies.command import reproduce
 
     stopped = reproduce(chosen, size, runs, out)
-    if stopped is not None:
-        return INTERRUPTED if stopped.name == "SIGINT" else TERMINATED
-    return DONE
+    return DONE if stopped is None else code_of(stopped)
 
 
 def _chosen(names: Sequence[str], size: str | None = None) -> list[Study]:

@@ -15,7 +15,7 @@ from rich.console import Console
 import rnnlstm
 from rnnlstm.cli.progress import SweepProgress, line
 from rnnlstm.jobs.launchers import engines
-from rnnlstm.jobs.launchers.standing import Standing
+from rnnlstm.jobs.launchers.sweep import Standing
 from rnnlstm.train import main
 
 from support.sweeping import FAULTY, LONG, THREADS, assert_same_runs, running, statuses, sweep, wait_for

@@ -13,8 +13,7 @@ import rnnlstm
 from rnnlstm.config.compose import Composer
 from rnnlstm.config.errors import ConfigError
 from rnnlstm.config.schema import OptunaOptions
-from rnnlstm.jobs.search import Search, suggest
-from rnnlstm.jobs.search_space import Interval, Values, read_space
+from rnnlstm.jobs.search import Interval, Search, Values, read_space, suggest
 from rnnlstm.record.files import locked
 from rnnlstm.train import main
 
