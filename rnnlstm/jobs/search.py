@@ -202,7 +202,7 @@ class Search:
         if not isinstance(config.search, OptunaOptions):
             raise OptionError("search", config.search.name, "is taken from the command line only")
         if config.resume == "never":
-            raise OptionError("resume", config.resume, "a search continues with the runs that are there")
+            raise OptionError("resume", config.resume, "a search goes on with the runs that are there")
         require_optuna()
         check_jobs(ends)
         self.options, self._overwrite = config.search, config.overwrite
