@@ -7,8 +7,8 @@ Examples
   python -m rnnlstm.benchmark --json speed.json        the whole grid of shapes
   python -m rnnlstm.benchmark --device cuda            training on a GPU: 1, 64 and 256 replicas, and nothing else
 
-Contenders take turns within one process; times are medians with quartiles. Ratios are what to look at: single times
-move with whatever else the machine is doing.
+Contenders take turns within one process; times are medians with quartiles. Compare the ratios: single times change
+with the other work of the machine.
 """
 
 from __future__ import annotations
