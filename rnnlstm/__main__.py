@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
-from rnnlstm.cli.exits import BAD_CONFIG, DONE, fail
+from rnnlstm.cli.exits import BAD_CONFIG, DONE, fail, run_command
 from rnnlstm.config.errors import did_you_mean, show
 
 COMMANDS = {
     "train": "train networks, one configuration or a sweep",
     "compare": "compare runs: a table with intervals, figures, a report on one page",
     "gradflow": "measure where the gradient goes, at initialisation or trained",
-    "reproduce": "a paper's table again, with a verdict",
-    "events": "write TensorBoard's events anew from the record",
+    "reproduce": "repeat a published experiment, with a verdict",
+    "events": "rewrite TensorBoard's events from the record",
     "benchmark": "measure speed against PyTorch's modules and plain scripts",
 }
 
 
-def main(arguments: list[str]) -> int:
-    """Returns the exit code."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    return run_command(_main, arguments)
+
+
+def _main(arguments: Sequence[str]) -> int:
     if arguments and arguments[0] not in ("-h", "--help"):
         known = arguments[0] in COMMANDS
         hint = "" if known else did_you_mean(arguments[0], COMMANDS)
@@ -31,4 +36,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -5,52 +5,52 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from rnnlstm.jobs.job import Job, compose_jobs
+from rnnlstm.jobs.job import Job, Listener
+from rnnlstm.jobs.launch import train
 
 if TYPE_CHECKING:
+    from rnnlstm.training.progress import Progress
     from rnnlstm.training.signals import Outcome
 
 
 def run(overrides: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """Train as `python -m rnnlstm.train` does with these arguments, `-m` for a sweep or a search among them.
+    """Train as `python -m rnnlstm.train` does with these arguments; `-m` makes them a sweep or a search.
 
-    The jobs of a sweep share this process, in which classes of your own are registered; one with a `job_timeout` has
-    its own. Returns the summaries of all replicas, as in `summary.json`, each with its `folder`.
-    Raises: ConfigError for a bad configuration, before anything is written; the first job's own error if
-    one failed, after the others have run; KeyboardInterrupt if it was stopped.
+    The jobs of a sweep run in this process, so they know the classes that you registered in it. A job with a
+    `job_timeout` runs in its own process.
+    Returns the summaries of all replicas, as in `summary.json`, each with its `folder`.
+    Raises: ConfigError for a bad configuration, before anything is written; the error of the first job that failed,
+    after the others have run; KeyboardInterrupt if a signal stopped it.
     """
-    from rich.console import Console
-
-    from rnnlstm.jobs.launch import train_jobs
-    from rnnlstm.jobs.search import Search, wanted
-    from rnnlstm.training.progress import Progress, progress_on
-
-    console = Console()
-
-    def progress(job: Job) -> Progress:
-        return progress_on(console, job.config)
-
-    sweep = [o for o in overrides if o not in ("-m", "--multirun")]
-    summaries: list[dict[str, Any]] = []
-    failures: list[Exception] = []
-    stopped = False
-
-    def ended(number: int, job: Job, outcome: Outcome | Exception) -> None:
-        nonlocal stopped
-        if isinstance(outcome, Exception):
-            failures.append(outcome)
-            return
-        stopped = stopped or outcome.stopped_by is not None
-        summaries.extend({**s, "folder": str(outcome.folder / f"seed_{s['seed']}")} for s in outcome.summaries)
-
-    multirun = len(sweep) != len(overrides)
-    if multirun and wanted(sweep):
-        Search(sweep).run(lambda *_: None, ended, progress, apart=False)
-    else:
-        jobs = compose_jobs(sweep, multirun)
-        train_jobs(jobs, lambda *_: None, ended, progress, apart=False)
-    if failures:
-        raise failures[0]
-    if stopped:
+    collected = _Collector()
+    words = [o for o in overrides if o not in ("-m", "--multirun")]
+    train(words, len(words) != len(overrides), collected, apart=False)
+    if collected.failures:
+        raise collected.failures[0]
+    if collected.stopped:
         raise KeyboardInterrupt
-    return summaries
+    return collected.summaries
+
+
+class _Collector(Listener):
+    """Shows the progress of each job, and collects how the jobs ended."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self.console = Console()
+        self.summaries: list[dict[str, Any]] = []
+        self.failures: list[Exception] = []
+        self.stopped = False
+
+    def progress(self, job: Job) -> Progress:
+        from rnnlstm.training.progress import progress_on
+
+        return progress_on(self.console, job.config)
+
+    def ended(self, number: int, job: Job, outcome: Outcome | Exception) -> None:
+        if isinstance(outcome, Exception):
+            self.failures.append(outcome)
+            return
+        self.stopped = self.stopped or outcome.stopped_by is not None
+        self.summaries += [{**s, "folder": str(outcome.folder / f"seed_{s['seed']}")} for s in outcome.summaries]

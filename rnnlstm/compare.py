@@ -4,18 +4,18 @@
                                     [--html FILE [--open]]
 
 Examples
-  python -m rnnlstm.compare runs                     all runs below a folder, also while they are going
+  python -m rnnlstm.compare runs                     all runs below a folder, also while they train
   python -m rnnlstm.compare runs/keyword_T100 --csv table.csv
   python -m rnnlstm.compare runs --where task=adding --where model=rnn,lstm
-  python -m rnnlstm.compare runs --by model optimizer.lr       a row for each, everything else pooled
+  python -m rnnlstm.compare runs --by model optimizer.lr       a row for each; other keys are pooled
   python -m rnnlstm.compare runs --paired --against model=rnn  differences from the RNN, seed by seed
-  python -m rnnlstm.compare runs --html report.html --open     the whole story as one page, to show to others
+  python -m rnnlstm.compare runs --html report.html --open     everything on one page, to show to others
   python -m rnnlstm.compare runs --figures pictures  learning curves, who solves when, the gradient through time
 
 A metric is the median over the seeds: under five seeds with every value, from five on with the 95 % bootstrap
-interval of the median. Solved comes with Wilson's interval. Steps to solve is the Kaplan-Meier median, so that seeds
-which are still running, or have not solved the task, count for what is known of them. What differs between the
-configurations stands first, what is equal in all stands below the table.
+interval of the median. Solved has Wilson's interval. Steps to solve is the Kaplan-Meier median, which also uses seeds
+that are still running or have not solved the task. The first columns are the keys that differ. Keys that are equal in
+all rows are below the table.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rnnlstm.cli.arguments import Parser, check_writable
-from rnnlstm.cli.exits import DONE, guarded
+from rnnlstm.cli.exits import DONE, run_command
 from rnnlstm.config.errors import ConfigError, show
 
 ROWS = 40  # of the table, unless asked for more
@@ -34,7 +34,7 @@ ROWS = 40  # of the table, unless asked for more
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    return guarded(lambda: _main(arguments))
+    return run_command(_main, arguments)
 
 
 def parser() -> Parser:
@@ -49,7 +49,14 @@ def parser() -> Parser:
         metavar="KEY=VALUE",
         help="only runs that have this value, or one of several: model=rnn,lstm; may be given again",
     )
-    add("--by", nargs="+", action="extend", default=[], metavar="KEY", help="a row for each value, the rest pooled")
+    add(
+        "--by",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY",
+        help="a row for each value, pooled over other keys",
+    )
     add("--paired", action="store_true", help="differences over shared seeds, also with more than 8 rows")
     add(
         "--against",
@@ -67,7 +74,7 @@ def parser() -> Parser:
     return result
 
 
-def _main(arguments: Sequence[str] | None) -> int:
+def _main(arguments: Sequence[str]) -> int:
     options = parser().parse_args(arguments)
     if options.top < 1:
         raise ConfigError(f"--top {show(options.top)}: must be at least 1")

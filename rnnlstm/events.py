@@ -1,4 +1,4 @@
-"""Write TensorBoard's events of runs anew from their record: after a full disk, a damaged or a deleted file.
+"""Rewrite the TensorBoard events of runs from their record: after a full disk, a damaged or a deleted file.
 
     python -m rnnlstm.events RUNS…
 
@@ -6,9 +6,9 @@ Examples
   python -m rnnlstm.events runs                     all runs below a folder
   python -m rnnlstm.events runs/keyword_T100/lstm-1a2b3c4d
 
-The record (metrics.jsonl, flow.jsonl, samples.jsonl) is the truth, and is only read. New events take the old ones'
-place when they are whole; interrupted, the same command mends what is left. A run that is going on is left alone and
-named, and the exit code is then 73.
+The record (metrics.jsonl, flow.jsonl, samples.jsonl) is only read. New events replace the old ones when they are
+complete. After an interrupt, the same command does what is left. A run that is still training is skipped and named,
+and the exit code is then 73.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import sys
 from collections.abc import Sequence
 
 from rnnlstm.cli.arguments import Parser
-from rnnlstm.cli.exits import BUSY, DISK_FAILED, DONE, fail, guarded
+from rnnlstm.cli.exits import BUSY, DISK_FAILED, DONE, fail, run_command
 from rnnlstm.config.errors import BusyError, printable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    return guarded(lambda: _main(arguments))
+    return run_command(_main, arguments)
 
 
 def parser() -> Parser:
@@ -33,7 +33,7 @@ def parser() -> Parser:
     return result
 
 
-def _main(arguments: Sequence[str] | None) -> int:
+def _main(arguments: Sequence[str]) -> int:
     options = parser().parse_args(arguments)
 
     from rnnlstm.record.folders import find_run_folders
@@ -41,7 +41,7 @@ def _main(arguments: Sequence[str] | None) -> int:
     runs = find_run_folders(options.runs)
 
     from rnnlstm.record.rebuild import rebuild_events
-    from rnnlstm.tasks import TASKS  # imports torch: only once there is something to do
+    from rnnlstm.tasks import TASKS  # imports torch, so only after runs were found
 
     headlines = {name: TASKS[name].metric_name for name in TASKS}
     code = DONE

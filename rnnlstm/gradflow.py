@@ -30,7 +30,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from rnnlstm.cli.exits import DONE, guarded
+from rnnlstm.cli.exits import DONE, run_command
 from rnnlstm.config.errors import ConfigError, OptionError, did_you_mean, show
 from rnnlstm.config.keys import PARTS
 from rnnlstm.config.safety import check_override
@@ -39,26 +39,26 @@ if TYPE_CHECKING:
     from rnnlstm.config.schema import Config
     from rnnlstm.reporting.setting import Setting
 
-#: More settings than this make figures that nobody can read.
+#: With more settings, figures would be unreadable.
 MOST_SETTINGS = 8
 
 
 @dataclass
 class Request:
-    """A command line, taken apart."""
+    """A parsed command line."""
 
     weights: list[str] = field(default_factory=list)
     parts: list[str] = field(default_factory=lambda: ["flow"])
     out: str = "gradflow"
     sequences: int = 16
-    overrides: list[str] = field(default_factory=list)  #: of every setting
-    groups: list[list[str]] = field(default_factory=list)  #: further ones, of each group of settings
+    overrides: list[str] = field(default_factory=list)  #: for every setting
+    groups: list[list[str]] = field(default_factory=list)  #: further overrides, for each group of settings
     help: bool = False
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    return guarded(lambda: _main(sys.argv[1:] if arguments is None else arguments))
+    return run_command(_main, arguments)
 
 
 def parse(arguments: Sequence[str]) -> Request:
@@ -117,7 +117,7 @@ def _main(arguments: Sequence[str]) -> int:
 
 
 def _settings(request: Request) -> list[Setting]:
-    """Every network that is asked for, checked before anything is measured. Raises: ConfigError."""
+    """Build every requested network before anything is measured. Raises: ConfigError."""
     from rnnlstm.jobs.job import compose_jobs, take_plugins
     from rnnlstm.record.folders import identity
     from rnnlstm.reporting.setting import Setting
@@ -125,7 +125,7 @@ def _settings(request: Request) -> list[Setting]:
     from rnnlstm.training.weights import load_networks
 
     if request.weights:
-        overrides = take_plugins(request.overrides)  # before a run's configuration is read, and never from it
+        overrides = take_plugins(request.overrides)  # a run's own configuration may not import modules
         loaded = [run for place in request.weights for run in load_networks(place, overrides)]
         _refuse_too_many(loaded)
         return [Setting(run.plan, run.seed, run.network(), run.place) for run in loaded]

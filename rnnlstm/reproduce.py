@@ -1,17 +1,17 @@
-"""Reproduce the literature's tables, each with one command, a criterion fixed beforehand, and a verdict.
+"""Repeat published experiments, each with one command, a criterion that was fixed beforehand, and a verdict.
 
     python -m rnnlstm.reproduce --list [NAME…]
     python -m rnnlstm.reproduce NAME… [--quick | --long] [--runs FOLDER] [--out FOLDER]
 
 Examples
   python -m rnnlstm.reproduce --list               the studies: what they ask, how long they take
-  python -m rnnlstm.reproduce --list adding        one of them whole: what was published, the criterion
+  python -m rnnlstm.reproduce --list adding        one of them in full: what was published, the criterion
   python -m rnnlstm.reproduce adding --quick       smaller sizes with a criterion of their own, within a minute or so
   python -m rnnlstm.reproduce all --quick          every study, under ten minutes on two cores
   python -m rnnlstm.reproduce adding copy          two studies at the sizes of the page, one after the other
 
-Interrupted, the same command goes on where it stopped. The exit code is 0 for a pass and for a miss alike: a miss is
-a result. Two commands for different studies can run side by side; give each OMP_NUM_THREADS=1 then.
+After an interrupt, the same command resumes. The exit code is 0 for a pass and for a miss: a miss is a result. Two
+commands for different studies can run side by side, each with OMP_NUM_THREADS=1.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rnnlstm.cli.arguments import Parser, check_writable
-from rnnlstm.cli.exits import DONE, INTERRUPTED, TERMINATED, guarded
+from rnnlstm.cli.exits import DONE, code_of, run_command
 from rnnlstm.config.errors import ConfigError, did_you_mean, show
 from rnnlstm.studies.catalog import studies
 from rnnlstm.studies.study import Study
@@ -29,13 +29,13 @@ from rnnlstm.studies.study import Study
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    return guarded(lambda: _main(arguments))
+    return run_command(_main, arguments)
 
 
 def parser() -> Parser:
     parser = Parser("reproduce", __doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="studies, or all")
-    parser.add_argument("--list", action="store_true", help="name the studies, or say all of those named, and stop")
+    parser.add_argument("--list", action="store_true", help="list the studies, or describe those named, and stop")
     sizes = parser.add_mutually_exclusive_group()
     sizes.add_argument("--quick", action="store_const", const="quick", dest="size", help="smaller sizes")
     sizes.add_argument("--long", action="store_const", const="long", dest="size", help="longer sequences")
@@ -46,7 +46,7 @@ def parser() -> Parser:
     return parser
 
 
-def _main(arguments: Sequence[str] | None) -> int:
+def _main(arguments: Sequence[str]) -> int:
     options = parser().parse_args(arguments)
     size = options.size or "standard"
     if options.list:
@@ -62,13 +62,11 @@ def _main(arguments: Sequence[str] | None) -> int:
     from rnnlstm.studies.command import reproduce
 
     stopped = reproduce(chosen, size, runs, out)
-    if stopped is not None:
-        return INTERRUPTED if stopped.name == "SIGINT" else TERMINATED
-    return DONE
+    return DONE if stopped is None else code_of(stopped)
 
 
 def _chosen(names: Sequence[str], size: str | None = None) -> list[Study]:
-    """Raises: ConfigError for a name that is none, or a study without this size."""
+    """The studies with these names. Raises: ConfigError for an unknown name, or a study without this size."""
     known = studies()
     if list(names) == ["all"]:
         return [study for study in known.values() if size is None or size in study.sizes]
@@ -82,7 +80,7 @@ def _chosen(names: Sequence[str], size: str | None = None) -> list[Study]:
 
 
 def _list(names: Sequence[str]) -> None:
-    """A line for each study; of those named everything. Raises: ConfigError for a name that is none."""
+    """Print a line for each study, or everything about those named. Raises: ConfigError for an unknown name."""
     if not names:
         print("About how long each takes on one core: quick, standard.\n")
         for study in studies().values():

@@ -20,28 +20,19 @@ Examples
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
 
-from rnnlstm.cli.exits import DONE, INTERRUPTED, JOB_FAILED, TERMINATED, fail, guarded
+from rnnlstm.cli.exits import DONE, run_command
 from rnnlstm.config.errors import ConfigError, did_you_mean, show
-
-if TYPE_CHECKING:
-    from rnnlstm.jobs.job import Job
-    from rnnlstm.jobs.launchers.standing import Standing
-    from rnnlstm.training.progress import Progress
-    from rnnlstm.training.signals import Outcome
 
 FLAGS = ("-m", "--multirun", "--cfg", "-c", "--config-dir", "-cd", "--help", "-h", "--completion")
 
 
 @dataclass
 class Request:
-    """A command line, taken apart."""
+    """A parsed command line."""
 
     overrides: list[str] = field(default_factory=list)
     sweep: bool = False
@@ -53,11 +44,11 @@ class Request:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    return guarded(lambda: _main(sys.argv[1:] if arguments is None else arguments))
+    return run_command(_main, arguments)
 
 
 def parse(arguments: Sequence[str]) -> Request:
-    """Raises: ConfigError for a flag that is not on the short list: Hydra has some that run code."""
+    """Raises: ConfigError for a flag that is not listed above: Hydra has flags that run code."""
     request = Request()
     rest = iter(arguments)
     for argument in rest:
@@ -87,7 +78,7 @@ def parse(arguments: Sequence[str]) -> Request:
 
 
 def _instead(flag: str, value: str) -> str:
-    """What an unknown flag may have meant: a key (`--steps 5`), or a flag."""
+    """A suggestion for an unknown flag: a key (`--steps 5`), or a flag of the command."""
     from rnnlstm.config.keys import every_key
 
     word = flag.lstrip("-").replace("-", "_")
@@ -113,102 +104,14 @@ def _main(arguments: Sequence[str]) -> int:
         print(yaml.safe_dump(compose_tree(request.overrides, request.config_dir), sort_keys=False), end="")
         return DONE
 
-    from rnnlstm.jobs.job import compose_jobs
-    from rnnlstm.jobs.launch import train_jobs
+    from rnnlstm.cli.progress import TerminalListener
+    from rnnlstm.jobs.launch import train
 
-    if request.sweep and any(text.startswith("search") for text in request.overrides):
-        from rnnlstm.jobs.search import wanted
-
-        if wanted(request.overrides):
-            return _search(request)
-    jobs = compose_jobs(request.overrides, request.sweep, request.config_dir)
-    report = _Report(len(jobs))
-    with report:
-        train_jobs(jobs, report.started, report.ended, report.progress, True, report.watching)
-    return report.code
-
-
-def _search(request: Request) -> int:
-    from rnnlstm.jobs.search import Search, ranking
-
-    search = Search(request.overrides, request.config_dir)
-    report = _Report(search.options.trials, summarise=False)
-    with report:
-        search.run(report.started, report.ended, report.progress, True, report.watching)
-    for line in ranking(search, request.config_dir):
-        report.console.print(line, markup=False)
-    return report.code
-
-
-class _Report:
-    """What the terminal shows of the jobs, and the exit code they add up to."""
-
-    def __init__(self, jobs: int, summarise: bool = True) -> None:
-        from rich.console import Console
-
-        from rnnlstm.cli.progress import SweepProgress
-
-        self.jobs, self.code, self.summarise = jobs, DONE, summarise
-        self.stopped = False
-        self.failed = 0
-        self.console = Console(highlight=False, soft_wrap=True)
-        self.standing = SweepProgress(self.console)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        self.standing.close(self.failed, summarise=kind is None and self.summarise)
-
-    def started(self, number: int, job: Job) -> None:
-        count = f"[{number + 1}/{self.jobs}] " if self.jobs > 1 else ""
-        self.console.print(f"{count}{os.fspath(job.folder)}", markup=False)
-
-    def progress(self, job: Job) -> Progress:
-        from rnnlstm.training.progress import progress_on
-
-        return progress_on(self.console, job.config)
-
-    def watching(self, standing: Standing) -> None:
-        """How a sweep on a launcher stands."""
-        self.standing.show(standing, self.failed)
-
-    def ended(self, number: int, job: Job, outcome: Outcome | Exception) -> None:
-        from rnnlstm.jobs.failures import failure_log, failure_reason, requeue
-
-        if isinstance(outcome, Exception):
-            self.failed += 1
-            sys.stderr.write(failure_log(outcome))
-            self.code = fail(f"{job.folder}: {failure_reason(outcome)}", JOB_FAILED)
-            return
-        if not outcome.trained:
-            self.console.print("  finished already; overwrite=true trains it anew", markup=False)
-        for summary in outcome.summaries:
-            self.console.print(f"  {_line(summary)}", markup=False)
-        if outcome.stopped_by is not None and not self.stopped:
-            self.stopped = True
-            self.code = INTERRUPTED if outcome.stopped_by.name == "SIGINT" else TERMINATED
-            print(f"stopped by {outcome.stopped_by.name}; what was reached is saved", file=sys.stderr)
-            requeue(outcome.stopped_by)
-
-
-def _line(s: dict[str, Any]) -> str:
-    """One replica's end, in a line."""
-    if s["status"] == "diverged":
-        end = f"diverged: {s['reason']}"
-    elif s["solved"]:
-        end = f"solved at step {s['steps_to_solve']:,}"
-    else:
-        end = f"{s['status']}, not solved in {s['steps']:,} steps"
-    parts = [f"seed {s['seed']}", end]
-    if s["metric"] is not None:
-        parts += [f"{s['metric_name']} {s['metric']:.4g}", f"loss {s['loss']:.4g} (baseline {s['baseline']:.4g})"]
-    parts.append(f"clipped {s['clip_rate']:.0%}")
-    if s["steps_per_second"]:
-        parts.append(f"{s['steps_per_second']:.1f} steps/s")
-    return "   ".join(parts)
+    with TerminalListener() as listener:
+        ranking = train(request.overrides, request.sweep, listener, apart=True, config_dir=request.config_dir)
+    for line in ranking:
+        listener.console.print(line, markup=False)
+    return listener.code
 
 
 def _completion() -> str:
@@ -221,7 +124,7 @@ def _completion() -> str:
 
 
 def _help() -> str:
-    """The text above and every key with its meaning, without importing torch."""
+    """The module's docstring, and every key with its meaning. Does not import torch."""
     from rnnlstm.cli.help import keys
 
     return f"{(__doc__ or '').strip()}\n\n{keys()}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import multiprocessing
 import platform
+import signal
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -78,11 +79,13 @@ def two_at_a_time(model: str, seeds: int, rounds: int) -> float:
     context = multiprocessing.get_context("spawn")
     barrier, queue = context.Barrier(2), context.Queue()
     workers = [
-        context.Process(target=_half, args=(model, list(range(seeds))[k::2], rounds, barrier, queue))
+        context.Process(target=_half, args=(model, list(range(seeds))[k::2], rounds, barrier, queue), daemon=True)
         for k in range(2)
     ]
-    for worker in workers:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # in the workers: Ctrl-C ends this process,
+    for worker in workers:  # which ends them
         worker.start()
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
     times = [queue.get(timeout=600) for _ in workers]
     for worker in workers:
         worker.join()

@@ -1,4 +1,4 @@
-"""The argument parser of the commands that aren't composed by Hydra: a mistake is one line and exit code 2."""
+"""Command-line arguments of the commands without configuration keys. A mistake is one line and exit code 2."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rnnlstm.config.errors import ConfigError, DiskError, show
 
 
 class Parser(argparse.ArgumentParser):
-    """For `python -m rnnlstm.<command>`; its help is the module's docstring, as it is written there."""
+    """The parser of `python -m rnnlstm.<command>`. Its help is the module's docstring, unchanged."""
 
     def __init__(self, command: str, description: str | None) -> None:
         super().__init__(
@@ -25,7 +25,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def check_writable(path: str, folder: bool = False) -> None:
-    """That a file, or a `folder` that may have to be made, can be written: before there is work that would be lost.
+    """Check that a file, or a `folder` that may not exist yet, can be written, before work would be lost.
 
     Raises: DiskError.
     """

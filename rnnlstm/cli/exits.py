@@ -1,11 +1,17 @@
-"""Exit codes, and the one place where an exception becomes a line and a code."""
+"""How a command ends: exit codes, expected failures as one line each, and signals."""
 
 from __future__ import annotations
 
+import atexit
+import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from types import FrameType
 
 from rnnlstm.config.errors import BusyError, CheckpointError, ConfigError, DiskError, JobError, printable
+from rnnlstm.training.signals import SIGNALS
 
 DONE = 0
 JOB_FAILED = 1  #: a job of a sweep failed, or an internal error
@@ -17,10 +23,28 @@ INTERRUPTED = 130
 TERMINATED = 143
 
 
+def run_command(command: Callable[[Sequence[str]], int], arguments: Sequence[str] | None) -> int:
+    """Run a command with these arguments and return its exit code.
+
+    Without arguments the command owns the process: it takes those of the process and decides what a signal does.
+    Outside training, which saves first, a signal ends the process at once with 130 or 143 and one line. Raising an
+    exception instead would be unsafe: native modules abort if one is raised while they are imported, and libraries
+    catch it or print it.
+    """
+    if arguments is not None:
+        return guarded(lambda: command(arguments))
+    for number in SIGNALS:
+        signal.signal(number, _exit_now)
+    code = guarded(lambda: command(sys.argv[1:]))
+    for number in SIGNALS:  # the exit code is decided, and Python only tidies up
+        signal.signal(number, signal.SIG_IGN)
+    return code
+
+
 def guarded(command: Callable[[], int]) -> int:
     """Run a command; its expected failures become one line on standard error and an exit code.
 
-    A failure that nobody expected keeps its traceback: it is a bug, and Python exits with 1.
+    An unexpected failure keeps its traceback: it is a bug, and Python exits with 1.
     """
     try:
         return command()
@@ -35,8 +59,8 @@ def guarded(command: Callable[[], int]) -> int:
     except JobError as error:
         sys.stderr.write(error.log)
         return fail(str(error), JOB_FAILED)
-    except KeyboardInterrupt:
-        return fail("interrupted", INTERRUPTED)
+    except KeyboardInterrupt as error:
+        return fail("interrupted", code_of(error.args[0] if error.args else signal.SIGINT))
     except BrokenPipeError:  # the reader of our output has gone, as in `… | head`
         sys.stderr.close()
         return DONE
@@ -45,3 +69,22 @@ def guarded(command: Callable[[], int]) -> int:
 def fail(message: str, code: int) -> int:
     print(f"error: {printable(message)}", file=sys.stderr)
     return code
+
+
+def code_of(stopped_by: int) -> int:
+    """The exit code of a command that a signal stopped."""
+    return INTERRUPTED if stopped_by == signal.SIGINT else TERMINATED
+
+
+def _exit_now(number: int, frame: FrameType | None) -> None:
+    """End this process from within a signal handler."""
+    code = code_of(number)
+    for again in SIGNALS:
+        signal.signal(again, lambda *_: os._exit(code))
+    with suppress(Exception):  # the signal may have interrupted a write
+        sys.stdout.flush()
+    with suppress(OSError):
+        os.write(2, b"error: interrupted\n")
+    with suppress(Exception):
+        atexit._run_exitfuncs()  # temporary folders
+    os._exit(code)

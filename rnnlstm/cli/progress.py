@@ -1,30 +1,108 @@
-"""A whole sweep's progress: a line that is redrawn on a terminal, elsewhere one now and then, and one at the end."""
+"""What `rnnlstm.train` prints about its jobs, and the exit code that follows from how they ended."""
 
 from __future__ import annotations
 
+import os
+import sys
 import time
-from typing import TYPE_CHECKING
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from rnnlstm.training.progress import duration
+from rnnlstm.cli.exits import DONE, JOB_FAILED, code_of, fail
+from rnnlstm.jobs.failures import failure_log, failure_reason, requeue
+from rnnlstm.jobs.job import Job, Listener
+from rnnlstm.training.progress import duration, progress_on
 
 if TYPE_CHECKING:
-    from rnnlstm.jobs.launchers.standing import Standing
+    from rnnlstm.jobs.launchers.sweep import Standing
+    from rnnlstm.training.progress import Progress
+    from rnnlstm.training.signals import Outcome
 
-SAY_EVERY = 60.0  # seconds, where nothing can be redrawn
+PRINT_EVERY = 60.0  # seconds, where a line can't be redrawn
+
+
+class TerminalListener(Listener):
+    """Prints a line when a job starts and one for each replica that ended. `code` is the exit code so far."""
+
+    def __init__(self) -> None:
+        self.code = DONE
+        self.console = Console(highlight=False, soft_wrap=True)
+        self._jobs, self._search = 1, False
+        self._failed, self._stopped = 0, False
+        self._sweep = SweepProgress(self.console)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self._sweep.close(self._failed, summarise=kind is None and not self._search)
+
+    def planned(self, jobs: int, search: bool) -> None:
+        self._jobs, self._search = jobs, search
+
+    def started(self, number: int, job: Job) -> None:
+        count = f"[{number + 1}/{self._jobs}] " if self._jobs > 1 else ""
+        self.console.print(f"{count}{os.fspath(job.folder)}", markup=False)
+
+    def progress(self, job: Job) -> Progress:
+        return progress_on(self.console, job.config)
+
+    def watching(self, standing: Standing) -> None:
+        self._sweep.show(standing, self._failed)
+
+    def ended(self, number: int, job: Job, outcome: Outcome | Exception) -> None:
+        if isinstance(outcome, Exception):
+            if self._jobs == 1 and not self._search:
+                raise outcome  # the exit code tells what kind of failure it was
+            self._failed += 1
+            sys.stderr.write(failure_log(outcome))
+            self.code = fail(f"{job.folder}: {failure_reason(outcome)}", JOB_FAILED)
+            return
+        if not outcome.trained:
+            self.console.print("  finished already; overwrite=true trains it again", markup=False)
+        for summary in outcome.summaries:
+            self.console.print(f"  {summary_line(summary)}", markup=False)
+        if outcome.stopped_by is not None and not self._stopped:
+            self._stopped = True
+            self.code = code_of(outcome.stopped_by)
+            print(f"stopped by {outcome.stopped_by.name}; what was reached is saved", file=sys.stderr)
+            requeue(outcome.stopped_by)
+
+
+def summary_line(s: dict[str, Any]) -> str:
+    """How a replica ended, in one line."""
+    if s["status"] == "diverged":
+        end = f"diverged: {s['reason']}"
+    elif s["solved"]:
+        end = f"solved at step {s['steps_to_solve']:,}"
+    else:
+        end = f"{s['status']}, not solved in {s['steps']:,} steps"
+    parts = [f"seed {s['seed']}", end]
+    if s["metric"] is not None:
+        parts += [f"{s['metric_name']} {s['metric']:.4g}", f"loss {s['loss']:.4g} (baseline {s['baseline']:.4g})"]
+    parts.append(f"clipped {s['clip_rate']:.0%}")
+    if s["steps_per_second"]:
+        parts.append(f"{s['steps_per_second']:.1f} steps/s")
+    return "   ".join(parts)
 
 
 class SweepProgress:
-    """Says nothing until it is shown something: jobs that run in turn have a progress line each."""
+    """The state of a sweep on a launcher: redrawn in place on a terminal, elsewhere a line a minute, and at the end.
+
+    Prints nothing before `show` is called: jobs that run in turn have a progress line each.
+    """
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._live: Live | None = None
         self._last: Standing | None = None
-        self._said = time.monotonic()
+        self._printed = time.monotonic()
 
     def show(self, standing: Standing, failed: int) -> None:
         self._last = standing
@@ -33,8 +111,8 @@ class SweepProgress:
                 self._live = Live(console=self._console, auto_refresh=False, transient=True)
                 self._live.start()
             self._live.update(Text(line(standing, failed)), refresh=True)
-        elif time.monotonic() - self._said >= SAY_EVERY:
-            self._said = time.monotonic()
+        elif time.monotonic() - self._printed >= PRINT_EVERY:
+            self._printed = time.monotonic()
             self._console.print(line(standing, failed), markup=False)
 
     def close(self, failed: int, summarise: bool = True) -> None:

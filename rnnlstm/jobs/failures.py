@@ -1,4 +1,8 @@
-"""How a job has failed, as plain data that any process can send and any other understand; and a status for it."""
+"""What happens after a job failed or was stopped.
+
+A failure is data that processes send each other, a failed job gets the status `failed`, and a job that Slurm stopped
+is requeued.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +20,13 @@ from rnnlstm.record.summary import record_failure
 if TYPE_CHECKING:
     from rnnlstm.jobs.job import Job
 
-#: Failures that mean the same in the process that waits.
+#: Failures that keep their type when another process reports them.
 EXPECTED: tuple[type[Exception], ...] = (ConfigError, CheckpointError, BusyError, DiskError)
 
 
 @dataclass(frozen=True)
 class Failure:
-    """An exception by its kind, its message and its traceback; the last is empty for what needs none."""
+    """An exception as text. `log` is its traceback, and empty for an expected failure."""
 
     kind: str
     message: str
@@ -42,19 +46,23 @@ class Failure:
 
 
 def failure_log(error: Exception) -> str:
-    """A failure's traceback; empty for what needs none."""
+    """The traceback of a failure; empty for an expected one."""
     if isinstance(error, JobError):
         return error.log
     return "" if isinstance(error, EXPECTED) else "".join(traceback.format_exception(error))
 
 
 def failure_reason(error: Exception) -> str:
+    """A failure in one line."""
     return str(error) if isinstance(error, (JobError, *EXPECTED)) else f"{type(error).__name__}: {error}"
 
 
-def settle(job: Job, error: Exception) -> None:
-    """A status for a failed job: it may not have come to write one. Raises: DiskError."""
-    if isinstance(error, ConfigError | BusyError):  # the folder is someone else's
+def mark_failed(job: Job, error: Exception) -> None:
+    """Give the job's unfinished seeds the status `failed`: its process may have ended before it could.
+
+    Raises: DiskError.
+    """
+    if isinstance(error, ConfigError | BusyError):  # another run has the folder
         return
     config = job.config
     try:
@@ -63,13 +71,10 @@ def settle(job: Job, error: Exception) -> None:
         raise DiskError(f"can't write results in {job.folder}: {problem.strerror or problem}") from problem
 
 
-# Under Slurm, a run that was told to stop before its end asks to be started again; it goes on where it stopped.
-
-
 def requeue(stopped_by: signal.Signals) -> None:
-    """Ask Slurm for another turn of this batch job, if it is one and a signal of Slurm's (USR2, TERM) stopped it.
+    """Ask Slurm to run this batch job again, if Slurm stopped it (by USR2 or TERM). The run then resumes.
 
-    Where submitit started the job, it asks itself.
+    Does nothing outside Slurm, or where submitit started the job: submitit requeues by itself.
     """
     job = os.environ.get("SLURM_JOB_ID", "")
     if not job.isdecimal() or "SUBMITIT_EXECUTOR" in os.environ or stopped_by == signal.SIGINT:

@@ -1,11 +1,14 @@
-"""From overrides to jobs: every configuration of a command, composed and checked, and where its results go."""
+"""From overrides to jobs: composes and checks every configuration of a command, and names its run folder.
+
+A `Listener` is told what becomes of the jobs.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rnnlstm.config.compose import MOST_JOBS, Composer, Tree, value_text
 from rnnlstm.config.errors import ConfigError, OptionError
@@ -15,21 +18,51 @@ from rnnlstm.config.schema import Config, read_config
 from rnnlstm.record.folders import run_folder, seed_folder
 from rnnlstm.record.summary import finished, summaries
 
+if TYPE_CHECKING:
+    from rnnlstm.jobs.launchers.sweep import Standing
+    from rnnlstm.training.progress import Progress
+    from rnnlstm.training.signals import Outcome
+
 
 @dataclass(frozen=True)
 class Job:
-    """One run to be: its configuration, and where its results go."""
+    """A run to train: its configuration and its run folder."""
 
     config: Config
     folder: Path
 
     def finished(self) -> bool:
-        """Whether nothing of it is left to train. Raises: CheckpointError if that can't be told."""
+        """Whether every seed has finished. Raises: CheckpointError if a damaged summary leaves that open."""
         return all(finished(self.folder, seed) for seed in self.config.seed_numbers)
 
     def summaries(self) -> list[dict[str, Any]]:
-        """Those of its seeds that have one."""
+        """The summaries of its seeds, as far as they exist."""
         return summaries(self.folder, self.config.seed_numbers)
+
+
+class Listener:
+    """Is told what becomes of a command's jobs. Each method does nothing until a subclass overrides it.
+
+    A job's number counts from 0 in the order of the command.
+    """
+
+    def planned(self, jobs: int, search: bool) -> None:
+        """The configuration is checked: so many jobs follow, or at most so many trials of a search."""
+
+    def started(self, number: int, job: Job) -> None:
+        """Training of a job starts. With a launcher, this is called just before `ended`."""
+
+    def progress(self, job: Job) -> Progress:
+        """Shows the progress of a job that trains in this process."""
+        from rnnlstm.training.progress import Progress
+
+        return Progress()
+
+    def watching(self, standing: Standing) -> None:
+        """A sweep on a launcher reports its state, a few times a second."""
+
+    def ended(self, number: int, job: Job, outcome: Outcome | Exception) -> None:
+        """A job ended, or failed with an exception. Raising that exception here ends the command."""
 
 
 def compose_jobs(
@@ -39,10 +72,10 @@ def compose_jobs(
     to_train: bool = True,
     at_most: int = MOST_JOBS,
 ) -> list[Job]:
-    """Every job of a command, with its plain keys checked; `to_train`, also that no results are in its way, else
-    keys of `rnnlstm.gradflow` may have been meant.
+    """Compose every job of a command and check its keys.
 
-    Raises: ConfigError for a mistake in any of them; nothing has been written by then.
+    With `to_train`, also check that each job can have its run folder. Without it, the command is `gradflow`, and its
+    own keys are suggested for a mistyped one. Raises: ConfigError for a mistake in any job; nothing has been written.
     """
     with Composer(config_dir, also=() if to_train else GRADFLOW).active() as composer:
         plugins = command_plugins(composer, overrides)
@@ -63,7 +96,7 @@ def compose_jobs(
 
 
 def compose_job(composer: Composer, overrides: Sequence[str], plugins: Sequence[str]) -> Job:
-    """One job of a command, within the composer's context, once the command's own `plugins` are imported.
+    """Compose one job, within the composer's context and after the command's `plugins` were imported.
 
     Raises: ConfigError.
     """
@@ -77,7 +110,7 @@ def compose_job(composer: Composer, overrides: Sequence[str], plugins: Sequence[
 
 
 def compose_tree(overrides: Sequence[str], config_dir: str | None = None) -> Tree:
-    """One composed configuration, for printing."""
+    """Compose one configuration, for printing."""
     with Composer(config_dir).active() as composer:
         command_plugins(composer, overrides)
         tree = composer.compose(overrides)
@@ -86,7 +119,7 @@ def compose_tree(overrides: Sequence[str], config_dir: str | None = None) -> Tre
 
 
 def take_plugins(overrides: Sequence[str]) -> list[str]:
-    """Import the modules that `plugins=[…]` among the overrides names; the others. Raises: ConfigError."""
+    """Import the modules that `plugins=[…]` names, and return the other overrides. Raises: ConfigError."""
     named = [override for override in overrides if override.partition("=")[0] == "plugins"]
     if named:
         with Composer().active() as composer:
@@ -95,7 +128,7 @@ def take_plugins(overrides: Sequence[str]) -> list[str]:
 
 
 def _matched(tree: Tree, config: Config) -> tuple[Tree, Config]:
-    """The configuration with the hidden size that `match` asks for."""
+    """The configuration with the hidden size that `match` computes."""
     from rnnlstm.training.match import matched_hidden_size
 
     tree = {**tree, "model": {**tree["model"], "hidden_size": matched_hidden_size(config)}}
@@ -103,7 +136,7 @@ def _matched(tree: Tree, config: Config) -> tuple[Tree, Config]:
 
 
 def command_plugins(composer: Composer, overrides: Sequence[str]) -> list[str]:
-    """Import the modules that the command line itself names, before their classes can be chosen."""
+    """Import the modules that the command line names in `plugins`, and return their names. Raises: ConfigError."""
     named = [override for override in composer.parse(overrides) if override.key_or_group == "plugins"]
     modules: Any = named[-1].value() if named else []
     if not isinstance(modules, list) or not all(isinstance(name, str) for name in modules):
@@ -116,7 +149,7 @@ def command_plugins(composer: Composer, overrides: Sequence[str]) -> list[str]:
 
 
 def _refuse_clashes(jobs: Sequence[Job]) -> None:
-    """No two jobs may write to the same folder; with resume=never, no job to that of an earlier run."""
+    """No two jobs may write to one folder. With resume=never, no job may write to the folder of an earlier run."""
     taken: set[Path] = set()
     for job in jobs:
         try:

@@ -1,57 +1,64 @@
-"""Training the jobs of a command: one after another, in this process or each in its own, or by a launcher."""
+"""Trains the jobs of a command: one after another in this process, each in its own process, or by a launcher."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rnnlstm.config.errors import DiskError
-from rnnlstm.jobs.failures import settle
-from rnnlstm.jobs.job import Job
-from rnnlstm.jobs.launchers.sweep import Ended, check_launcher, train_elsewhere
+from rnnlstm.jobs.failures import mark_failed
+from rnnlstm.jobs.job import Job, Listener, compose_jobs
+from rnnlstm.jobs.launchers.sweep import check_launcher, train_elsewhere
 from rnnlstm.jobs.process import train_apart, warm_up
 from rnnlstm.training.signals import Outcome, StopFlag
 
-if TYPE_CHECKING:  # importing torch takes seconds: only once there is something to train
+if TYPE_CHECKING:
     from rnnlstm.config.schema import LauncherOptions
-    from rnnlstm.jobs.launchers.standing import Standing
-    from rnnlstm.training.progress import Progress
 
 
-def train_jobs(
-    jobs: Sequence[Job],
-    started: Callable[[int, Job], None],
-    ended: Ended,
-    progress_for: Callable[[Job], Progress],
-    apart: bool,
-    watching: Callable[[Standing], None] = lambda _: None,
-    several: bool | None = None,
-) -> None:
-    """Check all jobs whole, then train each; one that fails does not stop the others. Ends early on a signal.
+def train(
+    overrides: Sequence[str], multirun: bool, listener: Listener, apart: bool, config_dir: str | None = None
+) -> list[str]:
+    """Train what a command line of `rnnlstm.train` asks for: one job, a sweep, or a search. A signal stops it early.
 
-    `apart`: each in a process of its own, if there are several. A job with a `job_timeout` always has its own. With a
-    launcher other than serial, jobs run wherever it has them run, and `watching` is shown how the sweep stands.
-    `several`: whether the command has more than one, if that isn't seen in `jobs`.
-    Raises: ConfigError before anything is trained or written; DiskError; with one job, whatever it raises.
+    `apart`: each job of a sweep or search has its own process, in which it can crash alone.
+    Returns the ranking of a search as lines of text; nothing for jobs. Raises: ConfigError before anything is trained
+    or written; DiskError; KeyboardInterrupt; what `listener` raises.
     """
-    several = len(jobs) > 1 if several is None else several
+    if multirun and _asks_for_search(overrides):
+        from rnnlstm.jobs.search import Search, ranking
+
+        search = Search(overrides, config_dir)
+        listener.planned(search.options.trials, search=True)
+        search.run(listener, apart)
+        return ranking(search, config_dir)
+    jobs = compose_jobs(overrides, multirun, config_dir)
+    listener.planned(len(jobs), search=False)
+    train_jobs(jobs, listener, apart=apart and len(jobs) > 1)
+    return []
+
+
+def _asks_for_search(overrides: Sequence[str]) -> bool:
+    chosen = [text for text in overrides if text.partition("=")[0].strip() == "search"]
+    return bool(chosen) and chosen[-1].partition("=")[2].strip() == "optuna"
+
+
+def train_jobs(jobs: Sequence[Job], listener: Listener, apart: bool) -> None:
+    """Check all jobs, then train each of them. A failed job does not stop the others; a signal does.
+
+    `apart`: each has its own process, as a job with a `job_timeout` always has. A launcher other than serial decides
+    by itself where its jobs run. Raises: ConfigError before anything is trained or written; DiskError;
+    KeyboardInterrupt; what `listener` raises.
+    """
     launcher = check_launcher(jobs)
-    apart = apart and several
     if launcher.name == "serial" and (apart or any(job.config.job_timeout is not None for job in jobs)):
         warm_up()
     _check_plans(jobs, launcher)
     if launcher.name == "serial":
-        _train_in_turn(jobs, started, ended, progress_for, apart, several)
-        return
-
-    def ended_elsewhere(number: int, job: Job, ending: Outcome | Exception) -> None:
-        if isinstance(ending, Exception) and not several:
-            raise ending
-        started(number, job)
-        ended(number, job, ending)
-
-    train_elsewhere(jobs, launcher, ended_elsewhere, watching)
+        _train_in_turn(jobs, listener, apart)
+    else:
+        train_elsewhere(jobs, launcher, listener)
 
 
 def check_jobs(jobs: Sequence[Job]) -> None:
@@ -66,39 +73,33 @@ def _check_plans(jobs: Sequence[Job], launcher: LauncherOptions) -> None:
         make_plan(job.config if launcher.shares_this_machine else replace(job.config, device="auto"))
 
 
-def _train_in_turn(
-    jobs: Sequence[Job],
-    started: Callable[[int, Job], None],
-    ended: Ended,
-    progress_for: Callable[[Job], Progress],
-    apart: bool,
-    several: bool,
-) -> None:
+def _train_in_turn(jobs: Sequence[Job], listener: Listener, apart: bool) -> None:
     from rnnlstm.training.loop import train_run
     from rnnlstm.training.plan import make_plan
 
     with StopFlag() as stop:
         for number, job in enumerate(jobs):
             if stop.signal is not None:
-                ended(number, job, Outcome(job.folder, [], stop.signal))
+                listener.ended(number, job, Outcome(job.folder, [], stop.signal))
                 return
-            started(number, job)
+            listener.started(number, job)
             timeout = job.config.job_timeout
+            own_process = apart or timeout is not None
             try:
-                if apart or timeout is not None:
+                if own_process:
                     count = f"[{number + 1}/{len(jobs)}] " if len(jobs) > 1 else ""
                     outcome = train_apart(job, stop, timeout, count)
                 else:
-                    outcome = train_run(make_plan(job.config), job.folder, progress_for(job))
+                    outcome = train_run(make_plan(job.config), job.folder, listener.progress(job))
             except DiskError:
                 raise
             except Exception as error:
-                if several or timeout is not None:
-                    settle(job, error)
-                if not several:
-                    raise
-                ended(number, job, error)
+                if own_process or len(jobs) > 1:
+                    mark_failed(job, error)
+                listener.ended(number, job, error)
                 continue
-            ended(number, job, outcome)
+            listener.ended(number, job, outcome)
             if outcome.stopped_by is not None:
                 return
+    if stop.signal is not None:  # it came while the last job ended
+        raise KeyboardInterrupt(stop.signal)

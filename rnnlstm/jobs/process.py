@@ -1,7 +1,7 @@
-"""A job in a process of its own: one that exits, is killed, hangs or runs out of memory ends alone.
+"""A job in its own process: a job that exits, is killed, hangs or runs out of memory does not harm the others.
 
-Processes are forked from a server that has imported torch once, and nothing else (multiprocessing's forkserver): a
-job costs a fork instead of an import, and finds no thread pool, random state or half-closed file of another job.
+Processes are forked from a server that has only imported torch (multiprocessing's forkserver). A job costs a fork
+instead of an import, and inherits no thread pool, random state or open file from another job.
 """
 
 from __future__ import annotations
@@ -16,35 +16,44 @@ import time
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 from typing import TYPE_CHECKING
 
 from rnnlstm.config.errors import JobError
 from rnnlstm.jobs.failures import Failure
-from rnnlstm.training.signals import Outcome, StopFlag
+from rnnlstm.training.signals import SIGNALS, Outcome, StopFlag
 
 if TYPE_CHECKING:
     from rnnlstm.jobs.job import Job
 
-GRACE = 10.0  #: seconds that a job has to save and go, once it has been told to
-#: What a job imports, also what torch's optimisers, NumPy and Pillow import only when they are first used.
+GRACE = 10.0  #: seconds that a job has to save and exit, after it was told to stop
+#: What a job imports, including what torch's optimisers, NumPy and Pillow import only at first use.
 PRELOADED = ("rnnlstm.config.plugins", "rnnlstm.training.loop", "torch._dynamo", "numpy.ma", "PIL.PngImagePlugin")
 
 
 def warm_up() -> None:
-    """Start the server, which imports in the background while the caller composes and checks."""
+    """Start the server, which imports in the background while the caller checks the jobs.
+
+    The server and its children start with signals blocked: Ctrl-C in a terminal reaches every process of the command,
+    and would end them with tracebacks. A job unblocks signals when it can handle them.
+    """
     forkserver.set_forkserver_preload([*PRELOADED])
-    with _no_main_module():
-        forkserver.ensure_running()
+    resource_tracker.ensure_running()  # unblocks signals, so it must not start within the next lines
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        with _no_main_module():
+            forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def train_apart(job: Job, stop: StopFlag, timeout: float | None = None, count: str = "") -> Outcome:
-    """Train the job in a process, to which `stop` passes signals on; `count` stands before its progress: `[2/6] `.
+    """Train the job in its own process, to which `stop` passes signals on. `count` precedes its progress: `[2/6] `.
 
-    Raises: what training raised, if it is one of `EXPECTED`; else JobError, also for a process that ended without
-    a word, or after `timeout` seconds.
+    Raises: what training raised, if it is one of `EXPECTED`; JobError for any other failure, for a process that ended
+    without a result, and after `timeout` seconds.
     """
     context = multiprocessing.get_context("forkserver")
     reader, writer = context.Pipe(duplex=False)
@@ -68,7 +77,7 @@ def _result(
 ) -> Outcome:
     found = _received(process, reader, timeout)
     late = found is None and process.is_alive()
-    if late:  # it may still save
+    if late:  # the job may still save
         process.terminate()
         found = _received(process, reader, GRACE)
     if late:
@@ -77,18 +86,18 @@ def _result(
             return found  # type: ignore[return-value]
         how = "saved; the same command goes on" if saved else f"it hung: no answer in {GRACE:g} s, killed"
         raise JobError(f"not finished after job_timeout={timeout:g} s ({how})")
-    process.join(GRACE)  # a thread that the job left may keep it
+    process.join(GRACE)  # a thread of the job may still run
     if isinstance(found, Outcome):
         return found
     if isinstance(found, Failure):
         raise found.error()
-    if stop.signal is not None:  # before it could listen to signals, or as it was told so three times
+    if stop.signal is not None:  # the third signal killed it
         return Outcome(job.folder, [], stop.signal)
-    raise JobError(_last_words(process.exitcode))
+    raise JobError(_exit_reason(process.exitcode))
 
 
 def _received(process: ForkServerProcess, reader: Connection, seconds: float | None) -> Outcome | Failure | None:
-    """What the process sends before it ends, or within so many seconds; None if nothing comes."""
+    """What the process sends before it ends, or within so many seconds; None if it sends nothing."""
     ready = wait([reader, process.sentinel], seconds)
     try:
         return reader.recv() if reader in ready or reader.poll() else None
@@ -97,7 +106,7 @@ def _received(process: ForkServerProcess, reader: Connection, seconds: float | N
         return None
 
 
-def _last_words(code: int | None) -> str:
+def _exit_reason(code: int | None) -> str:
     if code is not None and code < 0:
         name = signal.Signals(-code).name
         return f"its process was killed by {name}{' (out of memory?)' if name == 'SIGKILL' else ''}"
@@ -106,8 +115,10 @@ def _last_words(code: int | None) -> str:
 
 @contextmanager
 def _no_main_module() -> Iterator[None]:
-    """A new process would first import the program's main module, to find its classes. Here nothing is in it, and a
-    user's script that isn't guarded by `if __name__ == "__main__"` would start its sweep again in each job."""
+    """Hide the program's main module, which a new process would import first.
+
+    A user's script without `if __name__ == "__main__"` would start its sweep again in each job.
+    """
     main = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
     try:
@@ -117,14 +128,16 @@ def _no_main_module() -> Iterator[None]:
 
 
 def _train(job: Job, writer: Connection, timeout: float | None, count: str) -> None:
-    """In the new process."""
-    os.setpgid(0, 0)  # Ctrl-C goes to the waiting process alone, which passes it on
+    """Runs in the new process."""
+    os.setpgid(0, 0)  # a terminal sends Ctrl-C to the waiting process alone, which passes it on
     threading.Thread(target=_follow_parent, daemon=True).start()
     faulthandler.enable()
-    if timeout is not None:  # where does it hang?
+    if timeout is not None:  # shows where the job hangs
         faulthandler.dump_traceback_later(timeout + 0.9 * GRACE, exit=False)
     try:
-        writer.send(train_here(job, count))
+        with StopFlag() as stop:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+            writer.send(train_here(job, count) if stop.signal is None else Outcome(job.folder, [], stop.signal))
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
     except Exception as error:
@@ -134,7 +147,7 @@ def _train(job: Job, writer: Connection, timeout: float | None, count: str) -> N
 
 
 def train_here(job: Job, count: str = "") -> Outcome:
-    """Train a job that was composed in another process: here its plugins have still to be imported."""
+    """Train a job that another process composed: import its plugins first."""
     from rich.console import Console
 
     from rnnlstm.config.plugins import import_plugins
@@ -148,7 +161,7 @@ def train_here(job: Job, count: str = "") -> Outcome:
 
 
 def _follow_parent() -> None:
-    """Once the waiting process has gone, however it went: save and go, or nobody would ever end this one."""
+    """Save and exit when the waiting process has ended, for whatever reason: nothing else would end this one."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

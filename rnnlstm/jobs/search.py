@@ -1,7 +1,8 @@
-"""A search from the command: its trials are ordinary jobs, trained in batches; their run folders hold the results.
+"""Searches: a command tries values of some keys, and ranks them by the loss that they reach.
 
-`trials.json` in the search's own folder says only which values were tried. Losses are read from the runs themselves,
-so that nothing can disagree with them, and a trial that failed is tried again by the same command.
+Each trial is an ordinary job with its own run folder. The file `trials.json` in the search's folder records only the
+values that were tried: losses are read from the runs, so the two can't disagree, and the same command retries a trial
+that failed.
 """
 
 from __future__ import annotations
@@ -13,33 +14,158 @@ import shlex
 import shutil
 import statistics
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rnnlstm.config.compose import Composer
+from rnnlstm.config.compose import Composer, listed, value_text
 from rnnlstm.config.errors import BusyError, ConfigError, DiskError, OptionError, printable
 from rnnlstm.config.schema import OptunaOptions
-from rnnlstm.jobs.job import Job, command_plugins, compose_job
+from rnnlstm.jobs.job import Job, Listener, command_plugins, compose_job
 from rnnlstm.jobs.launch import check_jobs, train_jobs
-from rnnlstm.jobs.launchers.sweep import Ended
-from rnnlstm.jobs.search_space import Space, read_space
 from rnnlstm.record.files import locked, read_object, write_json
-from rnnlstm.record.folders import identity
-from rnnlstm.training.signals import Outcome
+from rnnlstm.record.folders import HOUSEKEEPING, identity
+from rnnlstm.training.signals import Outcome, StopFlag
 
 if TYPE_CHECKING:
-    from rnnlstm.jobs.launchers.standing import Standing
+    from optuna.distributions import BaseDistribution
+
+    from rnnlstm.jobs.launchers.sweep import Standing
     from rnnlstm.training.progress import Progress
 
 LOG = logging.getLogger("rnnlstm")
 HIDDEN = ".search"  #: the folder of all searches, under runs_root
 TRIALS = "trials.json"
+EXAMPLE = "'optimizer.lr=tag(log,interval(1e-4,1e-2))'"
+SHOWN = 10  #: trials in the ranking
+
+
+@dataclass(frozen=True)
+class Interval:
+    """`interval(low,high)`, ends included: integers with `int(…)`, logarithmic with `tag(log,…)`."""
+
+    low: float
+    high: float
+    log: bool
+
+    @property
+    def ends(self) -> tuple[str, ...]:
+        return repr(self.low), repr(self.high)
+
+    def distribution(self) -> BaseDistribution:
+        from optuna.distributions import FloatDistribution, IntDistribution
+
+        if isinstance(self.low, int):
+            return IntDistribution(self.low, int(self.high), log=self.log)
+        return FloatDistribution(self.low, self.high, log=self.log)
+
+    def text(self, value: Any) -> str:
+        """Optuna's value as the text of an override; `value` is the inverse."""
+        return repr(value)
+
+    def value(self, text: str) -> Any:
+        """Raises: ValueError for a value outside the space."""
+        value = int(text) if isinstance(self.low, int) else float(text)
+        if not self.low <= value <= self.high:
+            raise ValueError(f"{text} is not within {self.low} … {self.high}")
+        return value
+
+
+@dataclass(frozen=True)
+class Values:
+    """The values of `choice(…)`, `glob(…)` or a list; with `range(…)`, their order matters."""
+
+    texts: tuple[str, ...]
+    ordered: bool
+
+    @property
+    def ends(self) -> tuple[str, ...]:
+        return (self.texts[0], self.texts[-1]) if self.ordered else self.texts
+
+    def distribution(self) -> BaseDistribution:
+        from optuna.distributions import CategoricalDistribution, IntDistribution
+
+        if self.ordered:
+            return IntDistribution(0, len(self.texts) - 1)
+        return CategoricalDistribution(self.texts)
+
+    def text(self, value: Any) -> str:
+        return self.texts[value] if self.ordered else str(value)
+
+    def value(self, text: str) -> Any:
+        """Raises: ValueError for a value outside the space."""
+        place = self.texts.index(text)
+        return place if self.ordered else text
+
+
+@dataclass(frozen=True)
+class Space:
+    """The search space of a command. `words` are its overrides; one that has a space is there as its key alone."""
+
+    words: tuple[str, ...]
+    dimensions: Mapping[str, Interval | Values]
+
+    def overrides(self, chosen: Mapping[str, str]) -> list[str]:
+        """The overrides of the trial with these values."""
+        return [f"{word}={chosen[word]}" if word in chosen else word for word in self.words]
+
+    def ends(self) -> Iterator[dict[str, str]]:
+        """Values to check beforehand: each key at each choice or at both ends, with the others at their first."""
+        first = {key: space.ends[0] for key, space in self.dimensions.items()}
+        yield first
+        for key, space in self.dimensions.items():
+            yield from ({**first, key: text} for text in dict.fromkeys(space.ends[1:]))
+
+
+def read_space(overrides: Sequence[Any]) -> Space:
+    """The search space of overrides that Hydra has parsed. Raises: ConfigError."""
+    words, dimensions = [], {}
+    for override in overrides:
+        key = override.get_key_element()
+        if key in dimensions:  # a later override would replace the chosen value
+            raise OptionError(key, value_text(override), "has a space already")
+        if not override.is_sweep_override():
+            words.append(str(override.input_line))
+            continue
+        try:
+            dimensions[key] = _dimension(override)
+        except ConfigError as error:
+            raise (
+                error if isinstance(error, OptionError) else OptionError(key, value_text(override), str(error))
+            ) from None
+        words.append(key)
+    if not dimensions:
+        raise ConfigError(f"search=optuna has nothing to choose: give a key a space, such as {EXAMPLE}")
+    return Space(tuple(words), dimensions)
+
+
+def _dimension(override: Any) -> Interval | Values:
+    top = override.key_or_group.split(".")[0]
+    if top in ("seed", "seeds"):
+        raise ConfigError("every trial has the same seeds, over which its loss is the median")
+    if top in HOUSEKEEPING:
+        raise ConfigError("changes no result: there is nothing to search")
+    space = override.value()
+    tags = set(getattr(space, "tags", None) or ())
+    if tags - {"log"}:
+        raise ConfigError("the one tag that is known is log")
+    if getattr(space, "shuffle", False):
+        raise ConfigError("the order is for the search to choose; leave out shuffle")
+    if not override.is_interval_sweep():
+        if tags:
+            raise ConfigError("only an interval can be logarithmic: tag(log,interval(…))")
+        return Values(tuple(dict.fromkeys(listed(override))), ordered=override.is_range_sweep())
+    low, high = space.start, space.end
+    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ConfigError("an interval needs a lower and a higher end, both finite")
+    if tags and low <= 0:
+        raise ConfigError("a logarithmic interval begins above 0")
+    return Interval(low, high, log=bool(tags))
 
 
 @dataclass(frozen=True)
@@ -50,8 +176,10 @@ class Trial:
 
     @cached_property
     def loss(self) -> float:
-        """Once it has been trained: the median over the job's seeds of the final loss. A seed that diverged, failed
-        or never ended counts as infinite; of an even number of seeds, it is the mean of the two in the middle.
+        """The median of the final loss over the job's seeds, after training.
+
+        A seed that diverged, failed or did not end counts as infinite. For an even number of seeds, this is the mean
+        of the two in the middle.
         """
         found = {s["seed"]: s["loss"] for s in self.job.summaries() if s.get("status") == "done"}
         losses = (found.get(seed) for seed in self.job.config.seed_numbers)
@@ -59,10 +187,10 @@ class Trial:
 
 
 class Search:
-    """A command's search, checked whole. `trials` are those that have ended so far."""
+    """The search of a command. `trials` are those that have ended so far."""
 
     def __init__(self, overrides: Sequence[str], config_dir: str | None = None) -> None:
-        """Raises: ConfigError for a mistake at either end of any key's space; nothing has been written by then."""
+        """Check the search. Raises: ConfigError for a mistake at either end of a key's space; nothing is written."""
         self._config_dir = config_dir
         with Composer(config_dir).active() as composer:
             self._plugins = command_plugins(composer, overrides)
@@ -82,49 +210,72 @@ class Search:
         name = identity({"configuration": identity(config.tree), **sought})
         self.folder = Path(config.runs_root).expanduser() / HIDDEN / name
         self.trials: list[Trial] = []
+        self._trained: set[Path] = set()  # run folders, in this command
 
-    def run(
-        self,
-        started: Callable[[int, Job], None],
-        ended: Ended,
-        progress_for: Callable[[Job], Progress],
-        apart: bool,
-        watching: Callable[[Standing], None] = lambda _: None,
-    ) -> None:
-        """Train trial after trial; those that have been tried before come first. Arguments are those of `train_jobs`.
+    def run(self, listener: Listener, apart: bool) -> None:
+        """Train trial after trial, first those that an earlier command tried. `apart` as for `train_jobs`.
 
-        Raises: ConfigError, BusyError, CheckpointError, DiskError.
+        Raises: ConfigError, BusyError, CheckpointError, DiskError, KeyboardInterrupt.
         """
-        self._train = _Training(started, ended, progress_for, apart, watching, self._overwrite)
-        with self._alone():
+        with StopFlag() as stop, self._alone():
             tried = [] if self._overwrite else self._recorded()
             batches = [tried[i : i + self.options.at_once] for i in range(0, len(tried), self.options.at_once)]
             for values in batches:
-                if not self._try(values):
+                if not self._try(values, listener, apart):
                     return
             while len(self.trials) < self.options.trials:
+                if stop.signal is not None:  # it came between two batches
+                    raise KeyboardInterrupt(stop.signal)
                 history = [(trial.values, trial.loss) for trial in self.trials]
                 count = min(self.options.at_once, self.options.trials - len(history))
-                if not self._try(suggest(self.space, self.options, history, count)):
+                if not self._try(suggest(self.space, self.options, history, count), listener, apart):
                     return
                 self._record()
 
-    def _try(self, batch: Sequence[dict[str, str]]) -> bool:
-        """Whether to go on: the batch has been trained, and no signal has come."""
+    def _try(self, batch: Sequence[dict[str, str]], listener: Listener, apart: bool) -> bool:
+        """Train a batch of trials. Returns False if a signal stopped it."""
         with Composer(self._config_dir).active() as composer:
             first = len(self.trials)
             trials = [
-                Trial(first + k, values, compose_job(composer, plain(self.space.overrides(values)), self._plugins))
+                Trial(
+                    first + k,
+                    values,
+                    compose_job(composer, without_search_keys(self.space.overrides(values)), self._plugins),
+                )
                 for k, values in enumerate(batch)
             ]
-        if not self._train(trials):
+        if not self._train(trials, listener, apart):
             return False
         self.trials += trials
         return True
 
+    def _train(self, trials: Sequence[Trial], listener: Listener, apart: bool) -> bool:
+        """Train the trials that have not finished, each run once, and report the others as finished."""
+        waiting: dict[Path, Trial] = {}
+        for trial in trials:
+            job = trial.job
+            if job.folder not in self._trained and (self._overwrite or not job.finished()):
+                waiting.setdefault(job.folder, trial)
+        self._trained |= waiting.keys()
+        numbers = [trial.number for trial in waiting.values()]
+        batch = _TrialListener(listener, numbers)
+        if waiting:
+            train_jobs([trial.job for trial in waiting.values()], batch, apart)
+        if batch.busy is not None:
+            raise batch.busy
+        if batch.stopped:
+            return False
+        for trial in trials:
+            if trial.number not in numbers:
+                listener.started(trial.number, trial.job)
+                listener.ended(
+                    trial.number, trial.job, Outcome(trial.job.folder, trial.job.summaries(), trained=False)
+                )
+        return True
+
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """One process for a search. A search of which nothing has come leaves no folder."""
+        """Lock the search's folder. Afterwards, remove a folder in which nothing was recorded."""
         holding = locked(self.folder)
         try:
             holding.__enter__()
@@ -146,7 +297,7 @@ class Search:
             raise DiskError(f"can't write to {self.folder}: {error.strerror or error}") from error
 
     def _recorded(self) -> list[dict[str, str]]:
-        """Values that were tried already; none if the file is damaged: the same would be suggested again."""
+        """The values that earlier commands tried. Empty if the file is damaged: they will be suggested again."""
         path = self.folder / TRIALS
         try:
             trials = read_object(path)["trials"]
@@ -163,76 +314,34 @@ class Search:
             return []
 
 
-class _Training:
-    """Trains trials, each run once; whether to go on. One that has finished is told of, not trained."""
+class _TrialListener(Listener):
+    """Passes on what happens to the jobs of one batch, under the numbers of their trials."""
 
-    def __init__(
-        self,
-        started: Callable[[int, Job], None],
-        ended: Ended,
-        progress_for: Callable[[Job], Progress],
-        apart: bool,
-        watching: Callable[[Standing], None],
-        overwrite: bool,
-    ) -> None:
-        self._started, self._ended, self._progress_for = started, ended, progress_for
-        self._apart, self._watching, self._overwrite = apart, watching, overwrite
-        self._trained: set[Path] = set()  # in this command
+    def __init__(self, listener: Listener, numbers: Sequence[int]) -> None:
+        self._listener, self._numbers = listener, numbers
+        self.busy: BusyError | None = None
+        self.stopped = False
 
-    def __call__(self, trials: Sequence[Trial]) -> bool:
-        open: dict[Path, Trial] = {}
-        for trial in trials:
-            job = trial.job
-            if job.folder not in self._trained and (self._overwrite or not job.finished()):
-                open.setdefault(job.folder, trial)
-        numbers = [trial.number for trial in open.values()]
-        busy: list[BusyError] = []
-        stopped = False
+    def started(self, number: int, job: Job) -> None:
+        self._listener.started(self._numbers[number], job)
 
-        def ended(k: int, job: Job, ending: Outcome | Exception) -> None:
-            nonlocal stopped
-            self._trained.add(job.folder)
-            if isinstance(ending, BusyError):  # its loss is not known, and will be
-                busy.append(ending)
-                return
-            stopped = stopped or (isinstance(ending, Outcome) and ending.stopped_by is not None)
-            self._ended(numbers[k], job, ending)
+    def progress(self, job: Job) -> Progress:
+        return self._listener.progress(job)
 
-        if open:
-            jobs = [trial.job for trial in open.values()]
-            train_jobs(
-                jobs,
-                lambda k, job: self._started(numbers[k], job),
-                ended,
-                self._progress_for,
-                self._apart,
-                self._watching,
-                several=True,
-            )
-        if busy:
-            raise busy[0]
-        for trial in trials:
-            if trial.number not in numbers and not stopped:
-                self._started(trial.number, trial.job)
-                self._ended(trial.number, trial.job, Outcome(trial.job.folder, trial.job.summaries(), trained=False))
-        return not stopped
+    def watching(self, standing: Standing) -> None:
+        self._listener.watching(standing)
+
+    def ended(self, number: int, job: Job, outcome: Outcome | Exception) -> None:
+        if isinstance(outcome, BusyError):  # another process trains it: its loss is not known yet
+            self.busy = self.busy or outcome
+            return
+        self.stopped = self.stopped or (isinstance(outcome, Outcome) and outcome.stopped_by is not None)
+        self._listener.ended(self._numbers[number], job, outcome)
 
 
-def wanted(overrides: Sequence[str]) -> bool:
-    """Whether a command with -m asks for a search."""
-    chosen = [text for text in overrides if text.partition("=")[0].strip() == "search"]
-    return bool(chosen) and chosen[-1].partition("=")[2].strip() == "optuna"
-
-
-def plain(overrides: Sequence[str]) -> list[str]:
-    """Without the search's own keys: a trial is a job like any other."""
+def without_search_keys(overrides: Sequence[str]) -> list[str]:
+    """The overrides of a trial as an ordinary job."""
     return [text for text in overrides if text.partition("=")[0].strip().partition(".")[0] != "search"]
-
-
-# Which values to try next: Optuna's tree-structured Parzen estimator (Bergstra et al. 2011), as a pure function.
-#
-# What is suggested depends on the trials before it and on a seed alone, and no sampler's state lives on from batch to
-# batch. So a search that was interrupted goes on with the trials that it would have had.
 
 
 def require_optuna() -> None:
@@ -246,8 +355,11 @@ def require_optuna() -> None:
 def suggest(
     space: Space, options: OptunaOptions, history: Sequence[tuple[Mapping[str, str], float]], count: int
 ) -> list[dict[str, str]]:
-    """Values of the next `count` trials. `history` has the values of each earlier trial with its loss, which may be
-    infinite; the lowest is the best.
+    """The values of the next `count` trials, by Optuna's tree-structured Parzen estimator (Bergstra et al. 2011).
+
+    `history` has the values and the loss of each earlier trial; a loss may be infinite, and the lowest is the best.
+    The values depend on `history` and the search's seed alone, so a resumed search tries the same values as an
+    unbroken one.
     """
     import optuna
     from optuna.samplers import TPESampler
@@ -263,20 +375,18 @@ def suggest(
         seed = int(np.random.SeedSequence((options.seed, number)).generate_state(1)[0])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            # A constant liar takes trials that have no result yet for bad ones: trials of a batch keep apart.
+            # A constant liar counts trials without a result as bad ones, which keeps the trials of a batch apart.
             study.sampler = TPESampler(seed=seed, n_startup_trials=options.startup, constant_liar=True)
         params = study.ask(distributions).params
         found.append({key: dimension.text(params[key]) for key, dimension in space.dimensions.items()})
     return found
 
 
-# What a search came to: its best trials, and the command that trains the best with seeds that had no part in it.
-
-SHOWN = 10  # trials
-
-
 def ranking(search: Search, config_dir: str | None = None) -> list[str]:
-    """Lines of text; none if no trial has ended."""
+    """The best trials, and the command that trains the best one with new seeds, as lines of text.
+
+    Empty if no trial has ended.
+    """
     if not search.trials:
         return []
     found = sorted(((trial.loss, trial.number, trial) for trial in search.trials), key=lambda entry: entry[:2])
@@ -292,7 +402,7 @@ def ranking(search: Search, config_dir: str | None = None) -> list[str]:
     lines += [f"  {a:>{widths[0]}}  {b:>{widths[1]}}  {c:<{widths[2]}}  {d}" for a, b, c, d in rows]
     loss, _, best = found[0]
     if math.isfinite(loss):
-        words = plain(search.space.overrides(best.values))
+        words = without_search_keys(search.space.overrides(best.values))
         words = [word for word in words if word.partition("=")[0] not in ("seed", "seeds", "overwrite")]
         words += [f"seed={seeds.stop}", f"seeds={len(seeds)}"]
         where = ["--config-dir", config_dir] if config_dir else []
@@ -302,7 +412,7 @@ def ranking(search: Search, config_dir: str | None = None) -> list[str]:
 
 
 def _short(text: str) -> str:
-    """A number in few digits; the run folder and the command have all of them."""
+    """A number in few digits; the run folder and the command show all of them."""
     try:
         return f"{float(text):.4g}" if "." in text or "e" in text else text
     except ValueError:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from rnnlstm.config.errors import CheckpointError, DiskError, JobError
 from rnnlstm.jobs.failures import failure_log, failure_reason
-from rnnlstm.jobs.job import Job
+from rnnlstm.jobs.job import Job, Listener
 from rnnlstm.jobs.launch import train_jobs
 from rnnlstm.record.files import LineWriter, read_json, read_lines, write_json
 from rnnlstm.record.folders import METRICS, SUMMARY, WEIGHTS, seed_folder
@@ -90,31 +90,13 @@ class Runner:
         if not todo:
             self._say(f"{stage}: all {len(jobs)} runs are there")
             return
-        names, number_of = list(todo), {name: k + 1 for k, name in enumerate(jobs)}
-        failures: list[str] = []
-        began = time.monotonic()
-
-        def started(number: int, job: Job) -> None:
-            nonlocal began
-            began = time.monotonic()
-            name = names[number]
-            self._say(f"{stage} {number_of[name]}/{len(jobs)}  {name}{self._left()}")
-
-        def ended(number: int, job: Job, outcome: Outcome | Exception) -> None:
-            seconds = time.monotonic() - began
-            self._note(job, seconds)
-            self._done, self._spent = self._done + cost(job), self._spent + seconds
-            if isinstance(outcome, Exception):
-                if isinstance(outcome, CheckpointError):
-                    raise outcome
-                failures.append(f"{names[number]}: {failure_reason(outcome)}\n{failure_log(outcome)}")
-                self._say(f"  failed: {failure_reason(outcome)}")
-            elif outcome.stopped_by is not None:
-                raise StoppedError(outcome.stopped_by)
-
-        train_jobs(list(todo.values()), started, ended, self._progress, apart=False)
-        if failures:
-            raise JobError(f"{self.study.name}: {len(failures)} of {len(jobs)} runs failed", "\n".join(failures))
+        number_of = {name: k + 1 for k, name in enumerate(jobs)}
+        names = [(name, f"{stage} {number_of[name]}/{len(jobs)}  {name}") for name in todo]
+        listener = _StudyListener(self, names)
+        train_jobs(list(todo.values()), listener, apart=False)
+        if listener.failures:
+            reason = f"{self.study.name}: {len(listener.failures)} of {len(jobs)} runs failed"
+            raise JobError(reason, "\n".join(listener.failures))
 
     def _left(self) -> str:
         if not self._done:
@@ -148,6 +130,36 @@ class Runner:
                         write_json(self.folder / MEASURED, kept)
                 found[key].append(kept[name]["values"])
         return found
+
+
+class _StudyListener(Listener):
+    """Reports the runs of a stage, and keeps their times. `names` has the name and the first line of each run."""
+
+    def __init__(self, runner: Runner, names: Sequence[tuple[str, str]]) -> None:
+        self._runner, self._names = runner, names
+        self._began = time.monotonic()
+        self.failures: list[str] = []
+
+    def started(self, number: int, job: Job) -> None:
+        self._began = time.monotonic()
+        self._runner._say(f"{self._names[number][1]}{self._runner._left()}")
+
+    def progress(self, job: Job) -> Progress:
+        return self._runner._progress(job)
+
+    def ended(self, number: int, job: Job, outcome: Outcome | Exception) -> None:
+        runner, seconds = self._runner, time.monotonic() - self._began
+        if isinstance(outcome, Exception) and len(self._names) == 1:
+            raise outcome
+        runner._note(job, seconds)
+        runner._done, runner._spent = runner._done + cost(job), runner._spent + seconds
+        if isinstance(outcome, CheckpointError):
+            raise outcome
+        if isinstance(outcome, Exception):
+            self.failures.append(f"{self._names[number][0]}: {failure_reason(outcome)}\n{failure_log(outcome)}")
+            runner._say(f"  failed: {failure_reason(outcome)}")
+        elif outcome.stopped_by is not None:
+            raise StoppedError(outcome.stopped_by)
 
 
 def cost(job: Job) -> float:

@@ -1,4 +1,7 @@
-"""Stopping a run from outside: the first signal asks for a stop at the next step, the second stops at once."""
+"""Signals that stop training, and how a run ended. Needs no torch: a process that only waits for runs imports this.
+
+The first signal asks for a stop after the current update, the second one stops at once.
+"""
 
 from __future__ import annotations
 
@@ -12,25 +15,41 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-#: USR2 is what Slurm sends ahead of a time limit where it is asked to (`--signal`).
+#: Slurm sends USR2 ahead of a time limit where it is asked to (`--signal`).
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 
 
-class StopFlag:
-    """A context within which signals set `signal` instead of ending the process.
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: the summaries of its replicas, and the signal that stopped it, if one did."""
 
-    Outside the main thread, where Python allows no handlers, it does nothing.
+    folder: Path
+    summaries: list[dict[str, Any]]
+    stopped_by: signal.Signals | None = None
+    trained: bool = True  #: False where every replica had finished before
+
+
+class StopFlag:
+    """A context in which a signal sets `signal` instead of ending the process; a second one raises KeyboardInterrupt.
+
+    Contexts nest: a signal that one of them received counts for all. Outside the main thread, where Python allows no
+    handlers, the context does nothing.
     """
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
+        self._outer: StopFlag | None = None
         self._before: dict[signal.Signals, object] = {}
-        self._process: int | None = None  # to which signals are passed on
+        self._process: int | None = None  # receives the signals, too
         self._passed_on = 0
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
+            outer = getattr(signal.getsignal(signal.SIGINT), "__self__", None)
+            self._outer = outer if isinstance(outer, StopFlag) else None
             self._before = {s: signal.signal(s, self._handle) for s in SIGNALS}
+            if self._outer is not None:
+                self.signal = self._outer.signal
         return self
 
     def __exit__(
@@ -38,10 +57,12 @@ class StopFlag:
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
+        if self._outer is not None:
+            self._outer.signal = self._outer.signal or self.signal
 
     @contextmanager
     def passed_on_to(self, process: int | None) -> Iterator[None]:
-        """Within this, another process does the work: it is sent each signal, and the third one kills it."""
+        """Send each signal to another process, which does the work. The third signal kills it."""
         self._process, self._passed_on = process, 0
         try:
             if self.signal is not None:
@@ -55,22 +76,9 @@ class StopFlag:
         if self._process is not None:
             self._pass_on(number)
         elif not first:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(self.signal)
 
     def _pass_on(self, number: int) -> None:
         self._passed_on += 1
         with suppress(ProcessLookupError):
             os.kill(self._process or 0, number if self._passed_on < 3 else signal.SIGKILL)
-
-
-# How a run ended. Light: whoever only waits for runs needs no torch.
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended: the summaries of its replicas, and the signal that stopped it, if one did."""
-
-    folder: Path
-    summaries: list[dict[str, Any]]
-    stopped_by: signal.Signals | None = None
-    trained: bool = True  #: False where everything had been finished before

@@ -10,10 +10,11 @@ import torch
 import torch._dynamo.config
 
 import rnnlstm
-from rnnlstm.benchmark import MODELS, main
+from rnnlstm.benchmark import main
 from rnnlstm.benchmarks import training as on_device
 from rnnlstm.benchmarks.costs import growth, instruments_share, under_load
 from rnnlstm.benchmarks.recurrences import Ceilings, bound, ceilings, compiled_cell, least_time, measure, read_rate
+from rnnlstm.benchmarks.tables import MODELS
 from rnnlstm.benchmarks.timing import in_turn, matrix_product_rate
 from rnnlstm.benchmarks.training import against_plain_scripts, two_at_a_time
 from rnnlstm.compare import main as compare

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rnnlstm.jobs.job import compose_jobs
+from rnnlstm.jobs.job import Listener, compose_jobs
 from rnnlstm.jobs.launch import train_jobs
 from rnnlstm.training.loop import train_run
 from rnnlstm.training.plan import make_plan
@@ -31,7 +31,9 @@ def jobs_one_after_another(count, apart, tmp_path):
     rates = ",".join(f"{1e-3 + 1e-6 * k:.7f}" for k in range(count))
     jobs = compose_jobs([*SMALL, "train.steps=3", f"optimizer.lr={rates}", f"runs_root={tmp_path}"], sweep=True)
     held = []
-    train_jobs(jobs, lambda *_: None, lambda *_: held.append(footprint()), lambda *_: Progress(), apart)
+    listener = Listener()
+    listener.ended = lambda *_: held.append(footprint())
+    train_jobs(jobs, listener, apart)
     assert len(held) == count
     assert len(list(tmp_path.glob("*/*/seed_0/weights.pt"))) == count
     return held

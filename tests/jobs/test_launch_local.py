@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-import rnnlstm
 from rnnlstm.cli.progress import SweepProgress, line
+from rnnlstm.jobs.job import compose_jobs
 from rnnlstm.jobs.launchers import engines
-from rnnlstm.jobs.launchers.standing import Standing
+from rnnlstm.jobs.launchers.sweep import Standing
 from rnnlstm.train import main
 
 from support.sweeping import FAULTY, LONG, THREADS, assert_same_runs, running, statuses, sweep, wait_for
@@ -124,7 +124,7 @@ def test_a_missing_plugin_is_one_line(name, monkeypatch, capsys, tmp_path):
 
 
 def test_how_a_sweep_stands(tmp_path):
-    jobs = rnnlstm.jobs.compose_jobs(["model=rnn,lstm,gru", "train.steps=100", f"runs_root={tmp_path}"], sweep=True)
+    jobs = compose_jobs(["model=rnn,lstm,gru", "train.steps=100", f"runs_root={tmp_path}"], sweep=True)
     standing = Standing(jobs, dict(enumerate(jobs)))
     assert line(standing.look([0, 1, 2], set()), 0) == "0 of 3 jobs ended"
     record = jobs[1].folder / "seed_0" / "metrics.jsonl"

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,19 +17,18 @@ from typing import Self
 
 from rnnlstm.config.errors import CheckpointError, ConfigError, DiskError, JobError, OptionError
 from rnnlstm.config.schema import LauncherOptions, SlurmOptions
-from rnnlstm.jobs.failures import settle
-from rnnlstm.jobs.job import Job
+from rnnlstm.jobs.failures import mark_failed
+from rnnlstm.jobs.job import Job, Listener
 from rnnlstm.jobs.launchers.engines import environment, plugin_values, require_engine
 from rnnlstm.jobs.launchers.letterbox import Letter, Letterbox
 from rnnlstm.jobs.launchers.slurm import Queue
-from rnnlstm.jobs.launchers.standing import Standing
 from rnnlstm.jobs.launchers.work import packed
+from rnnlstm.record.folders import METRICS, seed_folder
 from rnnlstm.training.signals import Outcome, StopFlag
 
 LOOK_EVERY = 0.2  # seconds
 GRACE = 60.0  #: seconds that jobs have to save once they have been told to stop
-
-Ended = Callable[[int, Job, "Outcome | Exception"], None]
+TAIL = 65_536  # bytes at the end of a record in which its last step is looked for
 
 
 def check_launcher(jobs: Sequence[Job]) -> LauncherOptions:
@@ -52,16 +51,16 @@ class Sweep:
     """The jobs that are still to be told of, by number, and what is known of them."""
 
     jobs: Sequence[Job]
-    ended: Ended
+    listener: Listener
     open: dict[int, Job] = field(default_factory=dict)
 
     def close(self, number: int, ending: Outcome | Exception) -> None:
-        self.ended(number, self.open.pop(number), ending)
+        job = self.open.pop(number)
+        self.listener.started(number, job)
+        self.listener.ended(number, job, ending)
 
 
-def train_elsewhere(
-    jobs: Sequence[Job], launcher: LauncherOptions, ended: Ended, watching: Callable[[Standing], None]
-) -> None:
+def train_elsewhere(jobs: Sequence[Job], launcher: LauncherOptions, listener: Listener) -> None:
     """Train all jobs on a launcher. Jobs that have finished already are not sent anywhere.
 
     Raises: ConfigError if nothing could be started; DiskError; KeyboardInterrupt at a second signal.
@@ -69,7 +68,8 @@ def train_elsewhere(
     left = {number: job for number, job in enumerate(jobs) if not _finished(job)}
     for number, job in enumerate(jobs):
         if number not in left:
-            ended(number, job, Outcome(job.folder, job.summaries(), trained=False))
+            listener.started(number, job)
+            listener.ended(number, job, Outcome(job.folder, job.summaries(), trained=False))
     if not left:
         return
     units = _units(left)
@@ -77,10 +77,10 @@ def train_elsewhere(
         box = Letterbox.new(Path(jobs[0].config.runs_root).expanduser())
     except OSError as error:
         raise DiskError(f"can't write to {jobs[0].config.runs_root}: {error.strerror or error}") from error
-    sweep = Sweep(jobs, ended, dict(left))
+    sweep = Sweep(jobs, listener, dict(left))
     try:
         with StopFlag() as stop, _Bridge(box, launcher, jobs, units) as bridge:
-            _watch(sweep, box, bridge, stop, Standing(jobs, left), watching)
+            _watch(sweep, box, bridge, stop, Standing(jobs, left))
     finally:
         if not (launcher.name == "slurm" and bridge.keep):
             box.remove()
@@ -180,14 +180,7 @@ class _Bridge:
         return f"its Slurm job was cancelled, or ended without a word (see {self.queue.log(place)})"
 
 
-def _watch(
-    sweep: Sweep,
-    box: Letterbox,
-    bridge: _Bridge,
-    stop: StopFlag,
-    standing: Standing,
-    watching: Callable[[Standing], None],
-) -> None:
+def _watch(sweep: Sweep, box: Letterbox, bridge: _Bridge, stop: StopFlag, standing: Standing) -> None:
     told: float | None = None
     while sweep.open:
         lost = bridge.lost()  # asked before the letters, so that none is overlooked
@@ -206,7 +199,7 @@ def _watch(
         if told is not None and time.monotonic() - told > GRACE:
             for number in sorted(sweep.open):
                 _lose(sweep, number, bridge, stop, number in begun)
-        watching(standing.look(sweep.open, begun))
+        sweep.listener.watching(standing.look(sweep.open, begun))
         if sweep.open:
             time.sleep(LOOK_EVERY)
 
@@ -238,7 +231,7 @@ def _lose(sweep: Sweep, number: int, bridge: _Bridge, stop: StopFlag, begun: boo
         return
     error = JobError(bridge.reason(number))
     if not any(summary.get("status") == "interrupted" for summary in job.summaries()):
-        settle(job, error)
+        mark_failed(job, error)
     sweep.close(number, error)
 
 
@@ -256,3 +249,52 @@ def _units(jobs: dict[int, Job]) -> list[list[tuple[int, Job]]]:
     for number, job in jobs.items():
         units.setdefault(job.folder, []).append((number, job))
     return list(units.values())
+
+
+class Standing:
+    """How a sweep stands, read from its run folders: jobs that ended and run, and the time left.
+
+    Of `total` jobs, some were finished before the sweep began. Looked at a few times a second.
+    """
+
+    def __init__(self, jobs: Sequence[Job], sent: Mapping[int, Job]) -> None:
+        self.total, self._jobs, self._sent = len(jobs), jobs, len(sent)
+        self.ended = self.total - self._sent
+        self.running = 0
+        self._started, self._looked = time.monotonic(), 0.0
+        self._progress = 0.0  # in jobs, of those that were sent
+
+    def look(self, open: Collection[int], begun: set[int]) -> Standing:
+        self.ended = self.total - len(open)
+        running = [number for number in begun if number in open]
+        self.running = len(running)
+        now = time.monotonic()
+        if now - self._looked > 2:  # records are read back for this
+            self._looked = now
+            parts = [self._part(self._jobs[number]) for number in running]
+            self._progress = self._sent - len(open) + sum(parts)
+        return self
+
+    @property
+    def seconds_left(self) -> float | None:
+        """At the speed so far; None before anything has been done."""
+        if not self._progress:
+            return None
+        return (self._looked - self._started) * (self._sent - self._progress) / self._progress
+
+    @staticmethod
+    def _part(job: Job) -> float:
+        """The share of its updates that a running job has made; one that solves its task ends earlier."""
+        steps = [_last_step(seed_folder(job.folder, seed) / METRICS) for seed in job.config.seed_numbers[:8]]
+        return min(max(steps, default=0) / job.config.train.steps, 1.0)
+
+
+def _last_step(path: Path) -> int:
+    """The step of a record's last whole line; 0 without one."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - TAIL))
+            lines = file.read().rpartition(b"\n")[0].splitlines()
+        return int(json.loads(lines[-1])["step"]) if lines else 0
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return 0

@@ -17,7 +17,7 @@ from typing import Any
 
 from rnnlstm.config.errors import JobError
 from rnnlstm.config.schema import read_config
-from rnnlstm.jobs.failures import settle
+from rnnlstm.jobs.failures import mark_failed
 from rnnlstm.jobs.job import Job
 from rnnlstm.jobs.launchers.letterbox import Letter, Letterbox
 from rnnlstm.jobs.process import train_apart, train_here, warm_up
@@ -71,7 +71,7 @@ class Work:
             letter = Letter.of(ending)
         except Exception as error:
             with suppress(Exception):
-                settle(job, error)
+                mark_failed(job, error)
             letter = Letter.of(error)
         with suppress(OSError):  # then the run folder alone tells
             box.post(name, letter)

@@ -1,0 +1,173 @@
+"""Runs the benchmarks, prints a table of each, and returns their figures."""
+
+from __future__ import annotations
+
+import math
+import platform
+import statistics
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from rnnlstm.benchmarks import costs, training
+from rnnlstm.benchmarks.recurrences import (
+    FULL_GRID,
+    INPUTS,
+    QUICK_GRID,
+    RECURRENCES,
+    Result,
+    bound,
+    ceilings,
+    least_time,
+    measure,
+    multiply_add_peak,
+)
+from rnnlstm.benchmarks.timing import Timing, matrix_product_rate
+from rnnlstm.recurrence.fused import native
+
+MODELS = ("rnn", "lstm", "gru")
+
+
+def measure_everything(quick: bool, rounds: int) -> dict[str, Any]:
+    """Every benchmark on the CPU. `quick`: three shapes of the recurrences, with the slow contenders."""
+    return {
+        **_machine(),
+        **_recurrences(quick, rounds),
+        **_training(rounds),
+        **_instruments(),
+        **_batches(3 * rounds),
+        **_growth_and_load(rounds),
+    }
+
+
+def _machine() -> dict[str, Any]:
+    kernel = "native kernel" if native.available(torch.float32) else "portable loops (no native kernel)"
+    rate, peak = matrix_product_rate(), multiply_add_peak()
+    print(f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}", end=", ")
+    print(f"{torch.get_num_threads()} threads, {kernel}")
+    shown = f"{peak:.0f}" if peak else "not measured"
+    print(f"GFLOP/s: large matrix product {rate:.0f}, multiply-add peak {shown}\n")
+    return {
+        "threads": torch.get_num_threads(),
+        "kernel": kernel,
+        "matrix_product_gflops": rate,
+        "peak_gflops": peak,
+    }
+
+
+def _recurrences(quick: bool, rounds: int) -> dict[str, Any]:
+    print("Recurrences forward and backward, ms (quartiles); ratio: torch.nn / fused; peak: of multiply-adds;")
+    print(
+        "bound: share of the least time that arithmetic, weights or tensors allow (rnnlstm/benchmarks/recurrences.py)"
+    )
+    figures: dict[str, Any] = {"recurrences": []}
+    for cell in RECURRENCES:
+        ratios = []
+        for B, T, H in QUICK_GRID if quick else FULL_GRID:
+            result = measure(cell, B, T, H, rounds, loops=quick)
+            shares, shown = _against_ceilings(result)
+            ratios.append(result.ratio)
+            figures["recurrences"].append(result.as_dict() | shares)
+            line = f"  {cell:<5}B={B:<4}T={T:<4}H={H:<4} ratio {result.ratio:5.2f}  {shown}"
+            print(f"{line}  {result.rate:4.0f} GFLOP/s   {_shown(result.times)}", flush=True)
+        mean = math.exp(statistics.fmean(math.log(ratio) for ratio in ratios))
+        figures[f"{cell}_ratio"] = {"geometric_mean": mean, "least": min(ratios)}
+        print(f"  {cell} geometric mean {mean:.2f}, least {min(ratios):.2f}\n")
+    return figures
+
+
+def _against_ceilings(result: Result) -> tuple[dict[str, Any], str]:
+    """A shape's share of what the machine could do at best, as figures and as text.
+
+    The ceilings are measured again for each shape, since they change with the machine's other work.
+    """
+    now = ceilings(3)
+    if now is None:
+        return {}, "no kernel, no ceilings"
+    parts = bound(result.cell.lower(), result.B, result.T, result.H, INPUTS, now)
+    least, limit = least_time(parts)
+    fused, theirs = result.times["fused"].median, result.times["torch.nn"].median
+    peak = now.gflops * now.threads
+    shares = {
+        "peak_gflops": peak,
+        "share": result.rate / peak,
+        "bound_ms": parts,
+        "limit": limit,
+        "share_of_bound": least / fused,
+        "torch_share_of_bound": least / theirs,
+    }
+    shown = f"bound {shares['share_of_bound']:4.0%} ({limit}; torch.nn {least / theirs:.0%})"
+    return shares, f"peak {shares['share']:4.0%}  {shown}"
+
+
+def _training(rounds: int) -> dict[str, Any]:
+    print("Training: an update in lockstep against plain scripts in turn, ms (keyword recall, T=100, B=64, H=64)")
+    found = []
+    for model in MODELS:
+        for seeds in (1, 8):
+            times = training.against_plain_scripts(model, seeds, rounds)
+            entry: dict[str, Any] = {"model": model, "seeds": seeds, "times": _plain(times)}
+            best, also = times["plain scripts"].median, ""
+            if seeds > 1:
+                entry["two_at_a_time"] = pairs = training.two_at_a_time(model, seeds, rounds)
+                best, also = min(best, pairs), f"   two at a time {pairs:.1f}"
+            entry["ratio"] = best / times["lockstep"].median
+            found.append(entry)
+            print(f"  {model:<5}seeds={seeds}  ratio {entry['ratio']:5.2f}   {_shown(times)}{also}", flush=True)
+    return {"training": found}
+
+
+def measure_on_device(name: str, quick: bool, rounds: int) -> dict[str, Any]:
+    """Training with many replicas on one device. Raises: ConfigError for a device that isn't there."""
+    device = training.checked_device(name)
+    shown = training.device_name(device)
+    print(f"{shown}\nTraining: an update in lockstep against plain scripts over PyTorch's module in turn, ms")
+    found = []
+    for model in MODELS:
+        for replicas in training.QUICK_REPLICAS if quick else training.REPLICAS:
+            times = training.training_on(device, model, replicas, rounds)
+            ratio = times["plain scripts"].median / times["lockstep"].median
+            found.append({"model": model, "seeds": replicas, "times": _plain(times), "ratio": ratio})
+            print(f"  {model:<5}seeds={replicas:<4} ratio {ratio:5.2f}   {_shown(times)}", flush=True)
+    return {"device": shown, "training_on_device": found}
+
+
+def _instruments() -> dict[str, Any]:
+    print("\nInstruments at their default cadence, share of the training time over 300 updates")
+    shares = {model: costs.instruments_share(model) for model in MODELS}
+    print("  " + "   ".join(f"{model} {share:.1%}" for model, share in shares.items()))
+    return {"instruments_share": shares}
+
+
+def _batches(rounds: int) -> dict[str, Any]:
+    print(
+        f"\nMaking a batch, ms, and its share of a step of the {costs.STEP} (B={costs.B}, T={costs.T}, H={costs.H})"
+    )
+    times = costs.batch_costs(rounds)
+    step = times.pop(costs.STEP)
+    print(f"  {'the step':<28} {step.median:6.2f} ({step.low:.2f}…{step.high:.2f})")
+    for name, t in times.items():
+        print(f"  {name:<28} {t.median:6.2f} ({t.low:.2f}…{t.high:.2f})  {t.median / step.median:5.1%}")
+    return {"batches": {"step": asdict(step), **_plain(times)}}
+
+
+def _growth_and_load(rounds: int) -> dict[str, Any]:
+    print("\nGrowth of an LSTM's step, ms")
+    grown = costs.growth(rounds)
+    for name, timing in grown.items():
+        print(f"  {name:<24} {timing.median:6.1f} ({timing.low:.1f}…{timing.high:.1f})")
+    print("\nAn LSTM's step with a busy neighbour, ms (B=20, T=200, H=128)")
+    loaded = costs.under_load(rounds)
+    for name, times in loaded.items():
+        print(f"  {name:<24} {_shown(times)}")
+    return {"growth": _plain(grown), "under_load": {name: _plain(times) for name, times in loaded.items()}}
+
+
+def _shown(times: Mapping[str, Timing]) -> str:
+    return "   ".join(f"{name} {t.median:.1f} ({t.low:.1f}…{t.high:.1f})" for name, t in times.items())
+
+
+def _plain(times: Mapping[str, Timing]) -> dict[str, dict[str, float]]:
+    return {name: asdict(timing) for name, timing in times.items()}
