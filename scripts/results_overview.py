@@ -13,8 +13,8 @@ from rnnlstm.config.errors import DiskError
 from rnnlstm.reporting.colours import PALETTE
 from rnnlstm.studies.common import CHRONO, DEFAULT, GRU, TANH, forget_bias
 from rnnlstm.studies.gradient import MEMORY, PLACES
-from rnnlstm.studies.report import OVERVIEW, read
-from rnnlstm.studies.rows import Row, Rows
+from rnnlstm.studies.results import OVERVIEW, read
+from rnnlstm.studies.study import Row, Rows
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt

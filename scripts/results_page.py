@@ -10,11 +10,9 @@ from typing import Any
 
 from rnnlstm.config.errors import DiskError
 from rnnlstm.record.files import write_whole
-from rnnlstm.studies.catalog import studies
-from rnnlstm.studies.report import OVERVIEW, read
-from rnnlstm.studies.rows import Row
-from rnnlstm.studies.study import FIRST_TUNING, GRID, Study
-from rnnlstm.studies.table import markdown, text_table
+from rnnlstm.studies import studies
+from rnnlstm.studies.results import OVERVIEW, markdown, read, text_table
+from rnnlstm.studies.study import FIRST_TUNING, GRID, Row, Study
 
 from results_overview import save_overview
 

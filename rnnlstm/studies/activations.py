@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rnnlstm.studies.common import common, each
-from rnnlstm.studies.rows import Row, Rows
-from rnnlstm.studies.study import GRID, Arm, Check, Minutes, Setting, Study, Sweep, register_study
+from rnnlstm.studies.study import GRID, Arm, Check, Minutes, Row, Rows, Setting, Study, Sweep, register_study
 
 NAMES = {"tanh": "tanh", "sigmoid": "σ", "centred_sigmoid": "2σ−1", "steep_sigmoid": "σ(4x)", "relu": "ReLU"}
 ARMS = tuple(Arm(shown, ("model=rnn", f"model.nonlinearity={name}")) for name, shown in NAMES.items())
@@ -50,7 +49,7 @@ class Activations(Study):
         return Sweep((*settings, *relu), common=common(size))
 
     def after(self, size: str, folder: Path, seed: int) -> dict[str, float]:
-        from rnnlstm.studies.trained import flow_and_units, network_of
+        from rnnlstm.studies.common import flow_and_units, network_of
 
         plan, network = network_of(folder, seed)
         return flow_and_units(plan, network, seed)

@@ -15,8 +15,7 @@ from rnnlstm.studies.common import (
     most_solve,
     solved,
 )
-from rnnlstm.studies.rows import Row, Rows
-from rnnlstm.studies.study import Check, Minutes, Setting, Study, Sweep, register_study
+from rnnlstm.studies.study import Check, Minutes, Row, Rows, Setting, Study, Sweep, register_study
 
 BASELINE, PLATEAU = 1 / 6, 1 / 12
 BIAS_1 = forget_bias(1)

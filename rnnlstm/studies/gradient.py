@@ -6,8 +6,7 @@ import itertools
 import math
 
 from rnnlstm.studies.common import CHRONO, DEFAULT, IRNN, TANH, forget_bias
-from rnnlstm.studies.rows import Row, Rows
-from rnnlstm.studies.study import Arm, Check, Minutes, Study, register_study
+from rnnlstm.studies.study import Arm, Check, Minutes, Row, Rows, Study, register_study
 
 ORTHOGONAL = Arm("tanh RNN, orthogonal", ("model=rnn", "model.init=orthogonal"))
 FIVE, ONE = forget_bias(5), forget_bias(1)
