@@ -22,7 +22,7 @@ from torch import Tensor
 
 from rnnlstm.config.options import option
 from rnnlstm.tasks.batch import Batch
-from rnnlstm.tasks.random_streams import Draws
+from rnnlstm.tasks.random_streams import RandomSource
 from rnnlstm.tasks.task import Task, register_task, share_right
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -66,7 +66,7 @@ class SelectiveCopy(Task):
     def scored_alike(self) -> bool:
         return True
 
-    def generate(self, random: Draws, batch_size: int) -> Batch:
+    def generate(self, random: RandomSource, batch_size: int) -> Batch:
         T, B, n = self.length, batch_size, self.symbols
         symbols = random.integers(0, self.alphabet, (n, B))
         places = random.choose(n, T, B).sort(0).values  # (n, B)
