@@ -37,8 +37,8 @@ class Batch:
 
     @cached_property
     def scored(self) -> Tensor:
-        """int64 (scored,): the scored positions, as indices into (T·B). Faster than the mask on a GPU: at each use of a
-        mask the CPU waits until the GPU has counted it."""
+        """int64 (scored,): the scored positions, as indices into (T·B). Faster than the mask on a GPU: at each use of
+        a mask the CPU waits until the GPU has counted it."""
         return self.mask.flatten().nonzero()[:, 0]
 
     def at_scored(self, values: Tensor) -> Tensor:

@@ -8,7 +8,8 @@ Which digit was it? 64 grey values in [0, 1], row by row, then the answer at the
 The images are scikit-learn's 8 × 8 digits (Alpaydin & Kaynak 1998; 1,797 of them, bundled with it: an extra,
 `pip install rnnlstm[digits]`). A class is drawn uniformly, then one of its images. The last fifth of each class, in
 the data set's order, is held out: `train` never sees it, `eval` and `probe` see nothing else. With `length` above 64
-so many blank pixels follow. In order, neighbouring pixels carry most of the information; permuted, it lies at all distances.
+so many blank pixels follow. In order, neighbouring pixels carry most of the information; permuted, it lies at all
+distances.
 """
 
 from __future__ import annotations

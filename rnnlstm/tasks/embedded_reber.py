@@ -12,8 +12,8 @@ The grammar, where from each state with two arrows both are equally likely::
     embedded          B, then T or P, then a string of the above, then the same T or P again, then E
 
 The symbol before the last repeats the one after the first, T or P; everything else can be told from the last few
-symbols. A string longer than `length` is replaced by another draw. The loss is the cross-entropy of what follows, over
-all symbols; a string is right if at each step each legal successor has a larger output than every other symbol.
+symbols. A string longer than `length` is replaced by another draw. The loss is the cross-entropy of what follows,
+over all symbols; a string is right if at each step each legal successor has a larger output than every other symbol.
 """
 
 from __future__ import annotations

@@ -154,8 +154,8 @@ class CounterStream:
         self._drawn = 0  # calls so far
 
     def integers(self, low: int | Tensor, high: int | Tensor, shape: tuple[int, ...]) -> Tensor:
-        """int64, uniform on low … high−1; each chance is off by a share of (high − low)/2³² at most. The bounds may be
-        tensors that broadcast to `shape`; then low < high is not checked."""
+        """int64, uniform on low … high−1; each chance is off by a share of (high − low)/2³² at most. The bounds may
+        be tensors that broadcast to `shape`; then low < high is not checked."""
         span = high - low
         if isinstance(span, int) and not 0 < span <= 2**31:
             raise ValueError(f"needs bounds that are 1 to 2^31 apart: {low}, {high}")

@@ -55,7 +55,8 @@ class Task(ABC):
     def require_length(self, least: int, why: str) -> None:
         """Raises: OptionError if the option `length` is below `least`, which `why` explains."""
         if self.length < least:  # type: ignore[attr-defined]
-            raise OptionError("length", self.length, f"must be at least {least:,}: {why}")  # type: ignore[attr-defined]
+            raise OptionError("length", self.length, f"must be at least {least:,}: {why}")  # type:
+            ignore[attr-defined]
 
     # -- sizes, which the network is built from
 
@@ -90,8 +91,8 @@ class Task(ABC):
     @property
     @abstractmethod
     def baseline(self) -> float:
-        """Loss of the best predictor that knows the task's distribution and the position, but no input value. Unit: that
-        of `loss`, nats or squared error."""
+        """Loss of the best predictor that knows the task's distribution and the position, but no input value. Unit:
+        that of `loss`, nats or squared error."""
 
     @property
     def plateaus(self) -> Mapping[str, float]:
@@ -102,8 +103,8 @@ class Task(ABC):
 
     @property
     def scored_alike(self) -> bool:
-        """Whether every sequence is scored at the same steps, whatever is drawn. If so, the trainer computes them once.
-        Else with `data=device` the CPU waits for the GPU at each update to learn them."""
+        """Whether every sequence is scored at the same steps, whatever is drawn. If so, the trainer computes them
+        once. Else with `data=device` the CPU waits for the GPU at each update to learn them."""
         return False
 
     def sample(self, seed: int, step: int, stream: str = "train", batch_size: int = 64) -> Batch:
@@ -133,7 +134,8 @@ class Task(ABC):
         return [",".join(f"{value:.2g}" for value in step) for step in sequence.tolist()]
 
     def answer(self, outputs: Tensor, batch: Batch, b: int) -> str:
-        """The network's answer to sequence `b` as text; unless overridden, its classes or numbers at the scored steps."""
+        """The network's answer to sequence `b` as text; unless overridden, its classes or numbers at the scored
+        steps."""
         scored = outputs[:, b][batch.mask[:, b]]  # (scored, O)
         if batch.targets.is_floating_point():
             return _numbers(scored)
