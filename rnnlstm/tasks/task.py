@@ -55,8 +55,7 @@ class Task(ABC):
     def require_length(self, least: int, why: str) -> None:
         """Raises: OptionError if the option `length` is below `least`, which `why` explains."""
         if self.length < least:  # type: ignore[attr-defined]
-            raise OptionError("length", self.length, f"must be at least {least:,}: {why}")  # type:
-            ignore[attr-defined]
+            raise OptionError("length", self.length, f"must be at least {least:,}: {why}")  # type: ignore[attr-defined]
 
     # -- sizes, which the network is built from
 
