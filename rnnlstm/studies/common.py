@@ -56,7 +56,7 @@ def network_of(folder: Path, seed: int) -> tuple[Plan, Network]:
 
 def score(task: Task, network: Network, seed: int, samples: int, surgery: Surgery | None = None) -> float:
     """The headline metric on held-out sequences, those of evaluation, with gates held as `surgery` says."""
-    from rnnlstm.instruments.operations import operate
+    from rnnlstm.instruments.surgery_table import operate
     from rnnlstm.training.evaluation import evaluate
 
     other = operate(network, surgery) if surgery is not None else network
@@ -66,14 +66,14 @@ def score(task: Task, network: Network, seed: int, samples: int, surgery: Surger
 def flow_and_units(plan: Plan, network: Network, seed: int) -> dict[str, float]:
     """On 32 sequences, in float64: `half_life_at_start` of ∂L/∂h in steps, before training; of the trained network
     `log10_gradient_kept`, at the first step against the last, and the shares of dead and saturated units."""
+    from rnnlstm.instruments.analysed_network import AnalysedNetwork
     from rnnlstm.instruments.flow import flow
+    from rnnlstm.instruments.measurement import unit_shares
     from rnnlstm.instruments.probe import half_life
-    from rnnlstm.instruments.subject import Subject
-    from rnnlstm.instruments.units import unit_shares
 
     task = plan.task
     before, after = (
-        Subject.of(task, net, task.sample(seed, 0, "probe", 32)) for net in (plan.network(seed), network)
+        AnalysedNetwork.of(task, net, task.sample(seed, 0, "probe", 32)) for net in (plan.network(seed), network)
     )
     norms = flow(after).total["hidden"][-1]
     return {

@@ -86,9 +86,9 @@ class Gradient(Study):
 
 def _row(size: str, arm: Arm) -> Row:
     """Of each seed, an untrained network on 64 sequences. `cell` is what is measured for chrono, `hidden` else."""
+    from rnnlstm.instruments.analysed_network import AnalysedNetwork
     from rnnlstm.instruments.flow import flow
     from rnnlstm.instruments.probe import half_life
-    from rnnlstm.instruments.subject import Subject
     from rnnlstm.jobs.job import compose_jobs
     from rnnlstm.training.plan import make_plan
 
@@ -98,8 +98,8 @@ def _row(size: str, arm: Arm) -> Row:
     plan = make_plan(job.config)
     scores: dict[str, list[float | None]] = {name: [] for name in Gradient.columns}
     for seed in range(SEEDS):
-        subject = Subject.of(plan.task, plan.network(seed), plan.task.sample(seed, 0, "probe", 64))
-        norms = flow(subject).total["cell" if arm is CHRONO else "hidden"][0]  # (K,), by lag
+        analysed = AnalysedNetwork.of(plan.task, plan.network(seed), plan.task.sample(seed, 0, "probe", 64))
+        norms = flow(analysed).total["cell" if arm is CHRONO else "hidden"][0]  # (K,), by lag
         for name, place in zip(Gradient.columns, PLACES, strict=False):
             scores[name].append(norms[T - 1 - place].item())
         life = half_life(norms)
