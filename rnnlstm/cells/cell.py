@@ -70,7 +70,7 @@ class Cell(ABC):
     def initialise(self, w: Weights, generator: torch.Generator | None, max_lag: int) -> None:
         """Fill one layer's weights in place; `max_lag` is the longest distance to remember, in steps.
 
-        PyTorch's default: every entry uniform on ±1/√H. With the global generator it draws the very
+        PyTorch's default: every entry uniform on ±1/√H. With the global generator it draws the
         numbers that `torch.nn`'s modules draw.
         """
         bound = 1 / math.sqrt(w["weight_ih"].shape[0] // self.blocks)

@@ -52,5 +52,5 @@ class PeepholeCell(Cell):
         return (o * torch.tanh(c), c), {"input": i, "forget": f, "output": o}
 
     def retention(self, gates: Mapping[str, Tensor]) -> Tensor:
-        """f_t, what c carries by itself; by way of its own gates it acts as well."""
+        """f_t. The further path from c_{t−1} to c_t through the peepholes is not counted."""
         return gates["forget"]

@@ -71,7 +71,7 @@ def draw_masks(
     """The masks of T steps and B sequences, for all layers of a noisy cell: `zoneout_mask_l0` and so on. `uniform`
     draws float32 numbers of a shape, uniform on [0, 1).
 
-    Longer sequences of equal B begin with the very masks of shorter ones.
+    With equal B, the masks of longer sequences begin with those of shorter ones.
     """
     B, H, L = sequences, hidden_size, num_layers
     masks: dict[str, Tensor] = {}

@@ -125,7 +125,7 @@ def measure(label: str, analysed: AnalysedNetwork) -> list[Measurement]:
 
 
 def as_lists(value: Tensor, digits: int = 6) -> list[Any]:
-    """For JSON: nested lists of few digits; what is not finite becomes None."""
+    """For JSON: nested lists of numbers with `digits` significant digits; None for infinity and NaN."""
     numbers: list[Any] = value.to(torch.float64).tolist()
 
     def rounded(entry: Any) -> Any:

@@ -22,7 +22,7 @@ TRUNCATED_AT = 10
 
 @dataclass(frozen=True)
 class SurgeryRow:
-    """One operation, and what it did to the network."""
+    """One operation: the scores and the gradient of the network after it."""
 
     name: str
     scores: dict[str, float]  #: the task's metrics and `loss`, on held-out sequences

@@ -24,7 +24,7 @@ PRODUCTS = {torch.matmul, Tensor.matmul, Tensor.__matmul__}
 
 
 def rounded() -> bool:
-    """Whether the products of what is computed now are to be in bfloat16."""
+    """Whether matrix products are computed in bfloat16 now."""
     return _ROUNDED.get()
 
 

@@ -1,4 +1,4 @@
-"""Study 9: the nonlinearity: slope against centring, dead units and explosion, at every rate of the grid."""
+"""Nonlinearities: slope against centring, dead units and explosion, at every rate of the grid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Study 1: the adding problem by length: who leaves the baseline 1/6, and who passes the plateau 1/12."""
+"""The adding problem by length: which networks leave the baseline 1/6, and which pass the plateau 1/12."""
 
 from __future__ import annotations
 

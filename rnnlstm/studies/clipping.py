@@ -1,4 +1,4 @@
-"""Study 4: clipping: does limiting the gradient save training, and does it help to solve the task?"""
+"""Clipping: does it prevent divergence, and does it help to solve the task?"""
 
 from __future__ import annotations
 

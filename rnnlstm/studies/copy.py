@@ -1,4 +1,4 @@
-"""Study 3: copy memory: does the LSTM win here?"""
+"""Copy memory: does the LSTM win here?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Study 10: equal units, equal parameters, equal time; width against depth."""
+"""Networks with equal units, equal parameters or equal time; width against depth."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Study 7: the gates, one at a time: held in a trained network, and left out of one that is trained."""
+"""The gates, one at a time: held in a trained network, and left out of a network in training."""
 
 from __future__ import annotations
 

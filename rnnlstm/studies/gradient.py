@@ -1,4 +1,4 @@
-"""Study 5: the gradient's way back through untrained networks: nothing is trained."""
+"""The gradient through untrained networks; nothing is trained."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Gradient(Study):
 
 
 def _row(size: str, arm: Arm) -> Row:
-    """Of each seed, an untrained network on 64 sequences. `cell` is what is measured for chrono, `hidden` else."""
+    """An untrained network of each seed on 64 sequences: ∂L/∂c for chrono, ∂L/∂h for the others."""
     from rnnlstm.instruments.analysed_network import AnalysedNetwork
     from rnnlstm.instruments.flow import flow
     from rnnlstm.instruments.probe import half_life

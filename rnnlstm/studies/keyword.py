@@ -1,4 +1,4 @@
-"""Study 2: first keyword recall with decoys: the forget gate's bias, and which dish is named by mistake."""
+"""First keyword recall with decoys: the forget gate's bias, and which dish is named by mistake."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Study 8: trained on short sequences, tested on long ones."""
+"""Networks trained on short sequences and tested on long ones."""
 
 from __future__ import annotations
 

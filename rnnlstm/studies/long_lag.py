@@ -1,4 +1,4 @@
-"""Study 6: long time lags with the criteria of 1997."""
+"""Long time lags with the criteria of 1997."""
 
 from __future__ import annotations
 

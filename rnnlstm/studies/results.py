@@ -22,12 +22,12 @@ OVERVIEW = "overview.png"  #: beside the folders of the sizes: three studies in 
 
 
 def verdict(findings: Sequence[Finding]) -> str:
-    """`pass` where every check holds, `miss` where one does not."""
+    """`pass` if there are checks and all hold, else `miss`."""
     return "pass" if findings and all(finding.passed for finding in findings) else "miss"
 
 
 def result(study: Study, size: str, rows: Sequence[Row], seconds: float) -> dict[str, Any]:
-    """Everything that the page tells of a study, as plain data."""
+    """Everything that the page shows of a study, as plain data."""
     import torch
 
     findings = study.findings(size, rows)
@@ -45,7 +45,7 @@ def result(study: Study, size: str, rows: Sequence[Row], seconds: float) -> dict
 
 
 def write(study: Study, data: Mapping[str, Any], out: Path) -> list[Path]:
-    """Raises: DiskError."""
+    """Write the JSON, CSV and PNG file of a study; returns their paths. Raises: DiskError."""
     from rnnlstm.studies.figure import save_figure
 
     rows = [Row.from_data(row) for row in data["rows"]]
@@ -62,13 +62,13 @@ def write(study: Study, data: Mapping[str, Any], out: Path) -> list[Path]:
 
 
 def read(study: str, size: str, out: Path) -> dict[str, Any] | None:
-    """What was written; None if it wasn't, or isn't whole."""
+    """The data that `write` wrote; None if it is missing or incomplete."""
     data = read_json(out / size / f"{study}.json")
     return data if data is not None and {"verdict", "checks", "rows", "machine"} <= data.keys() else None
 
 
 def text_table(rows: Sequence[Row], columns: Sequence[str]) -> list[list[str]]:
-    """The head and a line for each row; columns that say nothing anywhere are left out."""
+    """The head and a line for each row, as strings for terminal and page; columns without any value are left out."""
     trained = any(row.steps for row in rows)
     columns = [column for column in columns if any(row.values(column) for row in rows)]
     head = ["setting", "network"]
@@ -98,7 +98,7 @@ def markdown(lines: Sequence[Sequence[str]]) -> str:
 
 
 def csv_text(rows: Sequence[Row], columns: Sequence[str]) -> str:
-    """Numbers: medians with the ends of their intervals; an empty cell where there is none."""
+    """The table as numbers: medians with the ends of their intervals; an empty cell where there is none."""
     lines = [_numbers(row, columns) for row in rows]
     heads = list(dict.fromkeys(name for line in lines for name in line))
     out = io.StringIO()
@@ -150,7 +150,7 @@ def number(value: float) -> str:
 
 
 def name_of(column: str) -> str:
-    """A score's name in words: `eval_T200/mse` → `mse at T=200`."""
+    """A readable name of a score: `eval_T200/mse` → `mse at T=200`."""
     prefix, slash, metric = column.partition("/")
     if not slash:
         return column.replace("_", " ")

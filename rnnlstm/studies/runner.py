@@ -54,7 +54,7 @@ class StoppedError(Exception):
 
 
 def reproduce(chosen: Sequence[Study], size: str, runs: Path, out: Path) -> signal.Signals | None:
-    """Run the studies one after another, and print what is being done; returns the signal that stopped them, or None.
+    """Run the studies one after another and print their progress; returns the signal that stopped them, or None.
 
     Raises: ConfigError, JobError, BusyError, CheckpointError, DiskError.
     """

@@ -96,7 +96,7 @@ class Row:
     loss: list[float | None] = field(default_factory=list)
     clip_rate: list[float] = field(default_factory=list)
     scores: dict[str, list[float | None]] = field(default_factory=dict)
-    tuning: dict[str, dict[str, Any]] = field(default_factory=dict)  #: by rate: what the tuning seeds came to
+    tuning: dict[str, dict[str, Any]] = field(default_factory=dict)  #: by rate: the outcome of the tuning seeds
 
     def as_data(self) -> dict[str, Any]:
         return asdict(self)

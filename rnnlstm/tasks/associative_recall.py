@@ -64,7 +64,7 @@ class AssociativeRecall(Task):
 
     @property
     def plateaus(self) -> Mapping[str, float]:
-        """Values known, but not whose they are: the mean entropy of a draw from n digits. A digit that stands there c
+        """Values known, their keys not: the mean entropy of a draw from n digits. A digit that occurs c
         times, c binomial, contributes −c/n ln(c/n)."""
         n, p = self.pairs, 1 / len(VALUES)
         chance = [math.comb(n, c) * p**c * (1 - p) ** (n - c) for c in range(n + 1)]
@@ -111,7 +111,7 @@ class AssociativeRecall(Task):
         return {"accuracy": share_right(outputs, batch)}
 
     def slices(self, batch: Batch) -> Mapping[str, Tensor]:
-        """By which pair is asked for: the first or the last."""
+        """The first and the last pair."""
         keys = batch.inputs[0 : 2 * self.pairs : 2]  # (n, B)
         return {
             "first_pair": batch.mask & (batch.inputs == keys[0]),

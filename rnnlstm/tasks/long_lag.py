@@ -7,10 +7,10 @@ random (2b), or q and more random ones and a trigger (2c)::
     2b     input   x  a₇ a₂ a₇ … a₄              target  a₇ a₂ a₇ … a₄   x        length = p
     2c     input   b  x  a₃ a₉ a₁ … a₅  e        target                  x        length = q
 
-In 2a and 2b the next symbol is predicted at every step, so that the loss is mostly about the middle; what is asked
-is the last one. In 2c, after q distractors, the trigger e comes with probability 1/10 at each step, else one more
-distractor (at most 60 more, which one sequence in 600 would exceed), and only the answer to it is scored.
-Cross-entropy.
+In 2a and 2b the next symbol is predicted at every step, so that most of the loss is about the middle; the
+metrics are of the last symbol. In 2c, after q distractors, the trigger e comes with probability 1/10 at each step,
+else one more distractor (at most 60 more, which one sequence in 600 would exceed), and only the answer to it is
+scored. Cross-entropy.
 """
 
 from __future__ import annotations

@@ -6,9 +6,8 @@ Symbols stand at random places among blanks; when the marker comes, say them in 
     input     _ c _ _ a _ _ _ _ f _ … h _    :  :  :  … :
     target                                   c  a  f  … h
 
-Unlike in copy memory their places carry no order that could be learned as fixed delays: the network has to take in
-what is a symbol and leave what is not. n symbols, uniform from the alphabet, at uniform places; only the recall is
-scored.
+Unlike in copy memory there are no fixed delays to learn: the network has to store symbols and ignore blanks. n
+symbols, uniform from the alphabet, at uniform places; only the recall is scored.
 """
 
 from __future__ import annotations

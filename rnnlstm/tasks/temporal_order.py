@@ -64,7 +64,7 @@ class TemporalOrder(Task):
 
     @property
     def plateaus(self) -> Mapping[str, float]:
-        """Each mark that is stored halves what is possible."""
+        """Each stored mark halves the number of possible answers."""
         if self.marks == 2:
             return {"one mark stored": math.log(2)}
         return {"one mark stored": math.log(4), "two marks stored": math.log(2)}
