@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rnnlstm.studies.common import common, each
-from rnnlstm.studies.study import GRID, Arm, Check, Minutes, Row, Rows, Setting, Study, Sweep, register_study
+from rnnlstm.studies.study import GRID, Arm, Check, Minutes, Rows, Setting, Study, Sweep, register_study
 
 NAMES = {"tanh": "tanh", "sigmoid": "σ", "centred_sigmoid": "2σ−1", "steep_sigmoid": "σ(4x)", "relu": "ReLU"}
 ARMS = tuple(Arm(shown, ("model=rnn", f"model.nonlinearity={name}")) for name, shown in NAMES.items())
@@ -88,12 +88,8 @@ def _keyword(length: int, rate: float) -> str:
     return f"keyword T={length}, lr {rate:g}"
 
 
-def _rows(t: Rows, arm: str) -> list[Row]:
-    return t.arm(arm)
-
-
 def _solved(t: Rows, arm: str) -> int:
-    return sum(row.solved_count for row in _rows(t, arm))
+    return sum(row.solved_count for row in t.arm(arm))
 
 
 def _all_solved(t: Rows) -> str:

@@ -155,10 +155,6 @@ class Rows:
     def settings(self) -> list[str]:
         return list(dict.fromkeys(setting for setting, _ in self._rows))
 
-    @property
-    def arms(self) -> list[str]:
-        return list(dict.fromkeys(arm for _, arm in self._rows))
-
     def of(self, setting: str) -> list[Row]:
         return [row for row in self if row.setting == setting]
 
