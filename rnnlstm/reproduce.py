@@ -23,7 +23,7 @@ from pathlib import Path
 from rnnlstm.cli.arguments import Parser, check_writable
 from rnnlstm.cli.exits import DONE, code_of, run_command
 from rnnlstm.config.errors import ConfigError, did_you_mean, show
-from rnnlstm.studies.catalog import studies
+from rnnlstm.studies import studies
 from rnnlstm.studies.study import Study
 
 
@@ -59,7 +59,7 @@ def _main(arguments: Sequence[str]) -> int:
     check_writable(options.out, folder=True)
     check_writable(options.runs, folder=True)
 
-    from rnnlstm.studies.command import reproduce
+    from rnnlstm.studies.runner import reproduce
 
     stopped = reproduce(chosen, size, runs, out)
     return DONE if stopped is None else code_of(stopped)

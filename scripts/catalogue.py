@@ -1,6 +1,6 @@
 """README's lists of tasks and cells, written from the registries: `scripts/readme` puts them there.
 
-What an entry is stands in the first line of its YAML file; the rest is asked of the class.
+An entry's description is the first line of its YAML file; the rest comes from the class.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ TABLES = {"tasks": task_table, "cells": cell_table}
 
 
 def written(readme: str) -> str:
-    """`readme` with every list between its marks, `<!-- tasks: … -->` and `<!-- end -->`, written anew.
+    """`readme` with every list between its marks, `<!-- tasks: … -->` and `<!-- end -->`, rewritten.
 
     Raises: ValueError if a list has no marks.
     """

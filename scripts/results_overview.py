@@ -13,8 +13,8 @@ from rnnlstm.config.errors import DiskError
 from rnnlstm.reporting.colours import PALETTE
 from rnnlstm.studies.common import CHRONO, DEFAULT, GRU, TANH, forget_bias
 from rnnlstm.studies.gradient import MEMORY, PLACES
-from rnnlstm.studies.report import OVERVIEW, read
-from rnnlstm.studies.rows import Row, Rows
+from rnnlstm.studies.results import OVERVIEW, read
+from rnnlstm.studies.study import Row, Rows
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -42,7 +42,7 @@ SIZE = (12.5, 4.3)  # inches
 
 
 def save_overview(out: Path) -> Path | None:
-    """`out/overview.png`, from what the studies left there; None where one of them was not run. Raises: DiskError."""
+    """`out/overview.png`, from the studies' files there; None if one of them was not run. Raises: DiskError."""
     tables = {}
     for study in STUDIES:
         data = read(study, "standard", out)
@@ -105,7 +105,7 @@ def _gradient(axes: Axes, table: Rows) -> None:
 
 
 def _accuracies(axes: Axes, table: Rows) -> None:
-    """Those of one length stand a little aside of each other: many lie at chance."""
+    """Points of one length are drawn side by side, since many lie at chance."""
     ticks = sorted(set(_lengths(table)))
     axes.axhline(CHANCE, color="0.5", linewidth=1, linestyle="--")
     axes.annotate("chance", (ticks[-1], CHANCE), (0, -11), textcoords="offset points", fontsize=8, ha="right")

@@ -1,4 +1,4 @@
-"""One page of all results, put together from what the studies left: nothing on it that was not run."""
+"""The page of all results, made from the files that the studies wrote. A study that was not run says so."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ from typing import Any
 
 from rnnlstm.config.errors import DiskError
 from rnnlstm.record.files import write_whole
-from rnnlstm.studies.catalog import studies
-from rnnlstm.studies.report import OVERVIEW, read
-from rnnlstm.studies.rows import Row
-from rnnlstm.studies.study import FIRST_TUNING, GRID, Study
-from rnnlstm.studies.table import markdown, text_table
+from rnnlstm.studies import studies
+from rnnlstm.studies.results import OVERVIEW, markdown, read, text_table
+from rnnlstm.studies.study import FIRST_TUNING, GRID, Row, Study
 
 from results_overview import save_overview
 
@@ -67,10 +65,10 @@ def write_page(path: Path, out: Path) -> None:
         raise DiskError(f"can't write {path}: {error.strerror or error}") from None
 
 
-Found = Mapping[tuple[str, str], Mapping[str, Any]]
+Results = Mapping[tuple[str, str], Mapping[str, Any]]
 
 
-def _overview(found: Found) -> str:
+def _overview(found: Results) -> str:
     sizes = ["standard", "quick", "long"]
     lines = [["study", "asks", *sizes]]
     for study in studies().values():
@@ -88,12 +86,12 @@ def _verdict(data: Mapping[str, Any]) -> str:
 
 
 def _reading(name: str, out: Path) -> str:
-    """What somebody wrote about the results once they were there: what they mean, what surprised."""
+    """The text that discusses a study's results, written by hand after the run; empty if there is none."""
     path = out / READING / f"{name}.md"
     return path.read_text(encoding="utf-8").strip() if path.is_file() else ""
 
 
-def _section(study: Study, found: Found, place: str, reading: str) -> str:
+def _section(study: Study, found: Results, place: str, reading: str) -> str:
     about = f" Claims {', '.join(study.claims)}." if study.claims else ""
     parts = [
         f"## {study.name}",

@@ -1,1 +1,1 @@
-"""What `python -m rnnlstm.benchmark` measures: contenders in turn within one process, medians and their spread."""
+"""What `python -m rnnlstm.benchmark` measures: contenders in turn within one process, by medians and quartiles."""

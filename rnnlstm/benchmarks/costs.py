@@ -1,4 +1,4 @@
-"""What making data costs: a batch of every task, in turn with the recurrence of a training step."""
+"""What parts of training cost: batches of every task, each dimension of the fused LSTM, a busy core, instruments."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ STEP = "fused LSTM, forward and backward"
 
 
 def protocols(**options: int) -> dict[str, Task]:
-    """Every task in each of its variants, by a readable name.
+    """Every task in each of its variants, by a name such as "copy variable".
 
     Raises: ConfigError if a task needs a package that is not installed.
     """
@@ -55,8 +55,7 @@ def batch_costs(rounds: int) -> dict[str, Timing]:
     return in_turn(contenders, rounds)
 
 
-# How the fused LSTM's time grows with each dimension, and what a busy neighbour does to it.
-
+#: The shape whose dimensions `growth` doubles, one at a time.
 BASE = {"T": 100, "B": 64, "H": 64, "R": 1}
 
 
@@ -112,11 +111,8 @@ def _busy_core() -> Iterator[None]:
             process.kill()
 
 
-# What observing costs: a real run, which measures it itself.
-
-
 def instruments_share(model: str, updates: int = 300) -> float:
-    """Share of a training run's time that instruments took at their default cadence."""
+    """Share of a training run's time that instruments took at their default interval, as the run itself logs it."""
     with tempfile.TemporaryDirectory() as folder:
         options = [f"model={model}", f"runs_root={folder}", "train.stop_when_solved=false", "eval.samples=128"]
         (job,) = compose_jobs([*options, f"train.steps={updates}"])

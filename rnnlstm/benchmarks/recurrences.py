@@ -1,5 +1,24 @@
-"""One training step of a recurrence, forward and backward: PyTorch's module, the fused and the reference backend,
-a hand loop over PyTorch's cell, and over our equations as `torch.compile` makes them. No gradient for the input.
+"""The time of one training step of a recurrence, forward and backward, and the least time this machine allows.
+
+Contenders: PyTorch's module, the fused and the reference backend, a loop over PyTorch's cell, and one over our
+equations compiled by `torch.compile`. None computes a gradient of the input.
+
+The least time follows from a step's operations and bytes, and from ceilings measured here (roofline model: Williams,
+Waterman & Patterson 2009):
+
+    bound = max(products + activations, weights, tensors)        (ms for a step, forward and backward)
+
+- products: 2·B·T·G·H·(3H + 2I) operations, for the output, the states' gradient and the weights' gradients, at the
+  rate of multiply-adds in registers. G: blocks of pre-activations, 1 (RNN), 3 (GRU), 4 (LSTM).
+- activations: the sigmoids and tanh of the forward pass, and tanh(c) once more backward, at their rate in registers.
+  They use the same units as products, so the two add up.
+- weights: each slice of rows reads all of them at each time step, forward and backward, from the smallest cache that
+  holds them.
+- tensors: gates, cell states and outputs are written once and read once, and the outputs' gradient is read.
+
+Only as many threads count as there are slices of rows: one thread computes all time steps of a sequence, as each step
+needs the one before. Loads, stores, copies and waiting count as free, so the bound is no forecast. A share of it
+above 100 % means that the cores ran faster than while the ceilings were measured.
 
 Dimensions: B sequences, T time steps, H units, I = 10 inputs.
 """
@@ -100,17 +119,17 @@ def compiled_cell(module: Any, x: Tensor) -> Callable[[], Tensor] | None:
         return torch.stack(outputs)
 
     try:
-        torch._dynamo.reset()  # after eight compilations of one function it gives up, with a warning
+        torch._dynamo.reset()  # without, torch.compile stops after eight compilations of one function
         step = torch.compile(lambda projected, *state: cell.step(projected, state, weights)[0], dynamic=False)
         loop().sum().backward()
-    except Exception as error:  # a compiler's errors are of any kind, and the comparison goes on without it
+    except Exception as error:  # compilers raise errors of any kind; the comparison continues without this contender
         LOG.warning("torch.compile could not compile the %s cell: %s", cell.name, str(error).splitlines()[0])
         return None
     return loop
 
 
 def _loop(cell: nn.Module, x: Tensor) -> Tensor:
-    """What people write who need the states: PyTorch's cell in a Python loop."""
+    """PyTorch's cell in a Python loop, as one writes it to see the states."""
     state, outputs = None, []
     for x_t in x:
         state = cell(x_t, state)
@@ -118,29 +137,13 @@ def _loop(cell: nn.Module, x: Tensor) -> Tensor:
     return torch.stack(outputs)
 
 
-# How fast a recurrence could be at most on this machine: its operations and bytes over ceilings measured here.
-#
-#     bound = max(products + activations, weights, tensors)        (ms for a step, forward and backward)
-#
-# - products: 2·B·T·G·H·(3H + 2I) operations, for the output, the states' gradient and the weights' gradients, at the
-#   rate of multiply-adds in registers. G: blocks of pre-activations, 1 (RNN), 3 products (GRU), 4 (LSTM).
-# - activations: forward's sigmoids and tanh, and tanh(c) once more backward, at their rate in registers. They
-#   use the same units as products, so the two add up.
-# - weights: every slice reads all of them at each time step, forward and backward, from the cache that holds so many.
-# - tensors: gates, cell states and outputs written once and read once, and the outputs' gradient read.
-#
-# Only as many threads count as there are slices of rows: a sequence stays with one thread through all time steps, as
-# one step needs the one before. A bound, and not a forecast: loads, stores, copies and waiting are counted as free. A
-# share of it somewhat above 100 % means that the cores ran faster than while the ceilings were measured.
-# Source: Williams, Waterman, Patterson 2009, "Roofline".
-
 #: Sigmoids and tanh a unit takes, forward and backward together.
 ACTIVATIONS = {"rnn": (0, 1), "gru": (2, 1), "lstm": (3, 3)}
 
 
 @dataclass(frozen=True)
 class Ceilings:
-    """What one thread reaches while all work at once."""
+    """Rates of one thread while all threads work."""
 
     gflops: float  #: multiply-adds in registers
     sigmoids: float  #: 1e9 a second
@@ -165,7 +168,7 @@ def ceilings(rounds: int = 9) -> Ceilings | None:
 
 
 def read_rate(size: int) -> float:
-    """GB/s of one thread that reads `size` bytes over and over, while the others do the same."""
+    """GB/s of one thread that reads `size` bytes repeatedly, while the others do the same."""
     data = torch.zeros(max(size // 4, 1024))
     rate = _best(lambda: reads(data, max(1, 20_000_000 // size)), 3)
     return (rate or float("inf")) / torch.get_num_threads()
@@ -201,7 +204,7 @@ def least_time(parts: dict[str, float]) -> tuple[float, str]:
 
 
 def _best(work: Callable[[], int], rounds: int) -> float | None:
-    """The best rate, since a ceiling is meant: 1e9 units of work a second."""
+    """The best rate, in 1e9 units of work a second; None if no work was done. The best, because it is a ceiling."""
     rates = []
     for _ in range(rounds):
         started = time.perf_counter()

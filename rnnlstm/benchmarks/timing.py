@@ -1,4 +1,4 @@
-"""Fair timing on a noisy machine: contenders take turns, so that what slows one slows the others as well."""
+"""Fair timing on a noisy machine: contenders take turns, so that a disturbance slows all of them."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def in_turn(
     warm_up: int = 2,
     wait: Callable[[], None] = lambda: None,
 ) -> dict[str, Timing]:
-    """Call each contender once a round, `rounds` times after `warm_up` rounds that don't count. `wait` returns when
-    what was called has come to its end, which on a GPU it hasn't when the call returns."""
+    """Call each contender once a round, `rounds` times after `warm_up` rounds that don't count. `wait` returns
+    when the work of the call is done: on a GPU a call returns before its work is done."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for k in range(warm_up + rounds):
         for name, call in contenders.items():
@@ -39,7 +39,7 @@ def in_turn(
 
 
 def matrix_product_rate(size: int = 1024, rounds: int = 9) -> float:
-    """GFLOP/s of PyTorch's large float32 matrix product with the present number of threads: the median."""
+    """GFLOP/s of PyTorch's large float32 matrix product with the current number of threads: the median."""
     a, b = torch.randn(2, size, size)
     timing = in_turn({"product": lambda: a @ b}, rounds)["product"]
     return 2 * size**3 / timing.median / 1e6

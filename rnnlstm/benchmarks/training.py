@@ -1,5 +1,8 @@
-"""A plain training script as one would write it by hand, against the project's training step: the same network, task,
-batch size, optimiser and clipping. The plain one draws its data from the same task, so that only training differs."""
+"""The project's training step against a plain script of the same network, task, batch size, optimiser and clipping.
+
+The script uses PyTorch's own module, on a GPU cuDNN's. Both draw their data on the CPU from the same task, so that
+only training differs. Every call is timed until the device has done its work.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,10 @@ from rnnlstm.benchmarks.timing import Timing, in_turn
 from rnnlstm.jobs.job import compose_jobs
 from rnnlstm.training.plan import Plan, make_plan
 from rnnlstm.training.step import Trainer
+
+#: Replicas that training on a device is timed with.
+REPLICAS = (1, 64, 256)
+QUICK_REPLICAS = (1, 64)
 
 
 class PlainNetwork(nn.Module):
@@ -54,8 +61,8 @@ def plain_step(plan: Plan, seed: int) -> Callable[[], None]:
 def against_plain_scripts(
     model: str, seeds: int, rounds: int, overrides: Sequence[str] = (), wait: Callable[[], None] = lambda: None
 ) -> dict[str, Timing]:
-    """An update of `seeds` replicas in lockstep, and as many plain scripts in turn; at the default configuration, on
-    the CPU unless `overrides` say otherwise. `wait` as for `in_turn`."""
+    """Milliseconds of an update of `seeds` replicas in lockstep, and of as many plain scripts; at the default
+    configuration, on the CPU unless `overrides` change it. `wait` as for `in_turn`."""
     plan = default_plan(model, "device=cpu", *overrides)
     trainer, plain = Trainer(plan, range(seeds)), [plain_step(plan, seed) for seed in range(seeds)]
     steps = iter(range(1, 1_000_000_000))
@@ -75,7 +82,7 @@ def default_plan(model: str, *overrides: str) -> Plan:
 
 def two_at_a_time(model: str, seeds: int, rounds: int) -> float:
     """Milliseconds for an update of each of `seeds` plain scripts, run by two processes of one thread each: the
-    median of the rounds, of which each ends with the slower process."""
+    median of the rounds, each as long as its slower process."""
     context = multiprocessing.get_context("spawn")
     barrier, queue = context.Barrier(2), context.Queue()
     workers = [
@@ -107,13 +114,6 @@ def _half(model: str, seeds: list[int], rounds: int, barrier: Any, queue: Any) -
     queue.put(times)
 
 
-# Training on one device: an update in lockstep against as many plain scripts over PyTorch's own module, on a GPU
-# cuDNN's, in turn. Both draw their data on the CPU; every call is timed to the end of what it asks of the device.
-
-REPLICAS = (1, 64, 256)
-QUICK_REPLICAS = (1, 64)
-
-
 def checked_device(name: str) -> torch.device:
     """Raises: ConfigError if this machine has no such device."""
     return default_plan("rnn", f"device={name}").device
@@ -135,5 +135,5 @@ def training_on(
 
 
 def waiting_for(device: torch.device) -> Callable[[], None]:
-    """Returns once the device has done all that it was asked."""
+    """A function that returns when the device has done its work."""
     return (lambda: torch.cuda.synchronize(device)) if device.type == "cuda" else (lambda: None)

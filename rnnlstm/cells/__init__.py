@@ -1,6 +1,6 @@
-"""Cells: one time step's equations each, to be held beside the paper. See `cell.py` for the contract.
+"""Cells: one time step's equations each, to be held beside the paper; `cell.py` is the contract.
 
-Every module of this package is imported, so that a cell is registered by being there.
+Every module of this folder is imported, which registers its cells.
 """
 
 import importlib
@@ -8,11 +8,10 @@ import pkgutil
 
 from rnnlstm.cells.cell import CELLS, Cell, State, Weights, make_cell, register_cell
 from rnnlstm.cells.gru import GRUCell
-from rnnlstm.cells.linear import LinearCell
 from rnnlstm.cells.lstm import LSTMCell
 from rnnlstm.cells.lstm_1997 import LSTM1997Cell
 from rnnlstm.cells.noise import MASKS, draw_masks, is_noisy, noisy
-from rnnlstm.cells.rnn import RNNCell
+from rnnlstm.cells.rnn import LinearCell, RNNCell
 from rnnlstm.cells.surgery import is_operated, operated
 
 for _module in pkgutil.iter_modules(__path__):

@@ -1,8 +1,8 @@
 """The contract of a cell: one time step's equations, and nothing of the loop around them.
 
-A cell holds no weights. It names their shapes, initialises them, and computes one step from weights that are
-handed in; so the same equations serve one network, a stack of replicas under `torch.func.vmap`, and any
-backend. A new cell is one class::
+A cell holds no weights. It names their shapes, initialises them, and computes one step from the weights that it is
+given; so the same equations serve one network, a stack of replicas under `torch.func.vmap`, and any backend. A new
+cell is one class::
 
     @register_cell("leaky")
     @dataclass(frozen=True, kw_only=True)
@@ -48,9 +48,11 @@ class Cell(ABC):
     name: ClassVar[str]
     state_names: ClassVar[tuple[str, ...]] = ("hidden",)  #: the first is the output h; each is (B, H)
     gate_names: ClassVar[tuple[str, ...]] = ()  #: what `step` returns beside the state
-    gate_blocks: ClassVar[tuple[int, ...]] = ()  #: each gate's block of rows in weight_hh; empty: not so simple
+    gate_blocks: ClassVar[
+        tuple[int, ...]
+    ] = ()  #: each gate's block of rows in weight_hh; empty: gates have no such blocks
     blocks: ClassVar[int] = 1  #: G: blocks of H rows in each weight
-    recurrent_dropout: ClassVar[float] = 0.0  #: rates of noise in training, which `noisy` of `noise.py` sets
+    recurrent_dropout: ClassVar[float] = 0.0  #: rates of noise in training, set by `noisy` (`noise.py`)
     zoneout: ClassVar[float] = 0.0
 
     def __post_init__(self) -> None:
@@ -68,7 +70,7 @@ class Cell(ABC):
     def initialise(self, w: Weights, generator: torch.Generator | None, max_lag: int) -> None:
         """Fill one layer's weights in place; `max_lag` is the longest distance to remember, in steps.
 
-        PyTorch's default: every entry uniform on ±1/√H. With the global generator it draws the very
+        PyTorch's default: every entry uniform on ±1/√H. With the global generator it draws the
         numbers that `torch.nn`'s modules draw.
         """
         bound = 1 / math.sqrt(w["weight_ih"].shape[0] // self.blocks)
@@ -76,41 +78,43 @@ class Cell(ABC):
             torch.nn.init.uniform_(weight, -bound, bound, generator=generator)
 
     def prepare(self, w: Weights) -> Weights:
-        """What `project` and `step` are given, from the trained weights, once for a sequence: here the same. For
-        cells whose weights have a form that training must not leave."""
+        """The weights that `project` and `step` use, computed from the trained ones once for each sequence; unless
+        overridden, the same. For cells that constrain their weights, such as to an orthogonal matrix."""
         return w
 
     def project(self, x: Tensor, w: Weights) -> Tensor:
-        """The input's share of the pre-activations: (…, I) → (…, G·H), for all time steps at once."""
+        """The input's part of the pre-activations, W_ih x_t + b_ih: (…, I) → (…, G·H), for all time steps at once."""
         return F.linear(x, w["weight_ih"], w.get("bias_ih"))
 
     def seen(self, h: Tensor, w: Weights) -> Tensor:
-        """What the recurrent weights see of h_{t−1}, (B, H): h, in training under recurrent dropout h ⊙ m/(1−p)
+        """h_{t−1} as the recurrent weights see it, (B, H): h, or h ⊙ m/(1−p) in training with recurrent dropout
         (`noise.py`)."""
         mask = w.get("recurrent_dropout_mask")
         return h if mask is None else h * mask
 
     def recurrent(self, h: Tensor, w: Weights) -> Tensor:
-        """The state's share of the pre-activations, W_hh h_{t−1} + b_hh: (B, H) → (B, G·H), with h as `seen`."""
+        """The state's part of the pre-activations, W_hh h_{t−1} + b_hh: (B, H) → (B, G·H), with h as `seen`."""
         return F.linear(self.seen(h, w), w["weight_hh"], w.get("bias_hh"))
 
     @abstractmethod
     def step(self, projected: Tensor, state: State, w: Weights) -> tuple[State, dict[str, Tensor]]:
         """From `project`'s (B, G·H) and the state, each (B, H), to the next state and the gates by name."""
 
-    # -- what instruments ask
+    # -- for surgery and instruments
 
     def gate(self, name: str, activation: Tensor) -> Tensor:
-        """A gate's activation (B, H) on its way into `step`: as it is. Surgery (`surgery.py`) puts itself here."""
+        """The activation (B, H) that `step` uses for a gate: unchanged, unless surgery (`surgery.py`) overrides
+        it."""
         return activation
 
     def truncates(self, remaining: int) -> bool:
-        """Whether gradients stop before the step that has `remaining` steps left, itself included: never."""
+        """Whether gradients stop before the step with `remaining` steps left, itself included. Only surgery does
+        so."""
         return False
 
     def retention(self, gates: Mapping[str, Tensor]) -> Tensor | None:
-        """The factor by which the memory carries itself into the next step, along its own path: (T, B, H), the
-        shape of the gates. None for a cell without such a path."""
+        """∂state_t/∂state_{t−1} of the memory along its own path, unit by unit, such as f_t: (T, B, H), the shape of
+        the gates. None for a cell without such a path."""
         return None
 
     # -- all time steps at once, for cells whose state is linear in the state before
@@ -145,3 +149,25 @@ def make_cell(name: str, **options: Any) -> Cell:
         if key not in known:
             raise OptionError(key, value, f"the {name} cell has no such option{did_you_mean(key, known)}")
     return cls(**options)
+
+
+def linear_scan(a: Tensor, b: Tensor, h0: Tensor) -> Tensor:
+    """h_t = a_t h_{t−1} + b_t for all time steps at once: a, b (T, …), h0 (…) → h_1 … h_T, (T, …). Real or complex.
+
+    Pairs (a, b) compose as (a₂a₁, a₂b₁ + b₂), so that after k rounds each step holds the composition of the 2^k steps
+    up to it. Equal to the loop to rounding; O(T log T) work in log T rounds. Source: Hillis & Steele 1986; Blelloch
+    1990.
+    """
+    b = torch.cat([(b[0] + a[0] * h0)[None], b[1:]])
+    reach = 1
+    while reach < len(b):
+        b = torch.cat([b[:reach], a[reach:] * b[:-reach] + b[reach:]])
+        a = torch.cat([a[:reach], a[reach:] * a[:-reach]])
+        reach *= 2
+    return b
+
+
+def torch_arguments(x: Tensor, w: Weights) -> tuple[bool, int, float, bool, bool, bool]:
+    """What PyTorch's recurrent operations take after the weights: has_biases, num_layers, dropout, train,
+    bidirectional, batch_first. `train` makes cuDNN keep what its backward pass needs; the CPU ignores it."""
+    return "bias_ih" in w, 1, 0.0, x.is_cuda, False, False

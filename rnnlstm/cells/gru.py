@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rnnlstm.cells import initialisation
-from rnnlstm.cells.cell import Cell, State, Weights, register_cell
+from rnnlstm.cells.cell import Cell, State, Weights, register_cell, torch_arguments
 from rnnlstm.config.options import option
 
 UPDATE = 1  # block of the stacked weights, in PyTorch's order: reset, update, candidate
@@ -36,17 +36,15 @@ class GRUCell(Cell):
         "default (PyTorch's), orthogonal or chrono (Tallec & Ollivier 2018)",
         choices=("default", "orthogonal", "chrono"),
     )
-    gain: float = option(1.0, "factor of the orthogonal matrices, with init=orthogonal", at_least=0, at_most=1000)
-    max_lag: int | None = option(None, "longest lag, with init=chrono; null: the sequence's length", at_least=2)
+    gain: float = initialisation.gain_option()
+    max_lag: int | None = initialisation.max_lag_option()
 
     def initialise(self, w: Weights, generator: torch.Generator | None, max_lag: int) -> None:
         super().initialise(w, generator, max_lag)
         if self.init == "orthogonal":
             initialisation.orthogonal(w, self.gain, generator)
         elif self.init == "chrono":
-            lag = max_lag if self.max_lag is None else self.max_lag
-            bias = initialisation.chrono_bias(w["weight_hh"].shape[-1], lag, generator)
-            initialisation.set_bias(w, UPDATE, bias, self.init)
+            initialisation.chrono(self, w, self.max_lag or max_lag, generator, opened=UPDATE)
 
     def step(self, projected: Tensor, state: State, w: Weights) -> tuple[State, dict[str, Tensor]]:
         (h,) = state
@@ -61,7 +59,5 @@ class GRUCell(Cell):
         return gates["update"]
 
     def torch_layer(self, x: Tensor, state: State, w: Weights) -> tuple[Tensor, State]:
-        # After the weights: has_biases, num_layers, dropout, train, bidirectional, batch_first. `train` means that
-        # cuDNN keeps what its backward pass needs; on the CPU nothing asks for it.
-        outputs, h = torch.gru(x, state[0][None], list(w.values()), "bias_ih" in w, 1, 0.0, x.is_cuda, False, False)
+        outputs, h = torch.gru(x, state[0][None], list(w.values()), *torch_arguments(x, w))
         return outputs, (h[0],)

@@ -1,4 +1,4 @@
-"""IndRNN: units that see of the state only themselves."""
+"""IndRNN: each unit sees its own state alone."""
 
 from __future__ import annotations
 

@@ -1,15 +1,28 @@
-"""Initialisations that cells share. All fill in place, without gradients, from an explicit generator.
+"""Initialisations that cells share, and their options. All fill in place, without gradients, from one generator.
 
 Weights stack G blocks of H rows; block k of a weight is rows k·H … (k+1)·H.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from rnnlstm.cells.cell import Weights
+from rnnlstm.cells.cell import Cell, Weights
 from rnnlstm.config.errors import OptionError
+from rnnlstm.config.options import option
+
+
+def gain_option() -> Any:
+    """The option `gain` of cells whose recurrent weights stack several matrices."""
+    return option(1.0, "factor of the orthogonal matrices, with init=orthogonal", at_least=0, at_most=1000)
+
+
+def max_lag_option() -> Any:
+    """The option `max_lag` of cells with `init=chrono`."""
+    return option(None, "longest lag, with init=chrono; null: the sequence's length", at_least=2)
 
 
 def blocks(weight: Tensor) -> tuple[Tensor, ...]:
@@ -35,7 +48,7 @@ def identity(w: Weights, gain: float, generator: torch.Generator | None) -> None
 
 
 def set_bias(w: Weights, block: int, value: float | Tensor, init: str) -> None:
-    """Give a block the bias `value`: PyTorch adds two biases, so one holds it and the other is zero.
+    """Give a block the bias `value`: of PyTorch's two biases, which add up, one becomes `value` and the other zero.
 
     Raises: OptionError if the cell has no bias.
     """
@@ -54,3 +67,23 @@ def chrono_bias(hidden_size: int, max_lag: int, generator: torch.Generator | Non
     if max_lag < 2:
         raise OptionError("max_lag", max_lag or None, "must be at least 2 for init=chrono, the longest lag in steps")
     return torch.empty(hidden_size).uniform_(1.0, max_lag - 1.0, generator=generator).log()
+
+
+def chrono(
+    cell: Cell,
+    w: Weights,
+    max_lag: int,
+    generator: torch.Generator | None,
+    *,
+    opened: int | None = None,
+    shut: int | None = None,
+) -> None:
+    """Chrono initialisation: block `opened` (a forget gate's) gets the bias b, block `shut` (an input gate's) −b.
+
+    Raises: OptionError if `max_lag`, in steps, is below 2, or the cell has no bias.
+    """
+    bias = chrono_bias(w["weight_ih"].shape[0] // cell.blocks, max_lag, generator)
+    if opened is not None:
+        set_bias(w, opened, bias, "chrono")
+    if shut is not None:
+        set_bias(w, shut, -bias, "chrono")

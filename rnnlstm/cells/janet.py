@@ -20,7 +20,7 @@ class JanetCell(Cell):
     g_t = tanh(W_ig x_t + b_ig + W_hg h_{t−1} + b_hg)
     h_t = σ(s_t) ⊙ h_{t−1} + (1 − σ(s_t − β)) ⊙ g_t
 
-    β = 1 lets in a little more than is given up. Source: van der Westhuizen & Lasenby 2018, with chrono
+    With β = 1 a unit takes in a little more than it forgets. Source: van der Westhuizen & Lasenby 2018, with chrono
     initialisation.
     """
 
@@ -30,14 +30,12 @@ class JanetCell(Cell):
 
     init: str = option("chrono", "chrono or default (uniform)", choices=("chrono", "default"))
     beta: float = option(1.0, "β", at_least=0, at_most=100)
-    max_lag: int | None = option(None, "longest lag, with init=chrono; null: the sequence's length", at_least=2)
+    max_lag: int | None = initialisation.max_lag_option()
 
     def initialise(self, w: Weights, generator: torch.Generator | None, max_lag: int) -> None:
         super().initialise(w, generator, max_lag)
         if self.init == "chrono":
-            lag = max_lag if self.max_lag is None else self.max_lag
-            bias = initialisation.chrono_bias(w["weight_hh"].shape[-1], lag, generator)
-            initialisation.set_bias(w, 0, bias, self.init)
+            initialisation.chrono(self, w, self.max_lag or max_lag, generator, opened=0)
 
     def step(self, projected: Tensor, state: State, w: Weights) -> tuple[State, dict[str, Tensor]]:
         (h,) = state

@@ -9,8 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rnnlstm.cells.cell import Cell, State, Weights, register_cell
-from rnnlstm.cells.linear_scan import linear_scan
+from rnnlstm.cells.cell import Cell, State, Weights, linear_scan, register_cell
 from rnnlstm.config.errors import OptionError
 from rnnlstm.config.options import option
 

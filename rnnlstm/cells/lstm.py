@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rnnlstm.cells import initialisation
-from rnnlstm.cells.cell import Cell, State, Weights, register_cell
+from rnnlstm.cells.cell import Cell, State, Weights, register_cell, torch_arguments
 from rnnlstm.config.options import option
 
 INPUT, FORGET = 0, 1  # blocks of the stacked weights, in PyTorch's order: input, forget, cell, output
@@ -40,8 +40,8 @@ class LSTMCell(Cell):
         choices=("default", "orthogonal", "forget_bias", "chrono"),
     )
     forget_bias: float = option(1.0, "sum of the forget gate's two biases, with init=forget_bias")
-    gain: float = option(1.0, "factor of the orthogonal matrices, with init=orthogonal", at_least=0, at_most=1000)
-    max_lag: int | None = option(None, "longest lag, with init=chrono; null: the sequence's length", at_least=2)
+    gain: float = initialisation.gain_option()
+    max_lag: int | None = initialisation.max_lag_option()
 
     def initialise(self, w: Weights, generator: torch.Generator | None, max_lag: int) -> None:
         super().initialise(w, generator, max_lag)
@@ -50,10 +50,7 @@ class LSTMCell(Cell):
         elif self.init == "forget_bias":
             initialisation.set_bias(w, FORGET, self.forget_bias, self.init)
         elif self.init == "chrono":
-            lag = max_lag if self.max_lag is None else self.max_lag
-            bias = initialisation.chrono_bias(w["weight_hh"].shape[-1], lag, generator)
-            initialisation.set_bias(w, FORGET, bias, self.init)
-            initialisation.set_bias(w, INPUT, -bias, self.init)
+            initialisation.chrono(self, w, self.max_lag or max_lag, generator, opened=FORGET, shut=INPUT)
 
     def step(self, projected: Tensor, state: State, w: Weights) -> tuple[State, dict[str, Tensor]]:
         h, c = state
@@ -70,7 +67,5 @@ class LSTMCell(Cell):
 
     def torch_layer(self, x: Tensor, state: State, w: Weights) -> tuple[Tensor, State]:
         h, c = (s[None] for s in state)
-        # After the weights: has_biases, num_layers, dropout, train, bidirectional, batch_first. `train` means that
-        # cuDNN keeps what its backward pass needs; on the CPU nothing asks for it.
-        outputs, h, c = torch.lstm(x, (h, c), list(w.values()), "bias_ih" in w, 1, 0.0, x.is_cuda, False, False)
+        outputs, h, c = torch.lstm(x, (h, c), list(w.values()), *torch_arguments(x, w))
         return outputs, (h[0], c[0])

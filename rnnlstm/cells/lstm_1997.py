@@ -1,4 +1,4 @@
-"""Long short-term memory as first published, without a forget gate."""
+"""Long short-term memory without a forget gate: a bare sum, and the gated sum that was published first."""
 
 from __future__ import annotations
 
@@ -13,6 +13,26 @@ from rnnlstm.cells.cell import Cell, State, Weights, register_cell
 from rnnlstm.config.options import option
 
 
+@register_cell("lstm_sum")
+@dataclass(frozen=True, kw_only=True)
+class SumCell(Cell):
+    """c_t = c_{t−1} + tanh(W_ih x_t + b_ih + W_hh h_{t−1} + b_hh)
+    h_t = tanh(c_t)
+
+    It never forgets, and takes in every input: ∂c_t/∂c_{t−1} = 1 along the cell. A first step towards the
+    constant error carousel of Hochreiter & Schmidhuber 1997.
+    """
+
+    state_names = ("hidden", "cell")
+
+    init: str = option("default", "default (uniform)", choices=("default",))
+
+    def step(self, projected: Tensor, state: State, w: Weights) -> tuple[State, dict[str, Tensor]]:
+        h, c = state
+        c = c + torch.tanh(projected + self.recurrent(h, w))
+        return (torch.tanh(c), c), {}
+
+
 @register_cell("lstm_1997")
 @dataclass(frozen=True, kw_only=True)
 class LSTM1997Cell(Cell):
@@ -22,8 +42,8 @@ class LSTM1997Cell(Cell):
     c_t = c_{t−1} + i_t ⊙ g_t
     h_t = o_t ⊙ tanh(c_t)
 
-    Source: Hochreiter & Schmidhuber 1997, with tanh where they squash to ±2 and ±1. What the cell state once took
-    in it never lets go: ∂c_t/∂c_{t−1} = 1 along the cell, and c may grow without bound.
+    Source: Hochreiter & Schmidhuber 1997, with tanh where they squash to ±2 and ±1. The cell state
+    never forgets: ∂c_t/∂c_{t−1} = 1 along the cell, and c may grow without bound.
     """
 
     state_names = ("hidden", "cell")
@@ -32,7 +52,7 @@ class LSTM1997Cell(Cell):
     blocks = 3  # in the order input, candidate, output
 
     init: str = option("default", "default (PyTorch's) or orthogonal", choices=("default", "orthogonal"))
-    gain: float = option(1.0, "factor of the orthogonal matrices, with init=orthogonal", at_least=0, at_most=1000)
+    gain: float = initialisation.gain_option()
 
     def initialise(self, w: Weights, generator: torch.Generator | None, max_lag: int) -> None:
         super().initialise(w, generator, max_lag)

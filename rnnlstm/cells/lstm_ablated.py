@@ -1,8 +1,8 @@
 """The LSTM with one part left out, or two parts coupled: ablations after "LSTM: a search space odyssey".
 
 Source: Greff, Srivastava, Koutník, Steunebrink & Schmidhuber 2017; their names in brackets. Blocks stand in
-PyTorch's order, input, forget, candidate, output, the missing one left out; a missing gate counts as 1, a missing
-activation as identity.
+PyTorch's order, input, forget, candidate, output, the missing one left out; a missing gate is 1, a missing
+activation the identity.
 """
 
 from __future__ import annotations
@@ -25,20 +25,16 @@ class AblatedCell(Cell):
 
     state_names = ("hidden", "cell")
     output_activation: ClassVar[bool] = True
-    forget_block: ClassVar[int] = 1  #: block of what holds the memory: the forget gate, or the coupled input gate
-    forget_sign: ClassVar[int] = 1  #: −1 where the block's gate lets in what 1 − gate keeps
+    opened: ClassVar[int | None] = 1  #: the forget gate's block, which chrono initialisation opens
+    shut: ClassVar[int | None] = 0  #: the input gate's block, which it shuts
 
     init: str = option("default", "default (uniform) or chrono", choices=("default", "chrono"))
-    max_lag: int | None = option(None, "longest lag, with init=chrono; null: the sequence's length", at_least=2)
+    max_lag: int | None = initialisation.max_lag_option()
 
     def initialise(self, w: Weights, generator: torch.Generator | None, max_lag: int) -> None:
         super().initialise(w, generator, max_lag)
         if self.init == "chrono":
-            H, lag = w["weight_hh"].shape[-1], max_lag if self.max_lag is None else self.max_lag
-            bias = initialisation.chrono_bias(H, lag, generator)
-            initialisation.set_bias(w, self.forget_block, self.forget_sign * bias, self.init)
-            if "input" in self.gate_names and "forget" in self.gate_names:
-                initialisation.set_bias(w, 0, -bias, self.init)
+            initialisation.chrono(self, w, self.max_lag or max_lag, generator, opened=self.opened, shut=self.shut)
 
     def step(self, projected: Tensor, state: State, w: Weights) -> tuple[State, dict[str, Tensor]]:
         h, c = state
@@ -61,13 +57,13 @@ class AblatedCell(Cell):
 @register_cell("lstm_coupled")
 @dataclass(frozen=True, kw_only=True)
 class CoupledCell(AblatedCell):
-    """f = 1 − i: what is let in is what is given up (CIFG)
+    """f = 1 − i: one gate decides what enters and what is forgotten (CIFG)
 
     c_t = (1 − i_t) ⊙ c_{t−1} + i_t ⊙ g_t,   h_t = o_t ⊙ tanh(c_t)
     """
 
     gate_names, gate_blocks, blocks = ("input", "output"), (0, 2), 3
-    forget_block, forget_sign = 0, -1
+    opened = None
 
 
 @register_cell("lstm_no_input_gate")
@@ -76,7 +72,7 @@ class NoInputGateCell(AblatedCell):
     """c_t = f_t ⊙ c_{t−1} + g_t,   h_t = o_t ⊙ tanh(c_t)   (NIG)"""
 
     gate_names, gate_blocks, blocks = ("forget", "output"), (0, 2), 3
-    forget_block = 0
+    opened, shut = 0, None
 
 
 @register_cell("lstm_no_output_gate")

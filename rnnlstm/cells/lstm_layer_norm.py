@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rnnlstm.cells import initialisation
 from rnnlstm.cells.cell import Cell, State, Weights, register_cell
+from rnnlstm.cells.lstm import FORGET, INPUT
 from rnnlstm.config.options import option
 
 
@@ -31,7 +32,7 @@ class LayerNormCell(Cell):
     blocks = 4
 
     init: str = option("default", "default (uniform) or chrono", choices=("default", "chrono"))
-    max_lag: int | None = option(None, "longest lag, with init=chrono; null: the sequence's length", at_least=2)
+    max_lag: int | None = initialisation.max_lag_option()
 
     def parameter_shapes(self, input_size: int, hidden_size: int, bias: bool) -> dict[str, tuple[int, ...]]:
         H = hidden_size
@@ -45,10 +46,7 @@ class LayerNormCell(Cell):
                 w[name].fill_(1.0)
             w["shift_c"].zero_()
         if self.init == "chrono":
-            lag = max_lag if self.max_lag is None else self.max_lag
-            bias = initialisation.chrono_bias(w["weight_hh"].shape[-1], lag, generator)
-            initialisation.set_bias(w, 1, bias, self.init)
-            initialisation.set_bias(w, 0, -bias, self.init)
+            initialisation.chrono(self, w, self.max_lag or max_lag, generator, opened=FORGET, shut=INPUT)
 
     def project(self, x: Tensor, w: Weights) -> Tensor:
         projected = F.linear(x, w["weight_ih"])

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rnnlstm.cells import initialisation
 from rnnlstm.cells.cell import Cell, State, Weights, register_cell
+from rnnlstm.cells.lstm import FORGET, INPUT
 from rnnlstm.config.options import option
 
 
@@ -31,7 +32,7 @@ class PeepholeCell(Cell):
     blocks = 4
 
     init: str = option("default", "default (uniform) or chrono", choices=("default", "chrono"))
-    max_lag: int | None = option(None, "longest lag, with init=chrono; null: the sequence's length", at_least=2)
+    max_lag: int | None = initialisation.max_lag_option()
 
     def parameter_shapes(self, input_size: int, hidden_size: int, bias: bool) -> dict[str, tuple[int, ...]]:
         return super().parameter_shapes(input_size, hidden_size, bias) | {"weight_ch": (3 * hidden_size,)}
@@ -39,10 +40,7 @@ class PeepholeCell(Cell):
     def initialise(self, w: Weights, generator: torch.Generator | None, max_lag: int) -> None:
         super().initialise(w, generator, max_lag)
         if self.init == "chrono":
-            H, lag = w["weight_hh"].shape[-1], max_lag if self.max_lag is None else self.max_lag
-            bias = initialisation.chrono_bias(H, lag, generator)
-            initialisation.set_bias(w, 1, bias, self.init)
-            initialisation.set_bias(w, 0, -bias, self.init)
+            initialisation.chrono(self, w, self.max_lag or max_lag, generator, opened=FORGET, shut=INPUT)
 
     def step(self, projected: Tensor, state: State, w: Weights) -> tuple[State, dict[str, Tensor]]:
         h, c = state
@@ -54,5 +52,5 @@ class PeepholeCell(Cell):
         return (o * torch.tanh(c), c), {"input": i, "forget": f, "output": o}
 
     def retention(self, gates: Mapping[str, Tensor]) -> Tensor:
-        """f_t, what c carries by itself; by way of its own gates it acts as well."""
+        """f_t. The further path from c_{t−1} to c_t through the peepholes is not counted."""
         return gates["forget"]

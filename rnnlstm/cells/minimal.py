@@ -1,7 +1,7 @@
 """minGRU and minLSTM: gates that see the input alone, so that all time steps can be computed at once.
 
-Source: Feng, Tung, Ahmed, Bengio & Hajimirsadeghi 2024, "Were RNNs all we needed?". In training a parallel scan;
-step by step elsewhere, with equal results.
+Source: Feng, Tung, Ahmed, Bengio & Hajimirsadeghi 2024, "Were RNNs all we needed?". Computed by a parallel scan in
+training, else step by step, with equal results.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from rnnlstm.cells import initialisation
-from rnnlstm.cells.cell import Cell, State, Weights, register_cell
-from rnnlstm.cells.linear_scan import linear_scan
+from rnnlstm.cells.cell import Cell, State, Weights, linear_scan, register_cell
 from rnnlstm.config.options import option
 
 
@@ -24,7 +23,7 @@ class MinimalCell(Cell):
     """h_t = a_t ⊙ h_{t−1} + b_t, with a and b from x_t alone: no weights on the state."""
 
     init: str = option("default", "default (uniform) or chrono", choices=("default", "chrono"))
-    max_lag: int | None = option(None, "longest lag, with init=chrono; null: the sequence's length", at_least=2)
+    max_lag: int | None = initialisation.max_lag_option()
 
     def parameter_shapes(self, input_size: int, hidden_size: int, bias: bool) -> dict[str, tuple[int, ...]]:
         rows = self.blocks * hidden_size
@@ -58,8 +57,7 @@ class MinGRUCell(MinimalCell):
     def initialise(self, w: Weights, generator: torch.Generator | None, max_lag: int) -> None:
         super().initialise(w, generator, max_lag)
         if self.init == "chrono":
-            H, lag = w["weight_ih"].shape[0] // 2, max_lag if self.max_lag is None else self.max_lag
-            initialisation.set_bias(w, 0, -initialisation.chrono_bias(H, lag, generator), self.init)
+            initialisation.chrono(self, w, self.max_lag or max_lag, generator, shut=0)
 
     def coefficients(self, projected: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         z, new = projected.chunk(2, -1)
@@ -86,10 +84,7 @@ class MinLSTMCell(MinimalCell):
     def initialise(self, w: Weights, generator: torch.Generator | None, max_lag: int) -> None:
         super().initialise(w, generator, max_lag)
         if self.init == "chrono":
-            H, lag = w["weight_ih"].shape[0] // 3, max_lag if self.max_lag is None else self.max_lag
-            bias = initialisation.chrono_bias(H, lag, generator)
-            initialisation.set_bias(w, 0, bias, self.init)
-            initialisation.set_bias(w, 1, -bias, self.init)
+            initialisation.chrono(self, w, self.max_lag or max_lag, generator, opened=0, shut=1)
 
     def coefficients(self, projected: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         f, i, new = projected.chunk(3, -1)

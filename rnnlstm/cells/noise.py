@@ -4,18 +4,17 @@ Recurrent dropout at rate p. Of h_{t−1} the recurrent weights see
 
     h_{t−1} ⊙ m/(1−p),   m ~ Bernoulli(1−p) for each sequence and unit, one m for all its time steps.
 
-What carries a state past these weights is not masked: c of the LSTM, z ⊙ h of the GRU. Evaluation goes without m;
+A path of the state past these weights is not masked: c of the LSTM, z ⊙ h of the GRU. Evaluation uses no m, since
 E[m/(1−p)] = 1. Source: Gal & Ghahramani 2016; cf. Semeniuta, Severyn & Barth 2016, who mask the candidate instead.
 
-Zoneout at rate z. Each unit of each state s (h; of the LSTM h and c) may stay what it was:
+Zoneout at rate z. Each unit of each state s (h; of the LSTM h and c) may keep its value:
 
-    s_t = k_t ⊙ s_{t−1} + (1 − k_t) ⊙ s̃_t,   k_t ~ Bernoulli(z), anew at each time step and for each state,
+    s_t = k_t ⊙ s_{t−1} + (1 − k_t) ⊙ s̃_t,   k_t ~ Bernoulli(z), drawn for each time step and state,
 
-where s̃_t is what the cell computes; the LSTM's h̃_t sees c̃_t, not c_t. Evaluation puts the expectation z for k_t.
+where s̃_t is what the cell computes; the LSTM's h̃_t sees c̃_t, not c_t. Evaluation replaces k_t by its expectation z.
 Source: Krueger et al. 2017.
 
-A noisy cell draws nothing. Masks reach it among its layer's weights; where there are none, it computes as in
-evaluation.
+A noisy cell draws nothing. It finds its masks among its layer's weights; without masks it computes as in evaluation.
 
 Dimensions: T time steps, B sequences, H hidden units, S states of the cell, L layers.
 """
@@ -38,7 +37,7 @@ MASKS = (DROPOUT, ZONEOUT)
 
 
 def noisy(cell: Cell, recurrent_dropout: float = 0.0, zoneout: float = 0.0) -> Cell:
-    """`cell` with noise at these rates, in [0, 1); the very same cell if both are 0.
+    """`cell` with noise at these rates, in [0, 1); `cell` itself if both are 0.
 
     Raises: OptionError for another rate, or if dropping h would change nothing.
     """
@@ -54,8 +53,8 @@ def noisy(cell: Cell, recurrent_dropout: float = 0.0, zoneout: float = 0.0) -> C
 
 
 def with_noise(cell: Cell, recurrent_dropout: float, zoneout: float) -> Cell:
-    """As `noisy`, with nothing checked."""
-    attributes = {"quiet": cell, "recurrent_dropout": float(recurrent_dropout), "zoneout": float(zoneout)}
+    """As `noisy`, without its checks."""
+    attributes = {"noiseless": cell, "recurrent_dropout": float(recurrent_dropout), "zoneout": float(zoneout)}
     cls = type(f"Noisy{type(cell).__name__}", (_Noisy, type(cell)), attributes)
     result: Cell = cls(**{field.name: getattr(cell, field.name) for field in dataclasses.fields(cell)})
     return result
@@ -72,7 +71,7 @@ def draw_masks(
     """The masks of T steps and B sequences, for all layers of a noisy cell: `zoneout_mask_l0` and so on. `uniform`
     draws float32 numbers of a shape, uniform on [0, 1).
 
-    Longer sequences of equal B begin with the very masks of shorter ones.
+    With equal B, the masks of longer sequences begin with those of shorter ones.
     """
     B, H, L = sequences, hidden_size, num_layers
     masks: dict[str, Tensor] = {}
@@ -80,28 +79,28 @@ def draw_masks(
         for layer in range(L):
             masks[f"{DROPOUT}_l{layer}"] = (uniform((B, H)) >= p).to(dtype) / (1 - p)
     if z := cell.zoneout:
-        # Time goes first among all that is drawn here, and this comes last.
+        # Time is the first dimension and this the last draw, so that longer sequences begin with the same numbers.
         kept = (uniform((steps, L, B, len(cell.state_names) * H)) < z).to(dtype)
         masks |= {f"{ZONEOUT}_l{layer}": mask for layer, mask in enumerate(kept.unbind(1))}
     return masks
 
 
 class _Noisy(Cell):
-    """Goes before a cell's class: noise around the steps of the quiet cell.
+    """Mixed in before a cell's class: noise around the steps of the noiseless cell.
 
-    They are the quiet cell's own calls, not `super()`'s: a cell whose step asks itself for its retention must not be
-    given the one below.
+    It calls the noiseless cell, not `super()`: a cell whose step calls its own `retention` must not get the one
+    below.
     """
 
-    quiet: Cell
+    noiseless: Cell
 
     def prepare(self, w: Weights) -> Weights:
         masks = {name: w[name] for name in MASKS if name in w}
-        return {**self.quiet.prepare({name: weight for name, weight in w.items() if name not in masks}), **masks}
+        return {**self.noiseless.prepare({name: weight for name, weight in w.items() if name not in masks}), **masks}
 
     def project(self, x: Tensor, w: Weights) -> Tensor:
-        """In training with k behind the pre-activations, (T, B, G·H + S·H), so that each step is handed its own."""
-        projected = self.quiet.project(x, w)
+        """In training k follows the pre-activations, (T, B, G·H + S·H), so that each step gets its own."""
+        projected = self.noiseless.project(x, w)
         return torch.cat([projected, w[ZONEOUT]], -1) if ZONEOUT in w else projected
 
     def step(self, projected: Tensor, state: State, w: Weights) -> tuple[State, dict[str, Tensor]]:
@@ -110,14 +109,14 @@ class _Noisy(Cell):
             width = len(state) * state[0].shape[-1]
             kept = projected[..., -width:].chunk(len(state), -1)
             projected = projected[..., :-width]
-        new, gates = self.quiet.step(projected, state, w)
+        new, gates = self.noiseless.step(projected, state, w)
         if self.zoneout:
             new = tuple(k * old + (1 - k) * s for k, old, s in zip(kept, state, new, strict=True))
         return new, gates
 
     def retention(self, gates: Mapping[str, Tensor]) -> Tensor | None:
-        """In expectation: z + (1 − z) times the quiet cell's."""
-        factor = self.quiet.retention(gates)
+        """In expectation: z + (1 − z) times the noiseless cell's."""
+        factor = self.noiseless.retention(gates)
         return None if factor is None else self.zoneout + (1 - self.zoneout) * factor
 
     @property
@@ -130,7 +129,7 @@ class _Noisy(Cell):
 
 
 def _sees_masks(cell: Cell) -> bool:
-    """Whether a step comes out differently where the weights see nothing of h: tried on random numbers."""
+    """Whether masking h changes a step, on random numbers."""
     B, I, H = 8, 3, 8  # noqa: E741
     generator = torch.Generator().manual_seed(0)
 

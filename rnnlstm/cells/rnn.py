@@ -1,4 +1,4 @@
-"""The plain (Elman 1990) recurrent network."""
+"""The plain (Elman 1990) recurrent network, and the linear one, which is what is left without the nonlinearity."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rnnlstm.cells import initialisation
-from rnnlstm.cells.cell import Cell, State, Weights, register_cell
+from rnnlstm.cells.cell import Cell, State, Weights, register_cell, torch_arguments
 from rnnlstm.config.options import option
 
 #: Name: (φ, the steepest slope it has anywhere). The last two tell slope and zero-centring of the sigmoid apart.
@@ -69,7 +69,27 @@ class RNNCell(Cell):
 
     def torch_layer(self, x: Tensor, state: State, w: Weights) -> tuple[Tensor, State]:
         layer = torch.rnn_tanh if self.nonlinearity == "tanh" else torch.rnn_relu
-        # After the weights: has_biases, num_layers, dropout, train, bidirectional, batch_first. `train` means that
-        # cuDNN keeps what its backward pass needs; on the CPU nothing asks for it.
-        outputs, h = layer(x, state[0][None], list(w.values()), "bias_ih" in w, 1, 0.0, x.is_cuda, False, False)
+        outputs, h = layer(x, state[0][None], list(w.values()), *torch_arguments(x, w))
         return outputs, (h[0],)
+
+
+@register_cell("linear")
+@dataclass(frozen=True, kw_only=True)
+class LinearCell(Cell):
+    """h_t = W_ih x_t + b_ih + W_hh h_{t−1} + b_hh
+
+    Every Jacobian is W_hh: gradients grow or shrink with its eigenvalues, whatever the input. The default is an
+    orthogonal W_hh, which keeps their norm (Saxe, McClelland & Ganguli 2013; White, Lee & Sompolinsky 2004).
+    """
+
+    init: str = option("orthogonal", "orthogonal or default (uniform)", choices=("orthogonal", "default"))
+    gain: float = option(1.0, "factor of the orthogonal matrix, with init=orthogonal", at_least=0, at_most=1000)
+
+    def initialise(self, w: Weights, generator: torch.Generator | None, max_lag: int) -> None:
+        super().initialise(w, generator, max_lag)
+        if self.init == "orthogonal":
+            initialisation.orthogonal(w, self.gain, generator)
+
+    def step(self, projected: Tensor, state: State, w: Weights) -> tuple[State, dict[str, Tensor]]:
+        (h,) = state
+        return (projected + self.recurrent(h, w),), {}

@@ -1,7 +1,7 @@
 """Surgery: a cell with some of its gates held, or some of its paths cut, to see what the memory depends on.
 
-An operated cell is a cell as any other, with the same weights, run by the reference backend; on a trained network or
-in training from the start.
+An operated cell has the same weights and is run by the reference backend, in a trained network or in training from
+the start.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from rnnlstm.config.schema import Surgery
 
 
 def operated(cell: Cell, surgery: Surgery) -> Cell:
-    """`cell` after `surgery`; the very same cell if that does nothing.
+    """`cell` after `surgery`; `cell` itself if that does nothing.
 
-    Raises: OptionError for a gate that the cell lacks or that two operations want; ConfigError if the cell can't be
-    operated on.
+    Raises: OptionError for a gate that the cell lacks or that two operations hold; ConfigError if the cell does not
+    support the surgery.
     """
     if surgery.nothing:
         return cell
-    if is_noisy(cell):  # noise stays outermost: no surgery on what zoneout keeps
-        return with_noise(operated(cell.quiet, surgery), cell.recurrent_dropout, cell.zoneout)
+    if is_noisy(cell):  # surgery goes inside the noise, since it must not change what zoneout keeps
+        return with_noise(operated(cell.noiseless, surgery), cell.recurrent_dropout, cell.zoneout)
     held: set[str] = set()
     for key in ("open", "shut", "freeze", "cut"):
         for gate in getattr(surgery, key):
@@ -51,7 +51,7 @@ def is_operated(cell: Cell) -> bool:
 
 
 class _Operated(Cell):
-    """Goes before a cell's class: its step, with the surgeon's hands in it."""
+    """Mixed in before a cell's class: its step, with gates held, paths cut or gradients stopped."""
 
     surgery: Surgery
 

@@ -1,1 +1,1 @@
-"""Gradient flow, taken apart exactly: what the probes log in passing, and what takes seconds, on any network."""
+"""What looks inside networks: probes during training, and exact analyses of gradient flow that take seconds."""

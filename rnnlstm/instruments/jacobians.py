@@ -1,4 +1,5 @@
-"""Jacobians through time: ∂state_t/∂state_k as a product of step Jacobians, its singular values and its bounds.
+"""Jacobians through time: ∂state_t/∂state_k as a product of step Jacobians, its singular values, bounds and
+exponents.
 
     J_t = ∂state_t/∂state_{t−1},        ∂state_T/∂state_k = J_T J_{T−1} … J_{k+1}
 
@@ -10,7 +11,15 @@ norm: after 200 steps of a sigmoid network they are near 1e-200. Bounds (Pascanu
 Under zoneout at rate z, in expectation, J = z I + (1 − z) D W, and the last bound's factors are z + (1 − z) ‖D_j‖
 σ_max(W).
 
-Dimensions: T time steps, N numbers of state, K lags 0 … T.
+Lyapunov exponents are the rates at which nearby states separate or converge, one for each direction:
+
+    Q_{t+1} R_{t+1} = J_t Q_t,        λ_i = mean over t of ln |R_t,ii|        (nats a step)
+
+Where all are below zero, gradients vanish in every direction, at the rate of the largest; above zero one explodes. An
+orthogonal linear network has 0 in all directions, a·I has ln |a|. Source: Benettin et al. 1980; for recurrent
+networks Engelken, Wolf & Abbott 2023; Vogt et al. 2022.
+
+Dimensions: T time steps, B sequences, H hidden units, N numbers of state, K lags 0 … T.
 """
 
 from __future__ import annotations
@@ -24,21 +33,21 @@ from torch import Tensor
 from torch.func import jacrev, vmap
 
 from rnnlstm.cells import Cell, RNNCell, State, Weights
-from rnnlstm.instruments.subject import Subject
+from rnnlstm.instruments.analysed_network import AnalysedNetwork
 
-#: Time steps whose Jacobians are made at once: keeps the memory near that of the result.
+#: Time steps whose Jacobians are computed at once: limits the memory to about that of the result.
 CHUNK = 25
 
 
-def step_jacobians(subject: Subject, layer: int, sequence: int) -> Tensor:
+def step_jacobians(analysed: AnalysedNetwork, layer: int, sequence: int) -> Tensor:
     """J_1 … J_T of one sequence: (T, N, N), rows by the state after, columns by the state before. N = H times the
     states."""
-    path = subject.path
+    path = analysed.path
     inputs = path.inputs[layer][:, sequence]
-    states = [path.states[layer][name][:, sequence] for name in subject.cell.state_names]
+    states = [path.states[layer][name][:, sequence] for name in analysed.cell.state_names]
     after = torch.cat(states, 1)  # (T, N)
     before = torch.cat([torch.zeros_like(after[:1]), after[:-1]])
-    return jacobians_along(subject.cell, subject.weights(layer), inputs, before)
+    return jacobians_along(analysed.cell, analysed.weights(layer), inputs, before)
 
 
 def jacobians_along(cell: Cell, w: Weights, inputs: Tensor, before: Tensor) -> Tensor:
@@ -92,25 +101,25 @@ def products(jacobians: Tensor) -> Products:
     return Products(torch.stack(matrices), torch.tensor(logs, dtype=torch.float64))
 
 
-def log10_bounds(subject: Subject, layer: int, sequence: int, jacobians: Tensor) -> dict[str, Tensor]:
+def log10_bounds(analysed: AnalysedNetwork, layer: int, sequence: int, jacobians: Tensor) -> dict[str, Tensor]:
     """Bounds of the spectral norm by lag, (T+1,) each: `steps`, Π ‖J_j‖; for an RNN `weights`, Π‖D_j‖ σ_max^k."""
     bounds = {"steps": _cumulated(torch.linalg.matrix_norm(jacobians, 2).log10())}
-    cell = subject.cell
+    cell = analysed.cell
     if isinstance(cell, RNNCell):
-        w = subject.weights(layer)
-        slopes = slopes_along(cell, w, subject, layer, sequence)  # (T, H)
+        w = analysed.weights(layer)
+        slopes = slopes_along(cell, w, analysed, layer, sequence)  # (T, H)
         sigma = torch.linalg.matrix_norm(w["weight_hh"], 2)
         factors = cell.zoneout + (1 - cell.zoneout) * slopes.abs().amax(1) * sigma
         bounds["weights"] = _cumulated(factors.log10())
     return bounds
 
 
-def slopes_along(cell: RNNCell, w: Weights, subject: Subject, layer: int, sequence: int) -> Tensor:
+def slopes_along(cell: RNNCell, w: Weights, analysed: AnalysedNetwork, layer: int, sequence: int) -> Tensor:
     """φ'(a_t), (T, H), of an RNN along one sequence."""
-    hidden = subject.path.states[layer]["hidden"][:, sequence]
+    hidden = analysed.path.states[layer]["hidden"][:, sequence]
     before = torch.cat([torch.zeros_like(hidden[:1]), hidden[:-1]])
     with torch.enable_grad():
-        a = cell.project(subject.path.inputs[layer][:, sequence], w) + before @ w["weight_hh"].T
+        a = cell.project(analysed.path.inputs[layer][:, sequence], w) + before @ w["weight_hh"].T
         a = (a + w["bias_hh"] if "bias_hh" in w else a).requires_grad_()
         (slopes,) = torch.autograd.grad(cell.phi(a).sum(), a)
     return slopes
@@ -120,8 +129,8 @@ def slopes_along(cell: RNNCell, w: Weights, subject: Subject, layer: int, sequen
 class CellPath:
     """∂c_T/∂c_{T−k} split in two, as log10 Frobenius norms by lag, (T+1,)."""
 
-    along: Tensor  #: Π f_j, the way through the cell alone: exact when h is cut off from gates and candidate
-    rest: Tensor  #: every way that passes through h
+    along: Tensor  #: Π f_j, the path through the cell alone: the whole where h is cut off from gates and candidate
+    rest: Tensor  #: all paths through h
     full: Tensor
     log_retained: Tensor  #: (T+1, H): ln Π f_j, unit by unit
 
@@ -150,19 +159,10 @@ def at_lags(values: Tensor, lags: tuple[int, ...] = (1, 10, 100)) -> Mapping[int
     return {k: values[k].item() for k in lags if k < len(values)}
 
 
-# Lyapunov exponents: the rates at which nearby states move apart, or together, in every direction.
-#
-#     Q_{t+1} R_{t+1} = J_t Q_t,        λ_i = mean over t of ln |R_t,ii|        (nats a step)
-#
-# Source: Benettin et al. 1980; for recurrent networks Engelken, Wolf & Abbott 2023; Vogt et al. 2022. Where all
-# exponents are below zero, gradients vanish in every direction at the rate of the largest; above zero one explodes.
-# An orthogonal linear network has 0 in all directions, a·I has ln |a|.
-
-
 def lyapunov_spectrum(jacobians: Tensor, skip: int = 0) -> Tensor:
-    """(N,), descending, from step Jacobians (T, N, N); the first `skip` steps only turn Q into place.
+    """Lyapunov exponents (N,), descending, in nats a step, from step Jacobians (T, N, N).
 
-    −∞ for a direction that a step flattens altogether, such as a dead unit's.
+    The first `skip` steps only align Q. −∞ for a direction that a step maps to zero, such as a dead unit's.
     """
     T, N = len(jacobians), jacobians.shape[-1]
     generator = torch.Generator().manual_seed(0)
@@ -175,19 +175,17 @@ def lyapunov_spectrum(jacobians: Tensor, skip: int = 0) -> Tensor:
     return (total / (T - skip)).sort(descending=True).values
 
 
-# Influence: how much the answer would change with each input, ‖∂answer/∂x_t‖.
-#
-# The answer is the output for the right class at the last scored position (for numbers, their sum); x_t is what
-# enters the recurrence at t, the token's embedding or the input's features. Norm over features. Unit: output per
-# unit of input.
+def influence(analysed: AnalysedNetwork) -> Tensor:
+    """How much the answer changes with each input, ‖∂answer/∂x_t‖ over features: (T, B). Unit: output per unit of
+    input.
 
-
-def influence(subject: Subject) -> Tensor:
-    """(T, B)."""
-    batch = subject.at_last
+    The answer is the output for the right class at the last scored position (for numbers, their sum); x_t is the
+    recurrence's input at t, the token's embedding or the input's features.
+    """
+    batch = analysed.at_last
     with torch.enable_grad():
-        x = subject.network.embed(batch.inputs).detach().requires_grad_()
-        outputs = subject.network.answer(x)[batch.mask]  # (B, O), a position of each sequence
+        x = analysed.network.embed(batch.inputs).detach().requires_grad_()
+        outputs = analysed.network.answer(x)[batch.mask]  # (B, O), a position of each sequence
         if not batch.targets.is_floating_point():
             outputs = outputs.gather(1, batch.targets[batch.mask][:, None])
         (gradient,) = torch.autograd.grad(outputs.sum(), x)

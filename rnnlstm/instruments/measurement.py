@@ -1,4 +1,4 @@
-"""Everything that is measured of one layer of a network, in one object: for tables, figures and files."""
+"""Everything that is measured of one layer of a network: as one object for gradflow, as numbers for `probe=full`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rnnlstm.cells import Cell, RNNCell
+from rnnlstm.instruments.analysed_network import AnalysedNetwork
 from rnnlstm.instruments.flow import Flow, flow, gates_half_life
 from rnnlstm.instruments.jacobians import (
     CellPath,
@@ -22,8 +24,6 @@ from rnnlstm.instruments.jacobians import (
     step_jacobians,
 )
 from rnnlstm.instruments.probe import by_kind, mean_by_kind
-from rnnlstm.instruments.subject import Subject
-from rnnlstm.instruments.units import unit_shares
 from rnnlstm.instruments.weight_gradient import WeightGradient, weight_gradients
 
 
@@ -85,47 +85,47 @@ class Measurement:
         return all(bool((self.singular[:, 0] <= bound + 1e-9).all()) for bound in self.bounds.values())
 
 
-def measure(label: str, subject: Subject) -> list[Measurement]:
+def measure(label: str, analysed: AnalysedNetwork) -> list[Measurement]:
     """A measurement of each layer. About 10 s for an LSTM of T=200, H=128 on two cores, in some 1.5 GB."""
-    through_time, gradients = flow(subject), weight_gradients(subject)
-    reached = influence(subject)
-    kinds = mean_by_kind(reached, subject.batch.kinds, subject.task.kind_names)
-    scores = subject.task.metrics(subject.path.outputs, subject.batch)
+    through_time, gradients = flow(analysed), weight_gradients(analysed)
+    reached = influence(analysed)
+    kinds = mean_by_kind(reached, analysed.batch.kinds, analysed.task.kind_names)
+    scores = analysed.task.metrics(analysed.path.outputs, analysed.batch)
     found = []
-    for layer in range(subject.layers):
-        jacobians = step_jacobians(subject, layer, 0)
+    for layer in range(analysed.layers):
+        jacobians = step_jacobians(analysed, layer, 0)
         through = products(jacobians)
-        retention = subject.cell.retention(subject.path.gates[layer])
-        has_cell = retention is not None and "cell" in subject.cell.state_names
+        retention = analysed.cell.retention(analysed.path.gates[layer])
+        has_cell = retention is not None and "cell" in analysed.cell.state_names
         found.append(
             Measurement(
                 network=label,
-                label=label if subject.layers == 1 else f"{label}, layer {layer}",
+                label=label if analysed.layers == 1 else f"{label}, layer {layer}",
                 layer=layer,
                 flow=through_time,
-                gates_half_life=gates_half_life(subject, layer),
+                gates_half_life=gates_half_life(analysed, layer),
                 weights=gradients[layer],
                 singular=through.log10_singular_values(),
-                bounds=log10_bounds(subject, layer, 0, jacobians),
+                bounds=log10_bounds(analysed, layer, 0, jacobians),
                 cell=cell_path(jacobians, through, retention[:, 0]) if retention is not None and has_cell else None,
                 lyapunov=lyapunov_spectrum(jacobians),
                 influence=reached,
                 influence_kinds=kinds,
-                units=unit_shares(subject, layer),
+                units=unit_shares(analysed, layer),
                 gate_kinds={
                     f"{gate}_{kind}": value
-                    for gate, activations in subject.path.gates[layer].items()
-                    for kind, value in by_kind(activations, subject.batch, subject.task.kind_names).items()
+                    for gate, activations in analysed.path.gates[layer].items()
+                    for kind, value in by_kind(activations, analysed.batch, analysed.task.kind_names).items()
                 },
                 scores=scores,
-                parameters=sum(w.numel() for w in subject.network.parameters()),
+                parameters=sum(w.numel() for w in analysed.network.parameters()),
             )
         )
     return found
 
 
 def as_lists(value: Tensor, digits: int = 6) -> list[Any]:
-    """For JSON: nested lists of few digits; what is not finite becomes None."""
+    """For JSON: nested lists of numbers with `digits` significant digits; None for infinity and NaN."""
     numbers: list[Any] = value.to(torch.float64).tolist()
 
     def rounded(entry: Any) -> Any:
@@ -136,49 +136,82 @@ def as_lists(value: Tensor, digits: int = 6) -> list[Any]:
     return [rounded(entry) for entry in numbers]
 
 
-# What `probe=full` logs, by tag: the analyses of this room as numbers.
+#: An activation counts as saturated where its slope is below this share of the steepest there is.
+FLAT = 0.1
 
 
-def full_scalars(subject: Subject) -> dict[str, float]:
-    """Seconds at T=200, H=128; memory of a few hundred MB there: T times the weights, and T matrices of the state's
-    size."""
-    values = dict(_network_scalars(subject))
-    gradients, at_last, whole = weight_gradients(subject), flow(subject), flow(subject, subject.batch)
-    for layer in range(subject.layers):
-        suffix = f"/layer_{layer}" if subject.layers > 1 else ""
-        found = dict(_layer_scalars(subject, layer, at_last, whole))
+def unit_shares(analysed: AnalysedNetwork, layer: int) -> dict[str, float]:
+    """`saturated`: share of activations of h whose slope φ' is below a tenth of the steepest (for a cell with gates:
+    |tanh| of its memory above 0.95), which pass hardly any gradient. `dead`: share of units whose output is exactly
+    zero at every step of every sequence, which pass none."""
+    states = {name: _computed(state, analysed.cell.zoneout) for name, state in analysed.path.states[layer].items()}
+    hidden = states["hidden"]  # (T, B, H)
+    slopes = _slopes(analysed.cell, states)
+    dead = (hidden == 0).all(0).all(0)
+    return {
+        "saturated": (slopes < FLAT).double().mean().item(),
+        "dead": dead.double().mean().item(),
+    }
+
+
+def _computed(state: Tensor, z: float) -> Tensor:
+    """The cell's own output, without the share z of the state before that zoneout mixes in."""
+    return (state - z * torch.cat([torch.zeros_like(state[:1]), state[:-1]])) / (1 - z) if z else state
+
+
+def _slopes(cell: Cell, states: dict[str, Tensor]) -> Tensor:
+    """φ' of each activation relative to the steepest, computed from φ's output."""
+    if "cell" in states:
+        return 1 - torch.tanh(states["cell"]) ** 2
+    h = states["hidden"]
+    name = cell.nonlinearity if isinstance(cell, RNNCell) else "tanh"
+    if name in ("tanh", "centred_sigmoid"):
+        return 1 - h**2
+    if name in ("sigmoid", "steep_sigmoid"):
+        return 4 * h * (1 - h)
+    return (h > 0).to(h.dtype) if name == "relu" else torch.ones_like(h)
+
+
+def full_scalars(analysed: AnalysedNetwork) -> dict[str, float]:
+    """What `probe=full` logs, by tag. At T=200, H=128 it takes seconds and a few hundred MB: T times the weights, and
+    T matrices of the state's size."""
+    values = dict(_network_scalars(analysed))
+    gradients, at_last, whole = weight_gradients(analysed), flow(analysed), flow(analysed, analysed.batch)
+    for layer in range(analysed.layers):
+        suffix = f"/layer_{layer}" if analysed.layers > 1 else ""
+        found = dict(_layer_scalars(analysed, layer, at_last, whole))
         found |= {f"weight_gradient/share_last_{k}": v for k, v in at_lags(gradients[layer].share).items()}
         values |= {tag + suffix: value for tag, value in found.items()}
     return values
 
 
-def _network_scalars(subject: Subject) -> Iterator[tuple[str, float]]:
-    by_kind = mean_by_kind(influence(subject), subject.batch.kinds, subject.task.kind_names)
+def _network_scalars(analysed: AnalysedNetwork) -> Iterator[tuple[str, float]]:
+    by_kind = mean_by_kind(influence(analysed), analysed.batch.kinds, analysed.task.kind_names)
     for kind, value in by_kind.items():
         yield f"influence/{kind}", value
 
 
-def _layer_scalars(subject: Subject, layer: int, at_last: Flow, whole: Flow) -> Iterator[tuple[str, float]]:
-    for state in subject.cell.state_names:
+def _layer_scalars(analysed: AnalysedNetwork, layer: int, at_last: Flow, whole: Flow) -> Iterator[tuple[str, float]]:
+    for state in analysed.cell.state_names:
         _, low, high = at_last.half_life(state, layer)
         yield f"flow/{state}_half_life_low", low
         yield f"flow/{state}_half_life_high", high
     total = whole.total["hidden"][layer].norm().item()
     yield "flow/direct_share", whole.direct[layer].norm().item() / total if total else math.nan
-    implied = gates_half_life(subject, layer)
+    implied = gates_half_life(analysed, layer)
     if implied is not None:
         yield "flow/gates_half_life", implied[0]
 
-    jacobians = step_jacobians(subject, layer, 0)
+    jacobians = step_jacobians(analysed, layer, 0)
     through = products(jacobians)
-    bounds = log10_bounds(subject, layer, 0, jacobians)
+    bounds = log10_bounds(analysed, layer, 0, jacobians)
     bound = bounds.get("weights", bounds["steps"])
     lags = at_lags(bound)
     for (k, limit), norm in zip(lags.items(), through.log10_singular_values(list(lags))[:, 0].tolist(), strict=True):
         yield f"jacobian/norm_lag_{k}", norm
         yield f"jacobian/bound_lag_{k}", limit
-    retention = subject.cell.retention(subject.path.gates[layer])
-    if retention is not None and "cell" in subject.cell.state_names:
+    retention = analysed.cell.retention(analysed.path.gates[layer])
+    if retention is not None and "cell" in analysed.cell.state_names:
         path = cell_path(jacobians, through, retention[:, 0])
         for k in lags:
             yield f"jacobian/cell_path_lag_{k}", path.along[k].item()
@@ -188,5 +221,5 @@ def _layer_scalars(subject: Subject, layer: int, at_last: Flow, whole: Flow) -> 
     yield "lyapunov/largest", exponents[0].item()
     if len(finite):
         yield "lyapunov/mean", finite.mean().item()
-    for name, share in unit_shares(subject, layer).items():
+    for name, share in unit_shares(analysed, layer).items():
         yield f"unit/{name}", share

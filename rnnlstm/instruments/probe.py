@@ -1,4 +1,11 @@
-"""The probe: one forward and backward pass of a replica on a fixed sample, with the recurrence looked into."""
+"""The probe: one forward and backward pass of a replica on a fixed sample, with its recurrence recorded.
+
+It logs ‖∂L/∂h_t‖ by lag, its half-life, and how open the gates are. L is the loss at each sequence's last scored
+position alone: where every position is scored (copy memory), every h_t would receive loss directly, and hide what
+came through time.
+
+Dimensions: L layers, T time steps, B sequences, H hidden units, K = T lags.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +25,17 @@ from rnnlstm.tasks.batch import Batch
 
 #: Lags whose gradient is logged as a number.
 LAGS = (1, 10, 100)
-#: Sequences of the sample: enough for a norm, few enough to cost little.
+#: Sequences of the sample: enough for a norm, and cheap.
 SEQUENCES = 16
+#: Norms below this are rounding and underflow, and are left out of the half-life.
+SMALLEST = 1e-30
+#: Activations of a gate below the one or above the other count as saturated.
+SHUT, OPEN = 0.1, 0.9
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What a probe saw. Every tensor is detached."""
+    """What a probe recorded. Every tensor is detached."""
 
     outputs: Tensor  #: (T, B, O)
     flow: dict[str, Tensor]  #: by state, (L, K): gradient norms by lag
@@ -32,7 +43,7 @@ class Observation:
 
 
 class Probe:
-    """Looks at a replica on `batch`, the first of its seed's stream `probe`: the same at every look."""
+    """Looks at a replica on `batch`, always the first of its seed's stream `probe`."""
 
     def __init__(self, task: Task, seed: int, batch_size: int, device: torch.device) -> None:
         self.task = task
@@ -40,7 +51,7 @@ class Probe:
         self._last = last_scored(self.batch)
 
     def look(self, model: Replicas, replica: int) -> Observation:
-        """Forward and backward on weights that no gradient reaches: training can't notice."""
+        """Forward and backward pass; gradients reach no weight, so that training does not change."""
         trace = Trace()
         outputs = model.watched(replica, self.batch.inputs, trace)
         self.task.loss(outputs, self._last).backward()
@@ -49,7 +60,7 @@ class Probe:
         return Observation(outputs.detach(), flow, [trace.gates(layer) for layer in range(trace.layers)])
 
     def scalars(self, seen: Observation) -> dict[str, float]:
-        """What is logged of an observation, by tag."""
+        """The logged values of an observation, by tag."""
         return dict(self._scalars(seen))
 
     def _scalars(self, seen: Observation) -> Iterator[tuple[str, float]]:
@@ -67,17 +78,6 @@ class Probe:
                     yield f"gate/{gate}_{what}{suffix}", value
                 for kind, value in by_kind(activations, self.batch, self.task.kind_names).items():
                     yield f"gate_by_kind/{gate}_{kind}{suffix}", value
-
-
-# The gradient through time: ‖∂L/∂h_t‖ by lag, and its half-life.
-#
-# L is the loss at each sequence's last scored position alone: where every position is scored (copy memory),
-# every h_t would receive loss directly, and nothing could be seen of what came through time.
-#
-# Dimensions: L layers, T time steps, B sequences, K = T lags.
-
-#: Norms below this are rounding and underflow: they say nothing about the rate of decay.
-SMALLEST = 1e-30
 
 
 def last_scored(batch: Batch) -> Batch:
@@ -119,11 +119,6 @@ def decay_rate(norms: np.ndarray) -> float:
 def half_life_at(rate: float) -> float:
     """−ln 2 / rate, rate being the logarithm of the factor of one step; infinite where that does not shrink."""
     return math.inf if rate >= 0 else -math.log(2) / rate
-
-
-# How open the gates are: their mean, and the share of activations that are nearly shut or nearly open.
-
-SHUT, OPEN = 0.1, 0.9
 
 
 def gate_values(activations: Tensor) -> dict[str, float]:

@@ -1,12 +1,12 @@
-"""The weight gradient taken apart, by the time step at which the weight was used and by its lag before the loss.
+"""The weight gradient decomposed by the time step at which the weight was used, and by its lag before the loss.
 
 Backpropagation through time sums over every use of a weight (Werbos 1990):
 
     G = ∂L/∂W = Σ_s Σ_{t ≤ s} G_{s,t},        G_{s,t}: of the loss at position s, through the use of W at step t
 
 by time step: Σ_s G_{s,t}; by lag k = s − t: Σ_s G_{s,s−k}. Truncated at k: G_≤k = Σ_{j ≤ k} G_j, and its share of
-the whole is ⟨G_≤k, G⟩ / ‖G‖², which ends at 1. Exact for every cell: each time step is given a copy of the weights of
-its own, and autograd differentiates by each copy. Memory: T times the weights, twice.
+the whole is ⟨G_≤k, G⟩ / ‖G‖², which ends at 1. Exact for every cell: each time step gets its own copy of the
+weights, and autograd differentiates by each copy. Memory: T times the weights, twice.
 
 Dimensions: T time steps, K = T lags.
 """
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from rnnlstm.cells import State
-from rnnlstm.instruments.subject import Subject
+from rnnlstm.instruments.analysed_network import AnalysedNetwork
 from rnnlstm.tasks.batch import Batch
 
 
@@ -45,23 +45,23 @@ class WeightGradient:
 
     @property
     def error(self) -> float:
-        """How far the sums are from autograd's gradient, relative to its norm."""
+        """Distance of the sums from autograd's gradient, relative to its norm: the larger of the two."""
         return max((part.sum(0) - self.whole).norm().item() for part in (self.by_step, self.by_lag)) / max(
             self.whole.norm().item(), 1e-300
         )
 
 
-def weight_gradients(subject: Subject, everywhere: bool = False) -> list[WeightGradient]:
+def weight_gradients(analysed: AnalysedNetwork, everywhere: bool = False) -> list[WeightGradient]:
     """For each layer. The loss at the last scored positions, or `everywhere` the task's whole loss, with a backward
     pass for every scored position."""
-    batch = subject.batch if everywhere else subject.at_last
-    whole = _autograd(subject, batch)
-    outputs, copies = _with_copies(subject)
+    batch = analysed.batch if everywhere else analysed.at_last
+    whole = _autograd(analysed, batch)
+    outputs, copies = _with_copies(analysed)
     T = len(batch.mask)
     by_step = [torch.zeros(T, len(g), dtype=torch.float64) for g in whole]
     by_lag = [torch.zeros(T, len(g), dtype=torch.float64) for g in whole]
     flat = [copy for layer in copies for copy in layer]
-    for s, loss in _losses(subject, batch, outputs):
+    for s, loss in _losses(analysed, batch, outputs):
         found = iter(torch.autograd.grad(loss, flat, retain_graph=True, allow_unused=True))
         for layer, names in enumerate(copies):
             parts = [torch.zeros_like(c) if g is None else g for c, g in zip(names, found, strict=False)]
@@ -71,30 +71,30 @@ def weight_gradients(subject: Subject, everywhere: bool = False) -> list[WeightG
     return [WeightGradient(*parts) for parts in zip(whole, by_step, by_lag, strict=True)]
 
 
-def _autograd(subject: Subject, batch: Batch) -> list[Tensor]:
+def _autograd(analysed: AnalysedNetwork, batch: Batch) -> list[Tensor]:
     """G of each layer by the network's own backward pass."""
-    subject.network.zero_grad()
+    analysed.network.zero_grad()
     with torch.enable_grad():
-        subject.task.loss(subject.network(batch.inputs), batch).backward()
-    recurrence = subject.network.recurrence
+        analysed.task.loss(analysed.network(batch.inputs), batch).backward()
+    recurrence = analysed.network.recurrence
     found = []
-    for layer in range(subject.layers):
+    for layer in range(analysed.layers):
         gradients = [w.grad for w in recurrence.layer_weights(layer).values()]
         found.append(torch.cat([g.flatten() for g in gradients if g is not None]))
-    subject.network.zero_grad()
+    analysed.network.zero_grad()
     return found
 
 
-def _with_copies(subject: Subject) -> tuple[Tensor, list[list[Tensor]]]:
+def _with_copies(analysed: AnalysedNetwork) -> tuple[Tensor, list[list[Tensor]]]:
     """Outputs of the network, and for each layer its weights' copies, (T, …) each."""
-    cell, recurrence = subject.cell, subject.network.recurrence
+    cell, recurrence = analysed.cell, analysed.network.recurrence
     with torch.no_grad():
-        x = subject.network.embed(subject.batch.inputs)
+        x = analysed.network.embed(analysed.batch.inputs)
     T, B = x.shape[:2]
     copies: list[list[Tensor]] = []
     with torch.enable_grad():
-        for layer in range(subject.layers):
-            weights = subject.weights(layer)
+        for layer in range(analysed.layers):
+            weights = analysed.weights(layer)
             own = {n: w.expand(T, *w.shape).clone().requires_grad_() for n, w in weights.items()}
             copies.append(list(own.values()))
             steps = {name: copy.unbind(0) for name, copy in own.items()}
@@ -107,13 +107,13 @@ def _with_copies(subject: Subject) -> tuple[Tensor, list[list[Tensor]]]:
                 state, _ = cell.step(cell.project(x[t], w), state, w)
                 outputs.append(state[0])
             x = torch.stack(outputs)
-        return subject.network.readout(x), copies
+        return analysed.network.readout(x), copies
 
 
-def _losses(subject: Subject, batch: Batch, outputs: Tensor) -> Iterator[tuple[int, Tensor]]:
+def _losses(analysed: AnalysedNetwork, batch: Batch, outputs: Tensor) -> Iterator[tuple[int, Tensor]]:
     """Each scored position and its part of the loss, a mean over all scored ones."""
     count = batch.mask.sum().item()
     for s in batch.mask.any(1).nonzero()[:, 0].tolist():
         here = torch.zeros_like(batch.mask)
         here[s] = batch.mask[s]
-        yield s, subject.task.loss(outputs, dataclasses.replace(batch, mask=here)) * (here.sum().item() / count)
+        yield s, analysed.task.loss(outputs, dataclasses.replace(batch, mask=here)) * (here.sum().item() / count)

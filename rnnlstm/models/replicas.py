@@ -27,7 +27,7 @@ class Replicas:
         self.parameters: dict[str, Tensor] = {
             name: weight.detach().to(device).requires_grad_() for name, weight in stacked.items()
         }
-        # The shell only lends its forward pass; its own weights are on no device.
+        # Only the shell's forward pass is used; its own weights are on no device.
         self.shell = networks[0].to("meta")
         # One replica needs no vmap, and is quicker without.
         self.maps = self.count > 1 and can_vmap(self.shell.recurrence.backend)
@@ -36,7 +36,7 @@ class Replicas:
         self, inputs: Sequence[Tensor] | Tensor, noise: Sequence[Mapping[str, Tensor]] | None = None
     ) -> list[Tensor]:
         """inputs (T, B) or (T, B, I) of each replica → outputs (T, B, O) of each. `noise`: the masks of a noisy cell,
-        for each. Where all are equally long they are computed as one."""
+        for each. Replicas with inputs of one shape are computed together."""
         noise = noise or [{}] * self.count
         if self.maps and len({each.shape for each in inputs}) == 1:
             masks = {name: torch.stack([each[name] for each in noise]) for name in noise[0]}
@@ -48,13 +48,13 @@ class Replicas:
         return self._call(self.weights(replica), inputs)
 
     def watched(self, replica: int, inputs: Tensor, trace: Trace) -> Tensor:
-        """One replica's outputs, with `trace` looking into its recurrence. Gradients reach the trace, no weight."""
+        """One replica's outputs, with its recurrence recorded by `trace`. Gradients reach the trace and no weight."""
         weights = {name: weight.detach() for name, weight in self.weights(replica).items()}
         with torch.enable_grad(), traced(self.shell.recurrence, trace):
             return self._call(weights, inputs)
 
     def apart(self, replica: int, inputs: Tensor, precision: str) -> tuple[dict[str, Tensor], Tensor]:
-        """One replica's outputs at some precision, and weights of their own for gradients to reach."""
+        """Detached weights of one replica, for gradients of their own, and its outputs at `precision`."""
         weights = {name: weight.detach().requires_grad_() for name, weight in self.weights(replica).items()}
         return weights, self._call(weights, inputs, precision=precision)
 

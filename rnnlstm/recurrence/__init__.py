@@ -1,7 +1,6 @@
-"""Recurrences: a cell run over time. `modules.py` holds the drop-ins, `backends.py` how a layer is computed."""
+"""Recurrences: a cell run over time and layers, by one of several backends."""
 
-from rnnlstm.recurrence.backends import BACKENDS, can_vmap, choose_backend
-from rnnlstm.recurrence.modules import GRU, LSTM, RNN, Recurrence
+from rnnlstm.recurrence.modules import BACKENDS, GRU, LSTM, RNN, Recurrence, can_vmap, choose_backend
 from rnnlstm.recurrence.precision import PRECISIONS, products_in
 from rnnlstm.recurrence.trace import GradientRecord, Trace, record_gradients, traced
 

@@ -1,23 +1,85 @@
-"""Recurrences as modules: any cell over time and layers, and drop-ins for `torch.nn.RNN` and `torch.nn.LSTM`.
+"""Recurrences: how one layer is computed, any cell over time and layers, and drop-ins for `torch.nn`'s modules.
+
+A backend computes one layer. All backends take the same weights and give the same numbers.
 
 Dimensions: T time steps, B sequences, I input features, H hidden units, L layers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rnnlstm.cells import MASKS, Cell, State, Weights, is_noisy, make_cell
-from rnnlstm.recurrence.backends import choose_backend, layer_function
+from rnnlstm.cells import MASKS, Cell, State, Weights, is_noisy, is_operated, make_cell
+from rnnlstm.config.errors import OptionError
+from rnnlstm.recurrence.fused import fused_layer, has_fused
+
+#: (cell, x (T, B, I), state each (B, H), weights) → outputs (T, B, H), last state
+Layer = Callable[[Cell, Tensor, State, Weights], tuple[Tensor, State]]
+
+BACKENDS = ("auto", "reference", "fused", "torch")
+
+
+def reference_layer(cell: Cell, x: Tensor, state: State, w: Weights) -> tuple[Tensor, State]:
+    """The cell's own equations in a loop over time, differentiated by autograd."""
+    outputs = []
+    for state, _ in unrolled(cell, x, state, w):  # noqa: B020
+        outputs.append(state[0])
+    return torch.stack(outputs), state
+
+
+def unrolled(cell: Cell, x: Tensor, state: State, w: Weights) -> Iterator[tuple[State, dict[str, Tensor]]]:
+    """The cell's steps over time: state and gates after each."""
+    w = cell.prepare(w)
+    for t, projected in enumerate(cell.project(x, w).unbind(0)):  # (T, B, G·H) → T times (B, G·H)
+        if t > 0 and cell.truncates(len(x) - t):
+            state = tuple(s.detach() for s in state)
+        state, gates = cell.step(projected, state, w)
+        yield state, gates
+
+
+def torch_layer(cell: Cell, x: Tensor, state: State, w: Weights) -> tuple[Tensor, State]:
+    """PyTorch's built-in operation, the one that `torch.nn`'s module calls."""
+    return cell.torch_layer(x, state, w)
+
+
+def choose_backend(cell: Cell, backend: str) -> str:
+    """The name of a backend that computes this cell: `auto` is the fastest from-scratch one.
+
+    Raises: OptionError if the cell has no such backend.
+    """
+    if backend not in BACKENDS:
+        raise OptionError("backend", backend, f"must be one of {', '.join(BACKENDS)}")
+    if backend in ("torch", "fused") and is_operated(cell):
+        raise OptionError("backend", backend, "surgery needs the reference backend")
+    if backend in ("torch", "fused") and is_noisy(cell):
+        raise OptionError("backend", backend, "recurrent dropout and zoneout need the reference backend")
+    if backend == "torch" and not cell.has_torch_layer:
+        options = f" with nonlinearity={cell.nonlinearity}" if hasattr(cell, "nonlinearity") else ""
+        raise OptionError("backend", backend, f"PyTorch has no {cell.name} cell{options}")
+    if backend == "fused" and not has_fused(cell):
+        raise OptionError("backend", backend, f"there is no fused {cell.name} cell; reference computes every cell")
+    if backend == "auto":
+        return "fused" if has_fused(cell) else "reference"
+    return backend
+
+
+def layer_function(backend: str) -> Layer:
+    """The function behind a chosen backend."""
+    return {"reference": reference_layer, "fused": fused_layer, "torch": torch_layer}[backend]
+
+
+def can_vmap(backend: str) -> bool:
+    """Whether `torch.func.vmap` maps this backend over replicas; PyTorch's operations have no such rule."""
+    return backend != "torch"
 
 
 class LayerTrace(Protocol):
-    """What may watch a recurrence; see `trace.py`."""
+    """What records a recurrence; `trace.py` has the classes."""
 
     def start(self) -> None: ...
 
@@ -25,13 +87,13 @@ class LayerTrace(Protocol):
 
 
 class Recurrence(nn.Module):
-    """A cell, over time and through layers. Called and returning as `torch.nn`'s recurrent modules are.
+    """A cell, over time and through layers. Its call takes and returns what `torch.nn`'s recurrent modules do.
 
     Parameters are named `weight_ih_l0`, `weight_hh_l0`, `bias_ih_l0`, `bias_hh_l0`, … as PyTorch names them,
     so that a `state_dict` loads both ways. `max_lag` is what chrono initialisation spans, in steps;
     `generator` draws the weights (None: torch's global one).
 
-    Raises: ValueError for sizes that make no sense; OptionError if the cell has no such backend.
+    Raises: ValueError for a size below 1 or a dropout outside 0 … 1; OptionError if the cell has no such backend.
     """
 
     def __init__(
@@ -64,7 +126,7 @@ class Recurrence(nn.Module):
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.bias, self.batch_first, self.dropout = bias, batch_first, dropout
         self.max_lag = max_lag
-        self.trace: LayerTrace | None = None  # computes the layers in place of the backend, and keeps what it sees
+        self.trace: LayerTrace | None = None  # computes the layers in place of the backend, and records them
         for layer in range(num_layers):
             size = input_size if layer == 0 else hidden_size
             for name, shape in cell.parameter_shapes(size, hidden_size, bias).items():
@@ -73,10 +135,10 @@ class Recurrence(nn.Module):
         self.reset_parameters(generator)
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draw the weights anew, layer by layer, as the cell initialises them."""
+        """Initialise the weights again, layer by layer, as the cell does."""
         for layer in range(self.num_layers):
             weights = {name: weight.detach() for name, weight in self.layer_weights(layer).items()}
-            # Without a lag to span, chrono refuses: 0 is below what it takes.
+            # Without max_lag, chrono refuses: 0 is below its least.
             self.cell.initialise(weights, generator, self.max_lag or 0)
 
     def layer_weights(self, layer: int) -> dict[str, Tensor]:
@@ -115,7 +177,8 @@ class Recurrence(nn.Module):
         return x, states if len(states) > 1 else states[0]
 
     def _checked(self, input: Tensor, hx: Tensor | State | None) -> tuple[Tensor, State]:
-        """Input as (T, B, I) and states as (L, B, H), held against the sizes with PyTorch's kinds of error."""
+        """Input as (T, B, I) and states as (L, B, H). Raises: TypeError, ValueError and RuntimeError where PyTorch
+        does."""
         if isinstance(input, nn.utils.rnn.PackedSequence):
             raise TypeError("packed sequences are not supported; pad them and mask the loss")
         if input.dim() not in (2, 3):

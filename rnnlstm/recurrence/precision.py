@@ -1,9 +1,9 @@
-"""Mixed precision: matrix products in bfloat16, and everything else as it is.
+"""Mixed precision: matrix products in bfloat16, everything else in its own precision.
 
 Within `products_in("bfloat16")` both factors of a product of float32 matrices are rounded to bfloat16 (8 bits), and
 so is the product; biases, activations, the states h and c, weights and gradients stay float32. `torch.autocast` would
-leave the pre-activations in bfloat16, and with them the gates: a forget gate of 0.99 would become 0.988, and a sixth
-of the memory would be lost in a hundred steps by rounding. bfloat16 has float32's range, so no loss is scaled.
+leave the pre-activations in bfloat16, and with them the gates: a forget gate of 0.99 would become 0.988, and rounding
+would lose a sixth of the memory in a hundred steps. bfloat16 has float32's range, so the loss needs no scaling.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ PRODUCTS = {torch.matmul, Tensor.matmul, Tensor.__matmul__}
 
 
 def rounded() -> bool:
-    """Whether the products of what is computed now are to be in bfloat16."""
+    """Whether matrix products are computed in bfloat16 now."""
     return _ROUNDED.get()
 
 
 @contextmanager
 def products_in(precision: str) -> Iterator[None]:
-    """`full`: as it is outside. What is computed within goes backward in the same precision."""
+    """`full` changes nothing. The backward pass uses the precision of the forward pass."""
     if precision == "full":
         yield
         return

@@ -1,8 +1,8 @@
-"""A recurrence that can be looked into: states and gates at every time step, and the gradients that reach them.
+"""Records a recurrence: states and gates at every time step, and the gradients that reach them.
 
-∂L/∂h_t is *total*: h_t acts on the loss through the layer's output at t and through everything later. The
-output of PyTorch's modules shows the first part only. A traced layer runs from scratch on the same weights,
-whatever the backend, where every ∂L/∂h_t and ∂L/∂c_t passes by.
+∂L/∂h_t is *total*: h_t acts on the loss through the layer's output at t and through all later steps. The output of
+PyTorch's modules shows the first part only. Whatever the backend, a traced layer is computed from scratch on the same
+weights, where every ∂L/∂h_t and ∂L/∂c_t can be read.
 
 Dimensions: L layers, T time steps, B sequences, H hidden units.
 """
@@ -16,13 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from rnnlstm.cells import Cell, State, Weights
-from rnnlstm.recurrence.backends import unrolled
 from rnnlstm.recurrence.fused import Tape, fused_pass, has_tape
-from rnnlstm.recurrence.modules import Recurrence
+from rnnlstm.recurrence.modules import Recurrence, unrolled
 
 
 class Trace:
-    """What passed through a `Recurrence` in its latest forward pass, and the gradients of the backward pass since."""
+    """States and gates of a `Recurrence` in its latest forward pass, and the gradients of its backward pass."""
 
     def __init__(self, step_by_step: bool = False) -> None:
         """`step_by_step` computes as the reference backend does, also where the cell has a fused form."""
@@ -30,15 +29,15 @@ class Trace:
         self._layers: list[_StepByStep | _Fused] = []
 
     def start(self) -> None:
-        """Forget the pass before."""
+        """Discard the previous pass."""
         self._layers = []
 
     def layer(self, cell: Cell, x: Tensor, state: State, w: Weights) -> tuple[Tensor, State]:
         """One layer from scratch, with everything kept: fused where the cell has it."""
         fused = has_tape(cell) and not self.step_by_step
         if torch.is_grad_enabled() and not any(tensor.requires_grad for tensor in (x, *state, *w.values())):
-            # Nothing else asks for gradients, so something must, for them to run through time: at least cost the
-            # initial state; the input where surgery may cut the states' graph.
+            # Nothing requires gradients, but something must, for them to flow through time. The initial state costs
+            # least; the input is needed where surgery may cut the states' graph.
             if fused:
                 state = tuple(s.detach().requires_grad_() for s in state)
             else:
@@ -49,7 +48,7 @@ class Trace:
 
     @property
     def layers(self) -> int:
-        """Layers that were seen; 0 before a forward pass."""
+        """Number of layers recorded; 0 before a forward pass."""
         return len(self._layers)
 
     def states(self, layer: int) -> dict[str, Tensor]:
@@ -61,12 +60,13 @@ class Trace:
         return self._layers[layer].gates()
 
     def rows(self, name: str) -> Tensor:
-        """float64 (L, T, B): ‖∂L/∂state_t‖² of each sequence, for the state called `name`; 0 where none came."""
+        """float64 (L, T, B): ‖∂L/∂state_t‖² of each sequence, for the state called `name`; 0 where no gradient
+        came."""
         return torch.stack([layer.rows(name) for layer in self._layers])
 
     def direct_rows(self) -> Tensor:
-        """float64 (L, T, B): the *direct* part alone of ‖∂L/∂h_t‖², what reaches h_t through the layer's output at t
-        and not through later steps: all that the outputs of PyTorch's modules would show."""
+        """float64 (L, T, B): ‖·‖² of the *direct* part of ∂L/∂h_t, which reaches h_t through the layer's output at t
+        and not through later steps. The outputs of PyTorch's modules show this part alone."""
         return torch.stack([layer.direct.rows(layer.outputs) for layer in self._layers])
 
     def norms(self, name: str) -> Tensor:
@@ -75,7 +75,7 @@ class Trace:
 
 
 class _Fused:
-    """A layer by the fused backend, whose backward pass yields the norms in passing."""
+    """A layer by the fused backend, whose backward pass also computes the norms."""
 
     def __init__(self, cell: Cell, x: Tensor, state: State, w: Weights) -> None:
         self._names, self._tape = cell.state_names, Tape()
@@ -142,7 +142,7 @@ class _Direct:
 
 
 def _keep(gradients: list[Tensor | None], t: int) -> Callable[[Tensor], None]:
-    """A gradient hook that keeps what it is given."""
+    """A gradient hook that stores the gradient of time step t."""
 
     def hook(gradient: Tensor) -> None:
         gradients[t] = gradient
@@ -184,7 +184,8 @@ def record_gradients(module: nn.Module) -> Iterator[GradientRecord]:
         g.hidden  # (L, T)
 
     `module` is a recurrence of this project, or a module that holds exactly one. With backend `torch` it computes
-    from scratch, on the same weights, while it is recorded. The latest passes count.
+    from scratch, on the same weights, while it is recorded. Later passes replace earlier
+    ones.
     Raises: ValueError if there is no recurrence, or more than one.
     """
     found = [m for m in module.modules() if isinstance(m, Recurrence)]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from rnnlstm.instruments.measurement import Measurement
-from rnnlstm.instruments.operations import Operation
+from rnnlstm.instruments.surgery_table import SurgeryRow
 from rnnlstm.reporting.columns import as_table, leave_out
 
 #: Columns to go without in a narrow terminal, the first first.
@@ -55,7 +55,7 @@ def gradient_table(found: Sequence[Measurement], width: int = 200) -> tuple[Tabl
     return _table(columns), [*_no_room(left_out, "table.csv"), *lines]
 
 
-def operations_table(rows: Sequence[Operation], metrics: Sequence[str], width: int = 200) -> tuple[Table, list[str]]:
+def operations_table(rows: Sequence[SurgeryRow], metrics: Sequence[str], width: int = 200) -> tuple[Table, list[str]]:
     """A row per operation: the score and the gradient after it. And the line beneath it, if `width` characters have
     no room for some columns: the gradient, and metrics but the first."""
     columns = {"operation": [row.name for row in rows]}

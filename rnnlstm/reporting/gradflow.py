@@ -16,10 +16,10 @@ from rich.table import Table
 from rich.text import Text
 
 from rnnlstm.config.errors import DiskError
-from rnnlstm.instruments.gain_map import GAINS, LENGTHS, gain_map
+from rnnlstm.instruments.analysed_network import AnalysedNetwork
+from rnnlstm.instruments.flow import GAINS, LENGTHS, gain_map
 from rnnlstm.instruments.measurement import Measurement, as_lists, measure
-from rnnlstm.instruments.operations import operation_table
-from rnnlstm.instruments.subject import Subject
+from rnnlstm.instruments.surgery_table import surgery_table
 from rnnlstm.record.files import write_json
 from rnnlstm.reporting import activation_figures, flow_figures, sentence_figures
 from rnnlstm.reporting.flow_table import gradient_table, operations_table
@@ -53,7 +53,7 @@ class Report:
     def flow(self, settings: Sequence[Setting], sequences: int) -> None:
         """The table, and figures of gradients, weight gradients, Jacobians, exponents, influence and gates."""
         found: list[Measurement] = []
-        subjects: list[tuple[str, Subject]] = []
+        subjects: list[tuple[str, AnalysedNetwork]] = []
         for name, setting in zip(setting_labels(settings), settings, strict=True):
             with self.console.status(Text(f"measuring {name}")):
                 subjects.append((name, setting.subject(sequences)))
@@ -83,7 +83,7 @@ class Report:
             if not setting.trained:
                 self.console.print(f"{name} is not trained: its score says nothing; name a run with weights=")
             with self.console.status(Text(f"operating on {name}")):
-                rows = operation_table(setting.plan.task, setting.network, setting.seed, config.eval.samples)
+                rows = surgery_table(setting.plan.task, setting.network, setting.seed, config.eval.samples)
             metrics = [metric for metric in rows[0].scores if metric != "loss"]
             seed = "" if "seed" in name else f", seed {setting.seed}"
             self.console.print(f"What makes it remember: {name}, {setting.plan.task.name}{seed}")

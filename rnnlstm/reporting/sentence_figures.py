@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rnnlstm.instruments.subject import Subject
+from rnnlstm.instruments.analysed_network import AnalysedNetwork
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -32,7 +32,7 @@ MOST_NETWORKS = 4
 MOST_WORDS = 240
 
 
-def influence_figure(found: Sequence[tuple[str, Subject, Tensor]], sequence: int = 0) -> Figure:
+def influence_figure(found: Sequence[tuple[str, AnalysedNetwork, Tensor]], sequence: int = 0) -> Figure:
     """A block of text for each network, every word on a ground that says how much the answer depends on it.
 
     `found`: label, subject and influence (T, B) of each.
@@ -54,7 +54,7 @@ def influence_figure(found: Sequence[tuple[str, Subject, Tensor]], sequence: int
     return figure
 
 
-def distance_figure(found: Sequence[tuple[str, Subject, Tensor]]) -> Figure:
+def distance_figure(found: Sequence[tuple[str, AnalysedNetwork, Tensor]]) -> Figure:
     """A panel for each network: influence over the distance to the answer, a colour for each kind of token."""
     figure, axes = panels(len(found), 4.2)
     for (label, subject, values), axis in zip(found, axes, strict=True):
@@ -78,7 +78,7 @@ def distance_figure(found: Sequence[tuple[str, Subject, Tensor]]) -> Figure:
     return figure
 
 
-def gates_figure(found: Sequence[tuple[str, Subject]], sequence: int = 0, layer: int = 0) -> Figure:
+def gates_figure(found: Sequence[tuple[str, AnalysedNetwork]], sequence: int = 0, layer: int = 0) -> Figure:
     """Mean over the units of each gate, and of |c|, at every word. Gates from 0 (white) to 1 (dark), |c| from 0 to
     its largest in the sentence: it has no bound, and would soon be dark everywhere."""
     rows = [(label, subject, _series(subject, sequence, layer)) for label, subject in found]
@@ -112,7 +112,7 @@ def gates_figure(found: Sequence[tuple[str, Subject]], sequence: int = 0, layer:
     return figure
 
 
-def _series(subject: Subject, sequence: int, layer: int) -> dict[str, Tensor]:
+def _series(subject: AnalysedNetwork, sequence: int, layer: int) -> dict[str, Tensor]:
     """(T,) by name: gates, and |c| of the cell state against its largest."""
     series = {name: gate[:, sequence].mean(-1) for name, gate in subject.path.gates[layer].items()}
     if "cell" in subject.path.states[layer]:
@@ -121,12 +121,12 @@ def _series(subject: Subject, sequence: int, layer: int) -> dict[str, Tensor]:
     return series
 
 
-def _words(subject: Subject, sequence: int) -> list[str]:
+def _words(subject: AnalysedNetwork, sequence: int) -> list[str]:
     """Without the padding after the sequence's end."""
     return until_over(subject.task.words(subject.batch, sequence))
 
 
-def _rare(subject: Subject, sequence: int) -> list[bool]:
+def _rare(subject: AnalysedNetwork, sequence: int) -> list[bool]:
     """Whether each token is of another kind than most: the keyword, a decoy, the question."""
     words, kinds = _words(subject, sequence), subject.batch.kinds
     if kinds is None:

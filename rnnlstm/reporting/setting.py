@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rnnlstm.config.errors import printable
-from rnnlstm.instruments.subject import Subject
+from rnnlstm.instruments.analysed_network import AnalysedNetwork
 from rnnlstm.models import Network
 from rnnlstm.record.folders import HOUSEKEEPING, flatten
 from rnnlstm.reporting.runs import Run, labels, task_title
@@ -27,9 +27,9 @@ class Setting:
     def trained(self) -> bool:
         return bool(self.place)
 
-    def subject(self, sequences: int) -> Subject:
+    def subject(self, sequences: int) -> AnalysedNetwork:
         task = self.plan.task
-        return Subject.of(task, self.network, task.sample(self.seed, 0, "probe", sequences))
+        return AnalysedNetwork.of(task, self.network, task.sample(self.seed, 0, "probe", sequences))
 
 
 def setting_labels(settings: Sequence[Setting]) -> list[str]:

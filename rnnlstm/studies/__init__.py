@@ -1,1 +1,37 @@
-"""The literature's results, each as a study: a sweep, a criterion fixed before it was run, and a verdict."""
+"""The literature's results, each as a study: a sweep, a criterion fixed before it was run, and a verdict.
+
+Every study's file is imported here, which registers it.
+"""
+
+from rnnlstm.studies import (  # noqa: F401
+    activations,
+    adding,
+    clipping,
+    copy,
+    cost,
+    gates,
+    gradient,
+    keyword,
+    length,
+    long_lag,
+)
+from rnnlstm.studies.study import STUDIES, Study
+
+#: The order of the page and of `reproduce --list`.
+ORDER = (
+    "adding",
+    "keyword",
+    "copy",
+    "clipping",
+    "gradient",
+    "long_lag",
+    "gates",
+    "length",
+    "activations",
+    "cost",
+)
+
+
+def studies() -> dict[str, Study]:
+    """Every study by name, in the order of the page."""
+    return {name: STUDIES[name] for name in ORDER}

@@ -1,12 +1,11 @@
-"""Study 9: the nonlinearity: slope against centring, dead units and explosion, at every rate of the grid."""
+"""Nonlinearities: slope against centring, dead units and explosion, at every rate of the grid."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from rnnlstm.studies.common import common, each
-from rnnlstm.studies.rows import Row, Rows
-from rnnlstm.studies.study import GRID, Arm, Check, Minutes, Setting, Study, Sweep, register_study
+from rnnlstm.studies.study import GRID, Arm, Check, Minutes, Rows, Setting, Study, Sweep, register_study
 
 NAMES = {"tanh": "tanh", "sigmoid": "σ", "centred_sigmoid": "2σ−1", "steep_sigmoid": "σ(4x)", "relu": "ReLU"}
 ARMS = tuple(Arm(shown, ("model=rnn", f"model.nonlinearity={name}")) for name, shown in NAMES.items())
@@ -50,7 +49,7 @@ class Activations(Study):
         return Sweep((*settings, *relu), common=common(size))
 
     def after(self, size: str, folder: Path, seed: int) -> dict[str, float]:
-        from rnnlstm.studies.trained import flow_and_units, network_of
+        from rnnlstm.studies.common import flow_and_units, network_of
 
         plan, network = network_of(folder, seed)
         return flow_and_units(plan, network, seed)
@@ -89,12 +88,8 @@ def _keyword(length: int, rate: float) -> str:
     return f"keyword T={length}, lr {rate:g}"
 
 
-def _rows(t: Rows, arm: str) -> list[Row]:
-    return t.arm(arm)
-
-
 def _solved(t: Rows, arm: str) -> int:
-    return sum(row.solved_count for row in _rows(t, arm))
+    return sum(row.solved_count for row in t.arm(arm))
 
 
 def _all_solved(t: Rows) -> str:

@@ -1,4 +1,4 @@
-"""Study 1: the adding problem by length: who leaves the baseline 1/6, and who passes the plateau 1/12."""
+"""The adding problem by length: which networks leave the baseline 1/6, and which pass the plateau 1/12."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from rnnlstm.studies.common import (
     most_solve,
     solved,
 )
-from rnnlstm.studies.rows import Row, Rows
-from rnnlstm.studies.study import Check, Minutes, Setting, Study, Sweep, register_study
+from rnnlstm.studies.study import Check, Minutes, Row, Rows, Setting, Study, Sweep, register_study
 
 BASELINE, PLATEAU = 1 / 6, 1 / 12
 BIAS_1 = forget_bias(1)

@@ -1,11 +1,10 @@
-"""Study 4: clipping: does limiting the gradient save training, and does it help to solve the task?"""
+"""Clipping: does it prevent divergence, and does it help to solve the task?"""
 
 from __future__ import annotations
 
 from rnnlstm.reporting.statistics import wilson
 from rnnlstm.studies.common import common
-from rnnlstm.studies.rows import Row, Rows
-from rnnlstm.studies.study import Arm, Check, Minutes, Setting, Study, Sweep, register_study
+from rnnlstm.studies.study import Arm, Check, Minutes, Row, Rows, Setting, Study, Sweep, register_study
 
 TANH = ("model=rnn", "model.init=orthogonal")
 IRNN = ("model=rnn", "model.nonlinearity=relu", "model.init=identity")

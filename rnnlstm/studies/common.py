@@ -1,11 +1,18 @@
-"""What several studies share: networks by name, what every run has in common, and ways to word what was measured."""
+"""What several studies share: networks by name, overrides of every run, measurements on trained networks, wording."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rnnlstm.studies.rows import Row
-from rnnlstm.studies.study import Arm
+from rnnlstm.studies.study import Arm, Row
+
+if TYPE_CHECKING:
+    from rnnlstm.config.schema import Surgery
+    from rnnlstm.models import Network
+    from rnnlstm.tasks import Task
+    from rnnlstm.training.plan import Plan
 
 TANH = Arm("tanh RNN", ("model=rnn",))
 IRNN = Arm("IRNN", ("model=rnn", "model.nonlinearity=relu", "model.init=identity"))
@@ -19,9 +26,10 @@ def forget_bias(bias: float) -> Arm:
     return Arm(f"LSTM, forget bias {bias:g}", ("model=lstm", "model.init=forget_bias", f"model.forget_bias={bias:g}"))
 
 
-#: Of every run: nothing is looked at on the way, evaluation is all that is recorded.
+#: Of every run: no probes, and few lines beside the evaluations.
 QUIET = ("probe=off", "log.every=50")
-#: One thread: networks this small gain little from a second, and lose tenfold where another process wants the core.
+#: One thread: networks this small gain little from a second one, and become ten times slower if another process
+#: uses its core.
 SMALL = (
     *QUIET,
     "threads=1",
@@ -36,6 +44,43 @@ STANDARD = (*QUIET, "train.batch_size=32")
 
 def common(size: str) -> tuple[str, ...]:
     return SMALL if size == "quick" else STANDARD
+
+
+def network_of(folder: Path, seed: int) -> tuple[Plan, Network]:
+    """The plan and the trained network of one seed of a run."""
+    from rnnlstm.training.weights import load_network
+
+    run = load_network(str(folder / f"seed_{seed}"))
+    return run.plan, run.network()
+
+
+def score(task: Task, network: Network, seed: int, samples: int, surgery: Surgery | None = None) -> float:
+    """The headline metric on held-out sequences, those of evaluation, with gates held as `surgery` says."""
+    from rnnlstm.instruments.surgery_table import operate
+    from rnnlstm.training.evaluation import evaluate
+
+    other = operate(network, surgery) if surgery is not None else network
+    return evaluate(other, task, seed, samples)[0][task.metric_name]
+
+
+def flow_and_units(plan: Plan, network: Network, seed: int) -> dict[str, float]:
+    """On 32 sequences, in float64: `half_life_at_start` of ∂L/∂h in steps, before training; of the trained network
+    `log10_gradient_kept`, at the first step against the last, and the shares of dead and saturated units."""
+    from rnnlstm.instruments.analysed_network import AnalysedNetwork
+    from rnnlstm.instruments.flow import flow
+    from rnnlstm.instruments.measurement import unit_shares
+    from rnnlstm.instruments.probe import half_life
+
+    task = plan.task
+    before, after = (
+        AnalysedNetwork.of(task, net, task.sample(seed, 0, "probe", 32)) for net in (plan.network(seed), network)
+    )
+    norms = flow(after).total["hidden"][-1]
+    return {
+        "half_life_at_start": half_life(flow(before).total["hidden"][-1]),
+        "log10_gradient_kept": (norms[-1] / norms[0]).log10().item(),
+        **unit_shares(after, after.layers - 1),
+    }
 
 
 def each(rows: Iterable[Row], name: str = "metric", form: str = ".3g") -> str:

@@ -1,12 +1,11 @@
-"""Study 3: copy memory: does the LSTM win here?"""
+"""Copy memory: does the LSTM win here?"""
 
 from __future__ import annotations
 
 import math
 
 from rnnlstm.studies.common import CHRONO, DEFAULT, TANH, common, each, forget_bias
-from rnnlstm.studies.rows import Rows
-from rnnlstm.studies.study import Arm, Check, Minutes, Setting, Study, Sweep, register_study
+from rnnlstm.studies.study import Arm, Check, Minutes, Rows, Setting, Study, Sweep, register_study
 
 ORTHOGONAL = Arm("linear, orthogonal", ("model=linear", "model.init=orthogonal"))
 ORTHOGONAL_TANH = Arm("tanh RNN, orthogonal", ("model=rnn", "model.init=orthogonal"))

@@ -1,4 +1,4 @@
-"""Study 10: equal units, equal parameters, equal time; width against depth."""
+"""Networks with equal units, equal parameters or equal time; width against depth."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import statistics
 from pathlib import Path
 
 from rnnlstm.studies.common import CHRONO, DEFAULT, GRU, TANH, all_solve, common, few_solve, most_solve, solved
-from rnnlstm.studies.rows import Rows
-from rnnlstm.studies.study import Arm, Check, Minutes, Setting, Study, Sweep, register_study
+from rnnlstm.studies.study import Arm, Check, Minutes, Rows, Setting, Study, Sweep, register_study
 
 BUDGETS = {"units": "units", "parameters": "parameters", "step_time": "time"}
 

@@ -10,9 +10,8 @@ import matplotlib as mpl
 
 from rnnlstm.reporting.colours import PALETTE
 from rnnlstm.reporting.statistics import wilson
-from rnnlstm.studies.rows import Row, Rows
-from rnnlstm.studies.study import Study
-from rnnlstm.studies.table import name_of
+from rnnlstm.studies.results import name_of
+from rnnlstm.studies.study import Row, Rows, Study
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt

@@ -1,12 +1,11 @@
-"""Study 7: the gates, one at a time: held in a trained network, and left out of one that is trained."""
+"""The gates, one at a time: held in a trained network, and left out of a network in training."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from rnnlstm.studies.common import CHRONO, LSTM_1997, common, each, few_solve, most_solve, solved
-from rnnlstm.studies.rows import Row, Rows
-from rnnlstm.studies.study import Arm, Check, Minutes, Setting, Study, Sweep, register_study
+from rnnlstm.studies.study import Arm, Check, Minutes, Row, Rows, Setting, Study, Sweep, register_study
 
 GATES = ("forget", "input", "output")
 WITHOUT = tuple(Arm(f"without {gate} gate", (*CHRONO.overrides, f"surgery.open=[{gate}]")) for gate in GATES)
@@ -55,7 +54,7 @@ class Gates(Study):
     def after(self, size: str, folder: Path, seed: int) -> dict[str, float]:
         """The headline metric of the trained network with every gate, one by one, held open or shut."""
         from rnnlstm.config.schema import Surgery
-        from rnnlstm.studies.trained import network_of, score
+        from rnnlstm.studies.common import network_of, score
 
         plan, network = network_of(folder, seed)
         if not plan.config.surgery.nothing or plan.config.cell["name"] != "lstm":  # not every gate is there

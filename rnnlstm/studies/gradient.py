@@ -1,4 +1,4 @@
-"""Study 5: the gradient's way back through untrained networks: nothing is trained."""
+"""The gradient through untrained networks; nothing is trained."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import itertools
 import math
 
 from rnnlstm.studies.common import CHRONO, DEFAULT, IRNN, TANH, forget_bias
-from rnnlstm.studies.rows import Row, Rows
-from rnnlstm.studies.study import Arm, Check, Minutes, Study, register_study
+from rnnlstm.studies.study import Arm, Check, Minutes, Row, Rows, Study, register_study
 
 ORTHOGONAL = Arm("tanh RNN, orthogonal", ("model=rnn", "model.init=orthogonal"))
 FIVE, ONE = forget_bias(5), forget_bias(1)
@@ -86,10 +85,10 @@ class Gradient(Study):
 
 
 def _row(size: str, arm: Arm) -> Row:
-    """Of each seed, an untrained network on 64 sequences. `cell` is what is measured for chrono, `hidden` else."""
+    """An untrained network of each seed on 64 sequences: ∂L/∂c for chrono, ∂L/∂h for the others."""
+    from rnnlstm.instruments.analysed_network import AnalysedNetwork
     from rnnlstm.instruments.flow import flow
     from rnnlstm.instruments.probe import half_life
-    from rnnlstm.instruments.subject import Subject
     from rnnlstm.jobs.job import compose_jobs
     from rnnlstm.training.plan import make_plan
 
@@ -99,8 +98,8 @@ def _row(size: str, arm: Arm) -> Row:
     plan = make_plan(job.config)
     scores: dict[str, list[float | None]] = {name: [] for name in Gradient.columns}
     for seed in range(SEEDS):
-        subject = Subject.of(plan.task, plan.network(seed), plan.task.sample(seed, 0, "probe", 64))
-        norms = flow(subject).total["cell" if arm is CHRONO else "hidden"][0]  # (K,), by lag
+        analysed = AnalysedNetwork.of(plan.task, plan.network(seed), plan.task.sample(seed, 0, "probe", 64))
+        norms = flow(analysed).total["cell" if arm is CHRONO else "hidden"][0]  # (K,), by lag
         for name, place in zip(Gradient.columns, PLACES, strict=False):
             scores[name].append(norms[T - 1 - place].item())
         life = half_life(norms)

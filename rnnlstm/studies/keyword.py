@@ -1,12 +1,11 @@
-"""Study 2: first keyword recall with decoys: the forget gate's bias, and which dish is named by mistake."""
+"""First keyword recall with decoys: the forget gate's bias, and which dish is named by mistake."""
 
 from __future__ import annotations
 
 import itertools
 
 from rnnlstm.studies.common import CHRONO, TANH, common, each, few_solve, forget_bias, most_solve, solved
-from rnnlstm.studies.rows import Rows
-from rnnlstm.studies.study import Check, Minutes, Setting, Study, Sweep, register_study
+from rnnlstm.studies.study import Check, Minutes, Rows, Setting, Study, Sweep, register_study
 
 BIASES = tuple(forget_bias(b) for b in (0, 1, 3, 5))
 ARMS = (TANH, *BIASES, CHRONO)

@@ -1,12 +1,11 @@
-"""Study 8: trained on short sequences, tested on long ones."""
+"""Networks trained on short sequences and tested on long ones."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from rnnlstm.studies.common import CHRONO, GRU, TANH, common, each, forget_bias, most_solve, solved
-from rnnlstm.studies.rows import Row
-from rnnlstm.studies.study import Check, Minutes, Setting, Study, Sweep, register_study
+from rnnlstm.studies.study import Check, Minutes, Row, Setting, Study, Sweep, register_study
 
 BIAS_5 = forget_bias(5)
 ARMS = (TANH, BIAS_5, CHRONO, GRU)
@@ -60,7 +59,7 @@ class Length(Study):
 
     def after(self, size: str, folder: Path, seed: int) -> dict[str, float]:
         """The headline metric at each length of the test."""
-        from rnnlstm.studies.trained import network_of, score
+        from rnnlstm.studies.common import network_of, score
 
         plan, network = network_of(folder, seed)
         task = plan.task

@@ -1,10 +1,9 @@
-"""Study 6: long time lags with the criteria of 1997."""
+"""Long time lags with the criteria of 1997."""
 
 from __future__ import annotations
 
 from rnnlstm.studies.common import CHRONO, LSTM_1997, TANH, all_solve, common, few_solve, solved
-from rnnlstm.studies.rows import Row, Rows
-from rnnlstm.studies.study import Arm, Check, Minutes, Setting, Study, Sweep, register_study
+from rnnlstm.studies.study import Arm, Check, Minutes, Row, Rows, Setting, Study, Sweep, register_study
 
 ARMS = (TANH, LSTM_1997, CHRONO)
 VARIANTS = ("2a", "2b", "2c")

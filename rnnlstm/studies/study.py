@@ -1,28 +1,29 @@
 """What a study is: settings × arms that are trained or measured, the published reference, and checks.
 
 A study is a class with a registering decorator in a file of its own under `studies/`. Everything that decides a
-verdict is written there, and committed before the final runs. Nothing here imports torch: `--list` answers at once.
+verdict is written there, and committed before the final runs. Its results are rows, one for each arm in each
+setting. Nothing here imports torch: `reproduce --list` answers at once.
 """
 
 from __future__ import annotations
 
+import math
+import statistics
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import ClassVar, NamedTuple, TypeVar
-
-from rnnlstm.studies.rows import Row, Rows
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 SIZES = ("quick", "standard", "long")
 #: Learning rates that every arm is tuned over.
 GRID = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
-#: Seeds that verdicts come from begin here, those that choose the learning rate there: they never meet.
+#: The first seed of those that verdicts come from, and of those that choose the learning rate. They never overlap.
 FIRST_FINAL, FIRST_TUNING = 0, 100
 
 
 class Minutes(NamedTuple):
-    """About how long each size takes, one thread of a core of its own; None: there is no such size."""
+    """Roughly how long each size takes with one thread on an idle core; None: there is no such size."""
 
     quick: float | None = None
     standard: float | None = None
@@ -31,7 +32,7 @@ class Minutes(NamedTuple):
 
 @dataclass(frozen=True)
 class Arm:
-    """One of the things that are compared: its name in tables, and the overrides that make it."""
+    """One of the networks or methods that are compared: its name in tables, and its overrides."""
 
     name: str
     overrides: tuple[str, ...]
@@ -42,7 +43,7 @@ class Setting:
     """A task at a length, with the arms that are trained on it.
 
     `rate`: one learning rate for all arms, untuned, where the rate is what is studied. `rates_of`: the name of the
-    setting whose chosen rates are taken over, where tuning at this length would cost more than the runs.
+    setting whose chosen rates are used, where tuning at this length would cost more than the runs.
     """
 
     name: str
@@ -75,8 +76,95 @@ class Sweep:
 
 
 @dataclass(frozen=True)
+class Row:
+    """Lists are by final seed. `steps` is the budget of updates; a seed that did not solve has None for its own."""
+
+    setting: str
+    arm: str
+    metric_name: str = ""
+    rate: float | None = None
+    steps: int = 0
+    batch_size: int = 0
+    hidden_size: int = 0
+    parameters: int = 0
+    baseline: float | None = None
+    seeds: list[int] = field(default_factory=list)
+    solved: list[bool] = field(default_factory=list)
+    diverged: list[bool] = field(default_factory=list)
+    steps_to_solve: list[int | None] = field(default_factory=list)
+    metric: list[float | None] = field(default_factory=list)
+    loss: list[float | None] = field(default_factory=list)
+    clip_rate: list[float] = field(default_factory=list)
+    scores: dict[str, list[float | None]] = field(default_factory=dict)
+    tuning: dict[str, dict[str, Any]] = field(default_factory=dict)  #: by rate: the outcome of the tuning seeds
+
+    def as_data(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> Row:
+        """Raises: TypeError if a field is unknown."""
+        return cls(**data)
+
+    @property
+    def n(self) -> int:
+        return len(self.seeds)
+
+    @property
+    def solved_count(self) -> int:
+        return sum(self.solved)
+
+    @property
+    def diverged_count(self) -> int:
+        return sum(self.diverged)
+
+    @property
+    def median_steps(self) -> float:
+        """Updates to solve; infinite where most seeds did not."""
+        return statistics.median([math.inf if s is None else s for s in self.steps_to_solve] or [math.inf])
+
+    def values(self, name: str) -> list[float]:
+        """`metric`, `loss`, `clip_rate`, `steps`, or one of `scores`: of the seeds that have it. `hidden_size` and
+        `parameters` are the same for all."""
+        if name in ("hidden_size", "parameters"):
+            return [float(getattr(self, name))]
+        if name == "steps":
+            return [float(s) for s in self.steps_to_solve if s is not None]
+        found = getattr(self, name) if name in ("metric", "loss", "clip_rate") else self.scores.get(name, [])
+        return [float(v) for v in found if v is not None and not math.isnan(v)]
+
+    def median(self, name: str) -> float:
+        """NaN where no seed has a value: every comparison with it is false."""
+        values = self.values(name)
+        return statistics.median(values) if values else math.nan
+
+
+class Rows:
+    """The table of a study: its rows, by setting and arm."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self._rows = {(row.setting, row.arm): row for row in rows}
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self._rows.values())
+
+    def __call__(self, setting: str, arm: str) -> Row:
+        return self._rows[setting, arm]
+
+    @property
+    def settings(self) -> list[str]:
+        return list(dict.fromkeys(setting for setting, _ in self._rows))
+
+    def of(self, setting: str) -> list[Row]:
+        return [row for row in self if row.setting == setting]
+
+    def arm(self, arm: str) -> list[Row]:
+        return [row for row in self if row.arm == arm]
+
+
+@dataclass(frozen=True)
 class Check:
-    """One sentence of the criterion, and the test that answers it with whether it holds and what was measured."""
+    """One sentence of the criterion, and its test, which returns whether it holds and what was measured."""
 
     text: str
     test: Callable[[Rows], tuple[bool, str]]
@@ -84,7 +172,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Finding:
-    """A check, answered."""
+    """A check's result."""
 
     text: str
     passed: bool
@@ -104,8 +192,8 @@ class Study(ABC):
     minutes: ClassVar[Minutes]
     #: Columns of the table beyond those of every study: names in `Row.scores`.
     columns: ClassVar[tuple[str, ...]] = ()
-    #: What the figure shows over the settings: `metric`, `steps`, `solved`, or a name in `Row.scores`; of several the
-    #: first that was measured.
+    #: What the figure shows: `metric`, `steps`, `solved`, or a name in `Row.scores`; of several names the first that
+    #: was measured.
     figure: ClassVar[str | tuple[str, ...]] = "metric"
     log_scale: ClassVar[bool] = False
 
@@ -126,7 +214,7 @@ class Study(ABC):
         return found
 
     def sweep(self, size: str) -> Sweep | None:
-        """What is trained; None for a study that trains nothing, and gives its rows by `measured`."""
+        """What is trained; None for a study that trains nothing, whose rows `measured` returns."""
         return None
 
     def measured(self, size: str) -> list[Row]:
@@ -138,22 +226,22 @@ class Study(ABC):
         return {}
 
     def resolved(self, size: str, overrides: tuple[str, ...], folder: Path) -> tuple[str, ...]:
-        """The overrides with everything in them settled that would be measured anew each time (`match=step_time`);
-        what was settled is kept in `folder`."""
+        """The overrides, with each that is measured (`match=step_time`) replaced by its result; results are kept in
+        `folder`, so that the same command trains the same networks again."""
         return overrides
 
 
-AnyStudy = TypeVar("AnyStudy", bound=type[Study])
-#: The studies whose files have been imported; `catalog.py` imports all.
+StudyClass = TypeVar("StudyClass", bound=type[Study])
+#: The studies whose files have been imported; `studies/__init__.py` imports all.
 STUDIES: dict[str, Study] = {}
 
 
-def register_study(name: str) -> Callable[[AnyStudy], AnyStudy]:
+def register_study(name: str) -> Callable[[StudyClass], StudyClass]:
     """Class decorator: `@register_study("adding")`."""
 
-    def enter(cls: AnyStudy) -> AnyStudy:
+    def register(cls: StudyClass) -> StudyClass:
         cls.name = name
         STUDIES[name] = cls()
         return cls
 
-    return enter
+    return register

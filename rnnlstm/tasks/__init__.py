@@ -1,6 +1,6 @@
-"""Tasks: synthetic sequences whose answer lies far back. One file each; see `task.py` for the contract.
+"""Tasks: synthetic sequences whose answer lies far back, one file each; `task.py` is the contract.
 
-Every module of this package is imported, so that a task is registered by being there.
+Every module of this folder is imported, which registers its tasks.
 """
 
 import importlib

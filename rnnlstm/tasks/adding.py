@@ -6,8 +6,8 @@ Add two marked numbers that lie far apart::
     marker    0     1     0     0     0     0     1     0        one mark in each half
     target                                              1.55     at the last step
 
-The squared error of the answer at the last step is the loss. Where the marks stand, how long sequences are and what
-exactly is asked depends on the protocol (`marked_numbers.py`): `standard` asks for the sum, `hochreiter` takes
+The squared error of the answer at the last step is the loss. The places of the marks, the lengths and the
+target depend on the protocol (`marked_numbers.py`): `standard` asks for the sum, `hochreiter` takes
 numbers from [−1, 1) and asks for ½ + (x₁ + x₂)/4, `pascanu` for the mean.
 """
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from rnnlstm.config.options import option
 from rnnlstm.tasks.batch import Batch
-from rnnlstm.tasks.random_streams import Draws
+from rnnlstm.tasks.random_streams import RandomSource
 from rnnlstm.tasks.task import Task, register_task, share_right
 
 KEYS, VALUES = "abcdefghijklmnopqrstuvwxyz", "0123456789"
@@ -64,19 +64,19 @@ class AssociativeRecall(Task):
 
     @property
     def plateaus(self) -> Mapping[str, float]:
-        """Values known, but not whose they are: the mean entropy of a draw from n digits. A digit that stands there c
+        """Values known, their keys not: the mean entropy of a draw from n digits. A digit that occurs c
         times, c binomial, contributes −c/n ln(c/n)."""
         n, p = self.pairs, 1 / len(VALUES)
         chance = [math.comb(n, c) * p**c * (1 - p) ** (n - c) for c in range(n + 1)]
         entropy = -len(VALUES) * sum(chance[c] * c / n * math.log(c / n) for c in range(1, n + 1))
-        # In mqar the first question is answered by any of n, the last by what is left: no such simple plateau.
+        # mqar has no single plateau: the first question may have any of n answers, the last only one.
         return {"values without keys": entropy} if self.variant == "standard" and n > 1 else {}
 
     @property
     def scored_alike(self) -> bool:
         return self.variant == "standard"
 
-    def generate(self, random: Draws, batch_size: int) -> Batch:
+    def generate(self, random: RandomSource, batch_size: int) -> Batch:
         T, B, n = self.length, batch_size, self.pairs
         keys = random.choose(n, len(KEYS), B)  # (n, B)
         values = random.integers(0, len(VALUES), (n, B))
@@ -111,7 +111,7 @@ class AssociativeRecall(Task):
         return {"accuracy": share_right(outputs, batch)}
 
     def slices(self, batch: Batch) -> Mapping[str, Tensor]:
-        """By which pair is asked for: the first or the last."""
+        """The first and the last pair."""
         keys = batch.inputs[0 : 2 * self.pairs : 2]  # (n, B)
         return {
             "first_pair": batch.mask & (batch.inputs == keys[0]),

@@ -1,4 +1,7 @@
-"""What a task hands to the trainer. Dimensions: T time steps, B sequences, I input and O output features."""
+"""The batch, which a task hands to the trainer.
+
+Dimensions: T time steps, B sequences, I input and O output features.
+"""
 
 from __future__ import annotations
 
@@ -34,8 +37,8 @@ class Batch:
 
     @cached_property
     def scored(self) -> Tensor:
-        """int64: the scored positions, numbered through (T·B). An index as good as the mask, and quicker: a GPU makes
-        the CPU wait until it has counted a mask, at every use."""
+        """int64 (scored,): the scored positions, as indices into (T·B). Faster than the mask on a GPU: at each use of
+        a mask the CPU waits until the GPU has counted it."""
         return self.mask.flatten().nonzero()[:, 0]
 
     def at_scored(self, values: Tensor) -> Tensor:
@@ -49,12 +52,12 @@ class Batch:
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> Batch:
-        """The batch whose `tensors` these are."""
+        """The batch from its `tensors`."""
         batch = cls(tensors["inputs"], tensors["targets"], tensors["mask"], tensors.get("kinds"))
         return batch.knowing(tensors["scored"])
 
     def knowing(self, scored: Tensor) -> Batch:
-        """This batch, whose `scored` needs not be counted any more."""
+        """This batch, with `scored` already computed."""
         self.__dict__["scored"] = scored  # where cached_property keeps it
         return self
 

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from rnnlstm.config.options import option
 from rnnlstm.tasks.batch import Batch
-from rnnlstm.tasks.random_streams import Draws
+from rnnlstm.tasks.random_streams import RandomSource
 from rnnlstm.tasks.task import OVER, Task, register_task, share_right, step_numbers, until_over
 
 ALPHABET = 8  # symbols, classes 1 … 8
@@ -73,7 +73,7 @@ class CopyMemory(Task):
     def scored_alike(self) -> bool:
         return self.variant != "variable"
 
-    def generate(self, random: Draws, batch_size: int) -> Batch:
+    def generate(self, random: RandomSource, batch_size: int) -> Batch:
         T, B, step = self.sequence_length, batch_size, step_numbers(self.sequence_length)
         symbols = random.integers(1, ALPHABET + 1, (RECALL, B))
         varied = self.variant == "variable"

@@ -8,7 +8,8 @@ Which digit was it? 64 grey values in [0, 1], row by row, then the answer at the
 The images are scikit-learn's 8 × 8 digits (Alpaydin & Kaynak 1998; 1,797 of them, bundled with it: an extra,
 `pip install rnnlstm[digits]`). A class is drawn uniformly, then one of its images. The last fifth of each class, in
 the data set's order, is held out: `train` never sees it, `eval` and `probe` see nothing else. With `length` above 64
-so many blank pixels follow. In order, neighbouring pixels tell most; permuted, everything is far from everything.
+so many blank pixels follow. In order, neighbouring pixels carry most of the information; permuted, it lies at all
+distances.
 """
 
 from __future__ import annotations
@@ -25,14 +26,13 @@ from torch import Tensor
 from rnnlstm.config.errors import ConfigError
 from rnnlstm.config.options import option
 from rnnlstm.tasks.batch import Batch
-from rnnlstm.tasks.random_streams import Draws
-from rnnlstm.tasks.table import Table
+from rnnlstm.tasks.random_streams import LookupTable, RandomSource
 from rnnlstm.tasks.task import Task, register_task, share_right
 
 PIXELS, CLASSES = 64, 10
 #: The order of `permuted`: the same for every run, on every machine.
 ORDER = np.random.Generator(np.random.PCG64(8 * 8)).permutation(PIXELS)
-PERMUTED = Table(ORDER)
+PERMUTED = LookupTable(ORDER)
 
 
 @register_task("digits")
@@ -66,7 +66,7 @@ class Digits(Task):
     def scored_alike(self) -> bool:
         return True
 
-    def generate(self, random: Draws, batch_size: int) -> Batch:
+    def generate(self, random: RandomSource, batch_size: int) -> Batch:
         T, B = self.length, batch_size
         images, counts = _images()[0 if random.stream == "train" else 1]
         label = random.integers(0, CLASSES, (B,))
@@ -106,7 +106,7 @@ class Digits(Task):
 
 
 @functools.cache
-def _images() -> tuple[tuple[Table, Table], tuple[Table, Table]]:
+def _images() -> tuple[tuple[LookupTable, LookupTable], tuple[LookupTable, LookupTable]]:
     """For training and held out: images float32 (10, most, 64) in [0, 1], and how many each class has, (10,).
 
     Raises: ConfigError if scikit-learn is not installed.
@@ -118,7 +118,7 @@ def _images() -> tuple[tuple[Table, Table], tuple[Table, Table]]:
             "task=digits needs scikit-learn, which holds the images: pip install -c constraints.txt -e .[digits]"
         ) from None
     loaded = load_digits()
-    parts: list[tuple[Table, Table]] = []
+    parts: list[tuple[LookupTable, LookupTable]] = []
     by_class = [np.flatnonzero(loaded.target == k) for k in range(CLASSES)]
     for held_out in (False, True):
         chosen = [rows[len(rows) * 4 // 5 :] if held_out else rows[: len(rows) * 4 // 5] for rows in by_class]
@@ -126,5 +126,5 @@ def _images() -> tuple[tuple[Table, Table], tuple[Table, Table]]:
         images = np.zeros((CLASSES, max(counts), PIXELS), dtype=np.float32)
         for k, rows in enumerate(chosen):
             images[k, : len(rows)] = loaded.data[rows] / 16
-        parts.append((Table(images), Table(counts)))
+        parts.append((LookupTable(images), LookupTable(counts)))
     return parts[0], parts[1]

@@ -5,8 +5,14 @@ Read a string of a grammar and say at each step what may come next::
     input     B    T     B    T    S    X    S   E   T          a string, without its last symbol
     legal     T P  B     T P  S X  S X  X S  E   T   E          what may follow; what follows is the target
 
-The symbol before the last is the one after the first, T or P: everything else can be told from the last few symbols
-(the grammar is drawn below). Strings longer than `length` are drawn anew. Cross-entropy for what follows,
+The grammar, where from each state with two arrows both are equally likely::
+
+    Reber grammar     0 -B→ 1     1 -T→ 2 -S→ 2     2 -X→ 4     3 -T→ 3     4 -X→ 3     5 -P→ 4     6 -E→ end
+                                  1 -P→ 3           3 -V→ 5                 4 -S→ 6     5 -V→ 6
+    embedded          B, then T or P, then a string of the above, then the same T or P again, then E
+
+The symbol before the last repeats the one after the first, T or P; everything else can be told from the last few
+symbols. A string longer than `length` is replaced by another draw. The loss is the cross-entropy of what follows,
 over all symbols; a string is right if at each step each legal successor has a larger output than every other symbol.
 """
 
@@ -22,17 +28,8 @@ from torch import Tensor
 
 from rnnlstm.config.options import option
 from rnnlstm.tasks.batch import Batch
-from rnnlstm.tasks.random_streams import Draws
+from rnnlstm.tasks.random_streams import RandomSource
 from rnnlstm.tasks.task import OVER, Task, register_task, share_right, step_numbers, until_over
-
-# The embedded Reber grammar as a finite automaton: what may follow, how likely, and strings at random.
-#
-#     Reber grammar     0 -B→ 1     1 -T→ 2 -S→ 2     2 -X→ 4     3 -T→ 3     4 -X→ 3     5 -P→ 4     6 -E→ end
-#                                   1 -P→ 3           3 -V→ 5                 4 -S→ 6     5 -V→ 6
-#     embedded          B, then T or P, then a string of the above, then the same T or P again, then E
-#
-# From each state that has two arrows both are as likely. The automaton of the embedded grammar has the inner one
-# twice, once for each outer symbol: the state is all that has to be remembered.
 
 SYMBOLS = "BTPSXVE"
 SHORTEST = 9  # B T BTXSE T E
@@ -47,7 +44,10 @@ def inner_state(branch: int, state: int) -> int:
 
 
 class Automaton:
-    """`next` and `symbol`, int64 (states, 2): where each of two equally likely choices leads, and what it writes."""
+    """The embedded grammar as a finite automaton, which has the inner grammar twice, once for each outer symbol.
+
+    `next` and `symbol`, int64 (states, 2): where each of two equally likely choices leads, and what it writes.
+    """
 
     def __init__(self) -> None:
         arrows: dict[int, tuple[tuple[str, int], ...]] = {
@@ -104,7 +104,7 @@ class Automaton:
 
     @cached_property
     def merged(self) -> np.ndarray:
-        """States as one sees them who has forgotten the outer symbol: those of both branches as the first's."""
+        """States (states,) without the outer symbol: those of the second branch are replaced by the first's."""
         states = np.arange(STATES)
         states[inner_state(1, 0) : inner_state(1, 8)] = states[inner_state(0, 0) : inner_state(0, 8)]
         return states
@@ -141,14 +141,14 @@ class EmbeddedReber(Task):
 
     @property
     def plateaus(self) -> Mapping[str, float]:
-        """The grammar known and the outer symbol forgotten; and both known, which leaves what is drawn at random."""
+        """The grammar known and the outer symbol forgotten; and both known, where only the random choices cost."""
         return {
             "outer symbol forgotten": self._entropy(AUTOMATON.merged),
             "grammar": self._entropy(np.arange(STATES)),
         }
 
     def _entropy(self, seen_as: np.ndarray) -> float:
-        """In nats for each scored symbol, for one who knows the time step and, of the state, `seen_as`."""
+        """Nats for each scored symbol, for a predictor that knows the time step and `seen_as` of the state."""
         chances = AUTOMATON.chances(self.length)[1:]  # the first symbol is no target
         joint = np.zeros((len(chances), STATES, len(SYMBOLS)))
         for choice in (0, 1):
@@ -158,7 +158,7 @@ class EmbeddedReber(Task):
         share = np.divide(joint, given, out=np.ones_like(joint), where=joint > 0)
         return float(-(joint * np.log(share)).sum() / chances.sum())
 
-    def generate(self, random: Draws, batch_size: int) -> Batch:
+    def generate(self, random: RandomSource, batch_size: int) -> Batch:
         T, B = self.length, batch_size
         kept: list[np.ndarray] = []
         while sum(states.shape[1] for states in kept) < B:

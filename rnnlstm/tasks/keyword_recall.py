@@ -9,6 +9,8 @@ One token, the keyword, is one of K dishes, uniform. Every filler place after it
 about the keyword; other places hold filler words. The last token asks, and the answer at that step is
 scored by cross-entropy. With `shortest` each text has a length of its own, uniform from there to `length`. Ancestor:
 the long time lag tasks 2a–2c of Hochreiter & Schmidhuber 1997 (`task=long_lag`).
+
+The filler is a small grammar of kitchen sentences (`Grammar`), or a text file of the user's own (`TextFile`).
 """
 
 from __future__ import annotations
@@ -29,8 +31,7 @@ from torch import Tensor
 from rnnlstm.config.errors import OptionError
 from rnnlstm.config.options import option
 from rnnlstm.tasks.batch import Batch
-from rnnlstm.tasks.random_streams import Draws
-from rnnlstm.tasks.table import Table
+from rnnlstm.tasks.random_streams import LookupTable, RandomSource
 from rnnlstm.tasks.task import OVER, Task, register_task, step_numbers
 
 DISHES = (
@@ -41,11 +42,7 @@ DISHES = (
     "walnut shrimp", "garlic aubergine", "stir-fried greens", "crab soup", "almond jelly", "mango pudding",
 )  # fmt: skip
 
-
-# Filler text for keyword recall: a small grammar of kitchen sentences, or a text file of the user's own.
-#
-# A filler has `words`, its vocabulary, and `fill`, which writes texts of exactly the lengths asked for.
-
+#: Words of the grammar that may stand in each slot.
 SLOTS: dict[str, str] = {
     "PERSON": "cook baker waiter grandmother neighbour guest fisherman gardener uncle butcher farmer child",
     "PEOPLE": "guests children neighbours farmers bakers cousins",
@@ -73,18 +70,20 @@ SENTENCES = (
     "the PERSON CHOPS the FOOD PREP the ADJ THING .",
     "the TRAIT PERSON CHOPS the FOOD and the FOOD WHEN .",
 )
-#: What the last one or two places say, where no sentence fits any more. With these and the sentences
-#: there is a way to end a text after every number of words.
+#: Templates that end a text: two for one or two words, which no sentence fits, and the sentences. There is one for
+#: every number of words up to the longest sentence.
 CLOSINGS = ("so", "and so", *SENTENCES)
 
 
 class Filler(Protocol):
-    """What keyword recall needs of a filler."""
+    """Filler text for keyword recall: a vocabulary, and texts of exactly the lengths asked for."""
 
     @property
-    def words(self) -> Sequence[str]: ...
+    def words(self) -> Sequence[str]:
+        """The vocabulary."""
+        ...
 
-    def fill(self, random: Draws, counts: Tensor, longest: int) -> Tensor:
+    def fill(self, random: RandomSource, counts: Tensor, longest: int) -> Tensor:
         """Texts of exactly `counts` (B) words, as indices into `words`: int64 (longest, B), of which
         column b is valid up to counts[b]."""
         ...
@@ -105,19 +104,19 @@ class Grammar:
         lengths = [len(template) for template in templates]
         self.first_sentence = len(CLOSINGS) - len(SENTENCES)
         self.shortest_sentence, self.longest_sentence = min(lengths[self.first_sentence :]), max(lengths)
-        self.length = Table(lengths)
+        self.length = LookupTable(lengths)
         # Row by row in one: the slots of each template, then nothing.
-        self.slots = Table([slot for t in templates for slot in t + [0] * (self.longest_sentence - len(t))])
+        self.slots = LookupTable([slot for t in templates for slot in t + [0] * (self.longest_sentence - len(t))])
         # closing[r] is a template of length r, for every r up to the longest sentence.
-        self.closing = Table([0, *(lengths.index(r) for r in self.lengths_needed())])
+        self.closing = LookupTable([0, *(lengths.index(r) for r in self.lengths_needed())])
         sizes = np.array([len(entry) for entry in lists])
-        self.slot_size = Table(sizes.astype(np.float32))  # they multiply random numbers of that precision
-        self.slot_start = Table(sizes.cumsum() - sizes)
+        self.slot_size = LookupTable(sizes.astype(np.float32))  # they multiply random numbers of that precision
+        self.slot_start = LookupTable(sizes.cumsum() - sizes)
 
     def lengths_needed(self) -> range:
         return range(1, self.longest_sentence + 1)
 
-    def fill(self, random: Draws, counts: Tensor, longest: int) -> Tensor:
+    def fill(self, random: RandomSource, counts: Tensor, longest: int) -> Tensor:
         if longest == 0:
             return torch.zeros(0, len(counts), dtype=torch.int64, device=counts.device)
         device, most = counts.device, longest // self.shortest_sentence + 1
@@ -142,7 +141,7 @@ class Grammar:
 
 
 def text_file(path: str) -> TextFile:
-    """The text in a file, read once for as long as it does not change: a task at many lengths has one text.
+    """The text in a file; the file is read again only after it has changed, so that tasks of many lengths share it.
 
     Raises: OptionError if it can't be read or is no text.
     """
@@ -150,7 +149,7 @@ def text_file(path: str) -> TextFile:
         found = Path(path).expanduser().stat()
         stamp = (found.st_mtime_ns, found.st_size)
     except (OSError, ValueError, RuntimeError):
-        stamp = (0, 0)  # reading it says what is wrong
+        stamp = (0, 0)  # `_read` raises the error
     return _read(path, stamp)
 
 
@@ -178,14 +177,14 @@ class TextFile:
             raise OptionError("filler", path, "holds no words")
         self.words = sorted(set(found))
         index = {word: k for k, word in enumerate(self.words)}
-        self.text = Table([index[word] for word in found])
+        self.text = LookupTable([index[word] for word in found])
 
     def require(self, longest: int) -> None:
         """Raises: OptionError if the file is shorter than a passage of `longest` words."""
         if len(self.text) < longest:
             raise OptionError("filler", self.path, f"has {len(self.text)} words, too short: {longest} are needed")
 
-    def fill(self, random: Draws, counts: Tensor, longest: int) -> Tensor:
+    def fill(self, random: RandomSource, counts: Tensor, longest: int) -> Tensor:
         start = random.integers(0, len(self.text) - longest + 1, (len(counts),))
         places = start + torch.arange(longest, device=start.device)[:, None]
         return self.text.on(start.device)[places]  # (longest, B)
@@ -242,7 +241,7 @@ class KeywordRecall(Task):
     def scored_alike(self) -> bool:
         return self.shortest is None
 
-    def generate(self, random: Draws, batch_size: int) -> Batch:
+    def generate(self, random: RandomSource, batch_size: int) -> Batch:
         T, B, K = self.length, batch_size, self.num_keywords
         keyword = random.integers(0, K, (B,))
         position = random.integers(0, self.keyword_window, (B,))

@@ -7,10 +7,10 @@ random (2b), or q and more random ones and a trigger (2c)::
     2b     input   x  a₇ a₂ a₇ … a₄              target  a₇ a₂ a₇ … a₄   x        length = p
     2c     input   b  x  a₃ a₉ a₁ … a₅  e        target                  x        length = q
 
-In 2a and 2b the next symbol is predicted at every step, so that the loss is mostly about the middle; what is asked
-is the last one. In 2c, after q distractors, the trigger e comes with probability 1/10 at each step, else one more
-distractor (at most 60 more, which one sequence in 600 would exceed), and only the answer to it is scored.
-Cross-entropy.
+In 2a and 2b the next symbol is predicted at every step, so that most of the loss is about the middle; the
+metrics are of the last symbol. In 2c, after q distractors, the trigger e comes with probability 1/10 at each step,
+else one more distractor (at most 60 more, which one sequence in 600 would exceed), and only the answer to it is
+scored. Cross-entropy.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch import Tensor
 from rnnlstm.config.errors import OptionError
 from rnnlstm.config.options import option
 from rnnlstm.tasks.batch import Batch
-from rnnlstm.tasks.random_streams import Draws
+from rnnlstm.tasks.random_streams import RandomSource
 from rnnlstm.tasks.task import OVER, Task, register_task, step_numbers, until_over
 
 MORE = 60  # distractors that 2c adds at most
@@ -95,7 +95,7 @@ class LongLag(Task):
     def scored_alike(self) -> bool:
         return self.variant != "2c"
 
-    def generate(self, random: Draws, batch_size: int) -> Batch:
+    def generate(self, random: RandomSource, batch_size: int) -> Batch:
         T, B, A, step = self.sequence_length, batch_size, self.distractors, step_numbers(self.sequence_length)
         label = random.integers(0, 2, (B,))
         kinds = torch.ones(T, B, dtype=torch.int8)
@@ -139,7 +139,7 @@ class LongLag(Task):
         return {"accuracy": right.double().mean().item(), "largest_error": error.abs().max().item()}
 
     def right(self, outputs: Tensor, batch: Batch, b: int) -> bool:
-        """The class that is said is the right one, however sure the network is of it."""
+        """Whether the most probable class is the right one, whatever its probability."""
         return self.metrics(outputs[:, b : b + 1], batch.sequence(b))["accuracy"] == 1
 
     def slices(self, batch: Batch) -> Mapping[str, Tensor]:

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from rnnlstm.config.options import option
 from rnnlstm.tasks.batch import Batch
-from rnnlstm.tasks.random_streams import Draws
+from rnnlstm.tasks.random_streams import RandomSource
 from rnnlstm.tasks.task import OVER, Task, step_numbers, until_over
 
 NEAR = 0.04  #: an answer that is off by less counts as right (Hochreiter & Schmidhuber 1997)
@@ -36,7 +36,7 @@ UNMARKED, MARKED, PADDING = 0, 1, 2
 
 @dataclass(frozen=True, kw_only=True)
 class MarkedNumbers(Task):
-    """Subclasses say what is made of the two numbers, and what guessing costs."""
+    """Subclasses define the target of two numbers, and the losses of guessing."""
 
     metric_name = "mse"
     metric_is_better = "lower"
@@ -50,8 +50,8 @@ class MarkedNumbers(Task):
         choices=("standard", "hochreiter", "pascanu"),
     )
 
-    lowest: ClassVar[float]  #: numbers of `hochreiter` are uniform from here to 1
-    neutral: ClassVar[float]  #: what a number is set to whose mark falls on the first step
+    lowest: ClassVar[float]  #: `hochreiter`: numbers are uniform from here to 1
+    neutral: ClassVar[float]  #: `hochreiter`: the value of a number whose mark falls on the first step
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -86,7 +86,7 @@ class MarkedNumbers(Task):
     def scored_alike(self) -> bool:
         return self.variant == "standard"
 
-    def generate(self, random: Draws, batch_size: int) -> Batch:
+    def generate(self, random: RandomSource, batch_size: int) -> Batch:
         T, B, columns = self.sequence_length, batch_size, torch.arange(batch_size)
         values = random.uniform((T, B))
         lengths, first, second = self._places(random, B)
@@ -109,7 +109,7 @@ class MarkedNumbers(Task):
             kinds = kinds.masked_fill(over, PADDING)
         return Batch(inputs, targets, step_numbers(T) == lengths - 1, kinds)
 
-    def _places(self, random: Draws, B: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _places(self, random: RandomSource, B: int) -> tuple[Tensor, Tensor, Tensor]:
         """Lengths, and steps of the two marks, (B,) each."""
         T = self.length
         if self.variant == "standard":

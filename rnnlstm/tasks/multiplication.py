@@ -6,8 +6,8 @@ Multiply two marked numbers that lie far apart::
     marker    0     1     0     0     0     0     1     0        one mark in each half
     target                                              0.59     at the last step
 
-The squared error of the answer at the last step is the loss. A network that adds up what it sees can't do it by
-adding alone. The protocols are the adding problem's (`marked_numbers.py`), with numbers from [0, 1) in each.
+The squared error of the answer at the last step is the loss. Adding alone does not
+solve it. The protocols are the adding problem's (`marked_numbers.py`), with numbers from [0, 1) in each.
 """
 
 from __future__ import annotations

@@ -1,7 +1,12 @@
-"""Random numbers as a pure function of (seed, stream, step): nothing to save, nothing to disturb.
+"""Random numbers as a pure function of (seed, stream, step): there is no generator state to save or to disturb.
 
-torch's CPU generator uses the low 32 bits of a seed only, so that nearby runs would share batches by
-chance; NumPy's SeedSequence mixes the whole key (O'Neill 2015), whatever its size.
+`RandomStream` draws on the CPU by NumPy's PCG64, seeded by SeedSequence (O'Neill 2015), which mixes the whole key.
+torch's CPU generator uses the low 32 bits of a seed only, so that nearby runs would share batches by chance.
+
+`CounterStream` draws on any device, with the same numbers on each (`data=device`). Philox-4x32-10 (Salmon, Moraes,
+Dror & Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3") turns a counter and a key into four words of 32
+bits, by integer arithmetic alone. The key is the replica's seed; the counter numbers the draw, the sequence and the
+batch. So each number can be computed without the others, and those of all replicas are computed together.
 """
 
 from __future__ import annotations
@@ -19,8 +24,8 @@ from torch import Tensor
 STREAMS = {"train": 0, "eval": 1, "probe": 2, "init": 3, "noise": 4, "curriculum": 5}
 
 
-class Draws(Protocol):
-    """What a task draws from: this module's `RandomStream`, or `CounterStream`, which draws on a GPU."""
+class RandomSource(Protocol):
+    """What a task draws from: `RandomStream`, or `CounterStream`."""
 
     stream: str  #: its name in `STREAMS`
 
@@ -71,12 +76,23 @@ def _key(seed: int, stream: int, step: int) -> tuple[int, ...]:
     return low + high if any(high) else low
 
 
-# Random numbers by counting, for batches that are drawn where they are used: the same on every device.
-#
-# Philox-4x32-10 (Salmon, Moraes, Dror & Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3") turns a counter
-# and a key into four words of 32 bits, by integer arithmetic alone. The key is the replica's seed; the counter says
-# which number of which sequence of which batch is meant. So no state is kept, each number can be had without the
-# others, and those of all replicas are computed together.
+class LookupTable:
+    """Numbers that a task looks up with what it drew. Copied to a device once, when first needed there."""
+
+    def __init__(self, values: Tensor | np.ndarray | Sequence[int]) -> None:
+        self._values = torch.as_tensor(values, device="cpu")
+        self._sent: dict[torch.device, Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def on(self, device: torch.device) -> Tensor:
+        if device.type in ("cpu", "meta"):  # here already, or a tensor without numbers
+            return self._values.to(device)
+        if device not in self._sent:
+            self._sent[device] = self._values.to(device)
+        return self._sent[device]
+
 
 MULTIPLIERS, WEYL, ROUNDS = (0xD2511F53, 0xCD9E8D57), (0x9E3779B9, 0xBB67AE85), 10
 WORD = 0xFFFFFFFF  #: the 32 bits of a word, in an int64
@@ -100,14 +116,14 @@ def rounds(key: Key) -> list[Key]:
 
 
 @dataclass(frozen=True)
-class Counters:
-    """What streams count with, on one device, for sequences side by side; made once, as sending it takes time."""
+class PhiloxKeys:
+    """Keys and numbers of the sequences of a batch, on one device. Made once, as copying them takes time."""
 
     keys: list[Key]  #: of each sequence's replica, (sequences,) each
     sequence: Tensor  #: int64 (sequences,): its number in its replica's batch
 
     @classmethod
-    def of(cls, seeds: Sequence[int], batch_size: int, device: torch.device) -> Counters:
+    def of(cls, seeds: Sequence[int], batch_size: int, device: torch.device) -> PhiloxKeys:
         """`batch_size` sequences for each replica with one of these seeds, those of the first replica first.
 
         Raises: ValueError for a seed below 0, or of more than 63 bits.
@@ -118,28 +134,28 @@ class Counters:
         keys = rounds(((whole & WORD).to(device), (whole >> 32).to(device)))
         return cls(keys, torch.arange(batch_size).repeat(len(seeds)).to(device))
 
-    def sequences(self, which: slice) -> Counters:
-        """Those of some of the sequences."""
-        return Counters([(low[which], high[which]) for low, high in self.keys], self.sequence[which])
+    def sequences(self, which: slice) -> PhiloxKeys:
+        """The keys of some of the sequences."""
+        return PhiloxKeys([(low[which], high[which]) for low, high in self.keys], self.sequence[which])
 
 
 class CounterStream:
-    """Draws for batch number `step` of a stream, on the device of the counters.
+    """Draws for batch number `step` of a stream, on the device of `keys`.
 
-    A `RandomStream` for tasks, with other numbers: the last dimension of all that is drawn must be the sequences.
-    The numbers of a sequence depend on its replica's seed and on its own number in the batch, not on how many
-    sequences or replicas there are beside it.
+    Its methods are those of `RandomStream`, its numbers are others, and the last dimension of each draw must be the
+    sequences. The numbers of a sequence depend on its replica's seed and its own number in the batch, not on how
+    many sequences or replicas are beside it.
     """
 
-    def __init__(self, counters: Counters, stream: str, step: int) -> None:
+    def __init__(self, keys: PhiloxKeys, stream: str, step: int) -> None:
         if not 0 <= step < 2**32:
             raise ValueError(f"step must be between 0 and 2^32 - 1, not {step}")
-        self.stream, self._counters, self._step = stream, counters, step
+        self.stream, self._keys, self._step = stream, keys, step
         self._drawn = 0  # calls so far
 
     def integers(self, low: int | Tensor, high: int | Tensor, shape: tuple[int, ...]) -> Tensor:
-        """int64, uniform on low … high−1, each as likely but for a share of (high − low)/2³² at most; the bounds may
-        be tensors that broadcast to `shape`, and are then not checked: low must be below high."""
+        """int64, uniform on low … high−1; each chance is off by a share of (high − low)/2³² at most. The bounds may
+        be tensors that broadcast to `shape`; then low < high is not checked."""
         span = high - low
         if isinstance(span, int) and not 0 < span <= 2**31:
             raise ValueError(f"needs bounds that are 1 to 2^31 apart: {low}, {high}")
@@ -155,7 +171,7 @@ class CounterStream:
 
     def _words(self, shape: tuple[int, ...]) -> Tensor:
         """int64 below 2³². Raises: ValueError if the last dimension is not that of the sequences."""
-        sequence, device = self._counters.sequence, self._counters.sequence.device
+        sequence, device = self._keys.sequence, self._keys.sequence.device
         if not shape or shape[-1] != len(sequence):
             raise ValueError(
                 f"the last dimension of what is drawn must be the {len(sequence)} sequences, not {shape}"
@@ -167,5 +183,5 @@ class CounterStream:
         batch = torch.full((1, 1), self._step, device=device)
         draw = torch.full((1, 1), STREAMS[self.stream] << 16 | self._drawn, device=device)
         self._drawn += 1
-        found = philox((block, sequence, batch, draw), self._counters.keys)
+        found = philox((block, sequence, batch, draw), self._keys.keys)
         return torch.stack(found, dim=1).flatten(0, 1)[:each].reshape(shape)

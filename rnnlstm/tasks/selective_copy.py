@@ -6,9 +6,8 @@ Symbols stand at random places among blanks; when the marker comes, say them in 
     input     _ c _ _ a _ _ _ _ f _ … h _    :  :  :  … :
     target                                   c  a  f  … h
 
-Unlike in copy memory their places carry no order that could be learned as fixed delays: the network has to take in
-what is a symbol and leave what is not. n symbols, uniform from the alphabet, at uniform places; only the recall is
-scored.
+Unlike in copy memory there are no fixed delays to learn: the network has to store symbols and ignore blanks. n
+symbols, uniform from the alphabet, at uniform places; only the recall is scored.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from torch import Tensor
 
 from rnnlstm.config.options import option
 from rnnlstm.tasks.batch import Batch
-from rnnlstm.tasks.random_streams import Draws
+from rnnlstm.tasks.random_streams import RandomSource
 from rnnlstm.tasks.task import Task, register_task, share_right
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -66,7 +65,7 @@ class SelectiveCopy(Task):
     def scored_alike(self) -> bool:
         return True
 
-    def generate(self, random: Draws, batch_size: int) -> Batch:
+    def generate(self, random: RandomSource, batch_size: int) -> Batch:
         T, B, n = self.length, batch_size, self.symbols
         symbols = random.integers(0, self.alphabet, (n, B))
         places = random.choose(n, T, B).sort(0).values  # (n, B)

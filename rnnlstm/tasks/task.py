@@ -1,4 +1,4 @@
-"""The contract of a task. A task owns meaning: what is sampled, what is scored, and when it is solved.
+"""The contract of a task, which owns all meaning: what is sampled, what is scored, and when it is solved.
 
 A new task is one file with one class::
 
@@ -8,8 +8,8 @@ A new task is one file with one class::
         length: int = option(20, "time steps", at_least=2)
         ...
 
-Its dataclass fields are its options (`task.length=30` on the command line), their values are checked on
-construction, and nothing outside the class asks which task it is.
+Its dataclass fields are its options (`task.length=30` on the command line), whose values are checked on construction.
+Nothing outside the class asks which task it is.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from rnnlstm.config.errors import ConfigError, OptionError, did_you_mean, show
 from rnnlstm.config.options import check_options
 from rnnlstm.config.registry import Registry
 from rnnlstm.tasks.batch import Batch
-from rnnlstm.tasks.random_streams import Draws, RandomStream
+from rnnlstm.tasks.random_streams import RandomSource, RandomStream
 
 OVER = "·"  #: the word of a time step after its sequence's end
 
@@ -38,16 +38,16 @@ register_task = TASKS.register
 
 @dataclass(frozen=True, kw_only=True)
 class Task(ABC):
-    """Makes data, scores answers.
+    """Makes data and scores answers.
 
-    A subclass sets the class attributes, the size properties, `baseline`, and the methods below marked
-    abstract. Outputs of the network are float (T, B, O), with O = `output_size`.
+    A subclass sets the class attributes, the size properties, `baseline`, and the methods marked abstract. The
+    network's outputs are float (T, B, O), with T time steps, B sequences and O = `output_size`.
     """
 
     name: ClassVar[str]
     metric_name: ClassVar[str]  #: the headline metric
     metric_is_better: ClassVar[str] = "higher"  #: "higher" or "lower"
-    kind_names: ClassVar[tuple[str, ...]] = ()  #: words for the numbers in `Batch.kinds`
+    kind_names: ClassVar[tuple[str, ...]] = ()  #: names of the numbers in `Batch.kinds`
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -57,11 +57,11 @@ class Task(ABC):
         if self.length < least:  # type: ignore[attr-defined]
             raise OptionError("length", self.length, f"must be at least {least:,}: {why}")  # type: ignore[attr-defined]
 
-    # -- sizes: the network is built from them, no configuration repeats them
+    # -- sizes, which the network is built from
 
     @property
     def sequence_length(self) -> int:
-        """Time steps of a batch: the option `length`, unless the task counts otherwise."""
+        """Time steps of a batch, T: the option `length` unless a task overrides it."""
         length: int = self.length  # type: ignore[attr-defined]
         return length
 
@@ -82,54 +82,59 @@ class Task(ABC):
 
     @property
     def solved_when(self) -> str:
-        """The criterion in words, as printed: "accuracy ≥ 0.99". Most tasks set it as a plain attribute."""
+        """The criterion of `solved` in words: "accuracy ≥ 0.99". Most tasks set it as a plain attribute."""
         raise NotImplementedError(f"the {self.name} task does not say when it is solved")
 
-    # -- what a predictor that sees no input value can reach
+    # -- losses to compare with
 
     @property
     @abstractmethod
     def baseline(self) -> float:
-        """Loss of the best predictor that knows the task's distribution and the position, but no input value."""
+        """Loss of the best predictor that knows the task's distribution and the position, but no input value. Unit:
+        that of `loss`, nats or squared error."""
 
     @property
     def plateaus(self) -> Mapping[str, float]:
-        """Losses on which training tends to stall, by what has been learned there."""
+        """Losses at which training tends to stall, by what the network has learned there."""
         return {}
 
     # -- data
 
     @property
     def scored_alike(self) -> bool:
-        """Whether every sequence is scored at the same steps, whatever is drawn. Then a GPU that draws needn't be
-        asked where, which the CPU would have to wait for at each update."""
+        """Whether every sequence is scored at the same steps, whatever is drawn. If so, the trainer computes them
+        once. Else with `data=device` the CPU waits for the GPU at each update to learn them."""
         return False
 
     def sample(self, seed: int, step: int, stream: str = "train", batch_size: int = 64) -> Batch:
-        """Batch number `step` of a replica's stream: the same arguments give the same batch, always."""
+        """Batch number `step` of a replica's stream: a pure function of the arguments.
+
+        Raises: ValueError for an unknown stream, or a negative seed or step.
+        """
         return self.generate(RandomStream(seed, stream, step), batch_size)
 
     @abstractmethod
-    def generate(self, random: Draws, batch_size: int) -> Batch:
+    def generate(self, random: RandomSource, batch_size: int) -> Batch:
         """Draw `batch_size` sequences from `random`, and from nothing else.
 
-        With `data=device` the draws lie on a GPU, and so does every tensor that is made without saying where. What
-        is drawn has the sequences as its last dimension.
+        Every draw has the sequences as its last dimension. With `data=device` draws are on the GPU, and so is every
+        tensor that is made without a device.
         """
 
     def decode(self, batch: Batch, b: int) -> str:
-        """Sequence `b` of the batch, and its right answer, as text for a human reader: here plain numbers."""
+        """Sequence `b` of the batch and its right answer as text; unless overridden, as plain numbers."""
         sequence = batch.inputs[:, b].flatten(1) if batch.inputs.dim() == 3 else batch.inputs[:, b, None]
         steps = [",".join(f"{value:g}" for value in step) for step in sequence.tolist()]
         return f"{' '.join(steps)} → {_numbers(batch.targets[:, b][batch.mask[:, b]])}"
 
     def words(self, batch: Batch, b: int) -> list[str]:
-        """What sequence `b` has at each of the T time steps, as a short word, `OVER` after its end."""
+        """A short word for each of the T time steps of sequence `b`; `OVER` after the sequence's end."""
         sequence = batch.inputs[:, b].flatten(1) if batch.inputs.dim() == 3 else batch.inputs[:, b, None]
         return [",".join(f"{value:.2g}" for value in step) for step in sequence.tolist()]
 
     def answer(self, outputs: Tensor, batch: Batch, b: int) -> str:
-        """What the network answers to sequence `b`, as text: here its classes or numbers at the scored positions."""
+        """The network's answer to sequence `b` as text; unless overridden, its classes or numbers at the scored
+        steps."""
         scored = outputs[:, b][batch.mask[:, b]]  # (scored, O)
         if batch.targets.is_floating_point():
             return _numbers(scored)
@@ -147,25 +152,25 @@ class Task(ABC):
 
     @abstractmethod
     def metrics(self, outputs: Tensor, batch: Batch) -> dict[str, float]:
-        """Scores by name; one that is not defined on this batch is left out."""
+        """Scores by name, from outputs (T, B, O); a score that is not defined on this batch is left out."""
 
     def solved(self, metrics: Mapping[str, float]) -> bool:
-        """Whether these metrics meet the task's criterion; unless it says otherwise, the headline metric ≥ 0.99."""
+        """Whether these metrics meet the task's criterion; unless overridden, the headline metric ≥ 0.99."""
         return metrics[self.metric_name] >= 0.99
 
     def right(self, outputs: Tensor, batch: Batch, b: int) -> bool | None:
-        """Whether the answer to sequence `b` is right: unless a task says otherwise, whether its metrics on this
-        sequence alone meet the criterion. None where one of them isn't defined on a single sequence."""
+        """Whether the answer to sequence `b` is right; unless overridden, whether the metrics of this sequence alone
+        meet the criterion. None where one of them is not defined on a single sequence."""
         try:
             return bool(self.solved(self.metrics(outputs[:, b : b + 1], batch.sequence(b))))
         except KeyError:
             return None
 
     def slices(self, batch: Batch) -> Mapping[str, Tensor]:
-        """Parts of the scored positions whose headline metric is worth a look by itself: names to bool (T, B)."""
+        """Parts of the scored positions whose headline metric is reported by itself: names to bool (T, B)."""
         return {}
 
-    # -- variations, for evaluation away from the training setting
+    # -- variations, for evaluation with other options than those of training
 
     def vary(self, **options: Any) -> Self:
         """The same task with other options, such as `length` or `decoys`.

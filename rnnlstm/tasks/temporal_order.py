@@ -22,7 +22,7 @@ from torch import Tensor
 
 from rnnlstm.config.options import option
 from rnnlstm.tasks.batch import Batch
-from rnnlstm.tasks.random_streams import Draws
+from rnnlstm.tasks.random_streams import RandomSource
 from rnnlstm.tasks.task import OVER, Task, register_task, share_right, step_numbers, until_over
 
 NAMES = "abcdXYEB"
@@ -64,7 +64,7 @@ class TemporalOrder(Task):
 
     @property
     def plateaus(self) -> Mapping[str, float]:
-        """Each mark that is stored halves what is possible."""
+        """Each stored mark halves the number of possible answers."""
         if self.marks == 2:
             return {"one mark stored": math.log(2)}
         return {"one mark stored": math.log(4), "two marks stored": math.log(2)}
@@ -81,7 +81,7 @@ class TemporalOrder(Task):
     def scored_alike(self) -> bool:
         return self.variant == "pascanu"
 
-    def generate(self, random: Draws, batch_size: int) -> Batch:
+    def generate(self, random: RandomSource, batch_size: int) -> Batch:
         T, B, columns = self.sequence_length, batch_size, torch.arange(batch_size)
         step = step_numbers(T)
         tokens = random.integers(0, DISTRACTORS, (T, B))

@@ -15,7 +15,7 @@ from torch import Tensor
 from rnnlstm.config.errors import OptionError
 from rnnlstm.tasks import Task
 from rnnlstm.tasks.batch import Batch
-from rnnlstm.tasks.random_streams import Counters, CounterStream
+from rnnlstm.tasks.random_streams import CounterStream, PhiloxKeys
 
 
 class TrainingBatches:
@@ -54,7 +54,7 @@ class OnDevice:
 
     def __init__(self, seeds: Sequence[int], batch_size: int, device: torch.device) -> None:
         self._batch_size, self._device = batch_size, device
-        self._counters = Counters.of(seeds, batch_size, device)
+        self._counters = PhiloxKeys.of(seeds, batch_size, device)
         self._scored: dict[Task, Tensor] = {}  # scored positions of tasks that score every sequence alike
 
     def draw(self, tasks: Sequence[Task], step: int) -> list[Batch]:
@@ -67,7 +67,7 @@ class OnDevice:
         """A replica's sequences among those of all."""
         return slice(replica * self._batch_size, (replica + 1) * self._batch_size)
 
-    def _drawn(self, task: Task, counters: Counters, replicas: int, step: int) -> list[Batch]:
+    def _drawn(self, task: Task, counters: PhiloxKeys, replicas: int, step: int) -> list[Batch]:
         with torch.device(self._device):
             whole = task.generate(CounterStream(counters, "train", step), replicas * self._batch_size)
         parts = [whole.sequences(self._of(r)) for r in range(replicas)]
@@ -87,7 +87,7 @@ def check_drawn_on_device(task: Task) -> None:
     try:
         hash(task)
         with nowhere:
-            task.generate(CounterStream(Counters.of([0], sequences, nowhere), "train", 1), sequences)
+            task.generate(CounterStream(PhiloxKeys.of([0], sequences, nowhere), "train", 1), sequences)
     except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].partition(". ")[0]
         raise OptionError("data", "device", f"the {task.name} task is drawn on the CPU only ({reason})") from None

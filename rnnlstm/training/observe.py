@@ -50,12 +50,12 @@ class Instruments:
 
     def _full(self) -> dict[str, float]:
         """What `probe=full` adds, in float64, on a copy of the network."""
+        from rnnlstm.instruments.analysed_network import AnalysedNetwork
         from rnnlstm.instruments.measurement import full_scalars
-        from rnnlstm.instruments.subject import Subject
 
         network = self.plan.network(self.record_seed)
         network.load_state_dict({name: w.detach().cpu() for name, w in self.model.weights(self.replica).items()})
-        return full_scalars(Subject.of(self.plan.task, network, self.probe.batch))
+        return full_scalars(AnalysedNetwork.of(self.plan.task, network, self.probe.batch))
 
     def decode(self, step: int) -> None:
         """Record some sequences as text, each with the right answer, the model's, and whether they agree."""

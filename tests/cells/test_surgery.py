@@ -10,7 +10,7 @@ import torch
 from rnnlstm.cells import CELLS, draw_masks, is_noisy, is_operated, make_cell, noisy, operated
 from rnnlstm.config.errors import ConfigError, OptionError
 from rnnlstm.config.schema import Surgery
-from rnnlstm.instruments.operations import operate, operation_table, operations
+from rnnlstm.instruments.surgery_table import operate, surgeries, surgery_table
 from rnnlstm.recurrence import Recurrence, Trace, traced
 from rnnlstm.tasks.random_streams import RandomStream
 from rnnlstm.training.step import Trainer
@@ -175,8 +175,8 @@ def test_the_table_of_operations(model):
     plan = plan_for("task.length=12", "model.hidden_size=6", f"model={model}")
     network = plan.network(0)
     before = {name: w.clone() for name, w in network.state_dict().items()}
-    rows = operation_table(plan.task, network, 0, 32)
-    names = [name for name, _ in operations(plan.cell)]
+    rows = surgery_table(plan.task, network, 0, 32)
+    names = [name for name, _ in surgeries(plan.cell)]
     assert [row.name for row in rows] == names
     assert len(names) == len(set(names)) == (2 if model == "rnn" else len(names))
     assert all(torch.equal(before[name], w) for name, w in network.state_dict().items())

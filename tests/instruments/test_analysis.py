@@ -10,8 +10,8 @@ import torch
 
 from rnnlstm.cells import CELLS, make_cell
 from rnnlstm.config.schema import Surgery
-from rnnlstm.instruments.flow import flow, gates_half_life
-from rnnlstm.instruments.gain_map import gain_map
+from rnnlstm.instruments.analysed_network import AnalysedNetwork
+from rnnlstm.instruments.flow import flow, gain_map, gates_half_life
 from rnnlstm.instruments.jacobians import (
     cell_path,
     influence,
@@ -21,11 +21,9 @@ from rnnlstm.instruments.jacobians import (
     products,
     step_jacobians,
 )
-from rnnlstm.instruments.measurement import full_scalars, measure
-from rnnlstm.instruments.operations import operate
+from rnnlstm.instruments.measurement import full_scalars, measure, unit_shares
 from rnnlstm.instruments.probe import mean_by_kind, rows_by_lag
-from rnnlstm.instruments.subject import Subject
-from rnnlstm.instruments.units import unit_shares
+from rnnlstm.instruments.surgery_table import operate
 from rnnlstm.instruments.weight_gradient import weight_gradients
 from rnnlstm.record.glossary import explain
 from rnnlstm.training.step import Trainer
@@ -39,14 +37,14 @@ RNNS = [
 SETTINGS = [*((name, "seed=0") for name in CELLS), *RNNS]
 
 
-def subject_for(model: str, *overrides: str, layers: int = 1, updates: int = 0) -> Subject:
+def subject_for(model: str, *overrides: str, layers: int = 1, updates: int = 0) -> AnalysedNetwork:
     plan = plan_for(*SMALL, f"model={model}", f"model.num_layers={layers}", *overrides)
     trainer = Trainer(plan, [0])
     for step in range(1, updates + 1):
         trainer.step(step)
     network = plan.network(0)
     network.load_state_dict({name: w.detach() for name, w in trainer.model.weights(0).items()})
-    return Subject.of(plan.task, network, plan.task.sample(0, 0, "probe", 5))
+    return AnalysedNetwork.of(plan.task, network, plan.task.sample(0, 0, "probe", 5))
 
 
 #: Fresh and trained, one layer and two; of the rest of the zoo the two ends.
@@ -88,7 +86,7 @@ def test_truncated_at_k_the_weight_gradient_is_that_of_truncated_backpropagation
     subject = subject_for(*setting)
     (found,) = weight_gradients(subject)
     for k in (1, 3, 7):
-        truncated = Subject(subject.task, operate(subject.network, Surgery(truncate=k)), subject.batch)
+        truncated = AnalysedNetwork(subject.task, operate(subject.network, Surgery(truncate=k)), subject.batch)
         (whole,) = (w.whole for w in weight_gradients(truncated))
         close(found.by_lag[:k].sum(0), whole)
 
@@ -100,7 +98,7 @@ def test_every_scored_position_counts_with_its_own_lag():
     assert subject.batch.mask.all()
     close(found.by_lag.sum(0), found.whole)
     # Lag 0 alone: every state but the present one is cut off.
-    cut = Subject(subject.task, operate(subject.network, Surgery(truncate=1)), subject.batch)
+    cut = AnalysedNetwork(subject.task, operate(subject.network, Surgery(truncate=1)), subject.batch)
     (whole,) = (w.whole for w in weight_gradients(cut, everywhere=True))
     close(found.by_lag[0], whole)
 
@@ -338,7 +336,9 @@ def test_sequences_that_end_at_different_steps_keep_their_own_lags():
     mask = torch.zeros_like(subject.batch.mask)
     mask[[11, 9, 11, 6, 9], range(5)] = True
     targets = torch.zeros_like(subject.batch.targets)
-    uneven = Subject(subject.task, subject.network, dataclasses.replace(subject.batch, mask=mask, targets=targets))
+    uneven = AnalysedNetwork(
+        subject.task, subject.network, dataclasses.replace(subject.batch, mask=mask, targets=targets)
+    )
     (found,) = weight_gradients(uneven)
     close(found.by_lag.sum(0), found.whole)
     assert found.by_lag[11].norm() > 0  # only those that end at step 11 reach so far

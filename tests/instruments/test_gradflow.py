@@ -12,8 +12,8 @@ import torch
 from rich.console import Console
 
 from rnnlstm.gradflow import _settings, main, parse
+from rnnlstm.instruments.analysed_network import AnalysedNetwork
 from rnnlstm.instruments.measurement import measure
-from rnnlstm.instruments.subject import Subject
 from rnnlstm.reporting.flow_table import gradient_table
 from rnnlstm.reporting.setting import setting_labels
 from rnnlstm.training.weights import load_network
@@ -189,7 +189,9 @@ def test_where_nothing_can_be_written(tmp_path, capsys):
 
 def test_in_a_narrow_terminal_columns_are_left_out_and_numbers_are_whole():
     plan = plan_for(*SMALL, "model=lstm")
-    found = measure("lstm, init=chrono (trained, seed 0)", Subject.of(plan.task, plan.network(0), _sample(plan)))
+    found = measure(
+        "lstm, init=chrono (trained, seed 0)", AnalysedNetwork.of(plan.task, plan.network(0), _sample(plan))
+    )
     wide, _ = gradient_table(found)
     narrow, lines = gradient_table(found, 80)
     kept = [str(column.header) for column in narrow.columns]

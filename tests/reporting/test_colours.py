@@ -6,8 +6,8 @@ import matplotlib.pyplot as plt
 import pytest
 from matplotlib.colors import to_hex
 
+from rnnlstm.instruments.analysed_network import AnalysedNetwork
 from rnnlstm.instruments.measurement import measure
-from rnnlstm.instruments.subject import Subject
 from rnnlstm.reporting.colours import PALETTE, colour_numbers
 from rnnlstm.reporting.figures import learning_curves
 from rnnlstm.reporting.flow_figures import gradient_figure
@@ -65,7 +65,7 @@ def test_in_the_figures_of_gradient_flow_whose_labels_say_more():
     for name in reversed(NETWORKS):
         model, init = name.split(", init=")
         plan = plan_for(*SMALL, f"model={model}", f"model.init={init}", "model.num_layers=2", "task.length=8")
-        subject = Subject.of(plan.task, plan.network(0), plan.task.sample(0, 0, "probe", 2))
+        subject = AnalysedNetwork.of(plan.task, plan.network(0), plan.task.sample(0, 0, "probe", 2))
         found += measure(f"{name} (trained, seed 0)", subject)
     figure = gradient_figure(found)
     shown = colours(figure.axes[0])

@@ -6,8 +6,8 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 
+from rnnlstm.instruments.analysed_network import AnalysedNetwork
 from rnnlstm.instruments.jacobians import influence
-from rnnlstm.instruments.subject import Subject
 from rnnlstm.reporting.sentence_figures import distance_figure, gates_figure, influence_figure
 
 from support.training import SMALL, plan_for
@@ -17,7 +17,7 @@ from support.training import SMALL, plan_for
 def subjects():
     plans = [plan_for(*SMALL, f"model={model}") for model in ("rnn", "lstm")]
     return [
-        (plan.config.cell["name"], Subject.of(plan.task, plan.network(0), plan.task.sample(0, 0, "probe", 3)))
+        (plan.config.cell["name"], AnalysedNetwork.of(plan.task, plan.network(0), plan.task.sample(0, 0, "probe", 3)))
         for plan in plans
     ]
 

@@ -13,15 +13,11 @@ import pytest
 from matplotlib import pyplot as plt
 
 from rnnlstm.reproduce import main
-from rnnlstm.studies.catalog import studies
-from rnnlstm.studies.composing import compose
+from rnnlstm.studies import studies
 from rnnlstm.studies.figure import save_figure
-from rnnlstm.studies.report import read, result, verdict, write
-from rnnlstm.studies.rows import Row, Rows
-from rnnlstm.studies.study import GRID, Arm, Check, Minutes, Setting, Study, Sweep
-from rnnlstm.studies.table import csv_text, text_table
-from rnnlstm.studies.training import Runner, StoppedError
-from rnnlstm.studies.tuning import Trial, choose
+from rnnlstm.studies.results import csv_text, read, result, text_table, verdict, write
+from rnnlstm.studies.runner import Runner, StoppedError, Trial, choose, compose
+from rnnlstm.studies.study import GRID, Arm, Check, Minutes, Row, Rows, Setting, Study, Sweep
 from rnnlstm.training import loop as run_module
 from rnnlstm.training.plan import make_plan
 from rnnlstm.training.progress import Progress
@@ -54,13 +50,13 @@ def test_every_study_composes_and_plans(study, size, tmp_path, monkeypatch):
     monkeypatch.setattr("rnnlstm.training.match._by_time", lambda plan, H: H)
     monkeypatch.setattr("rnnlstm.studies.cost.TIMINGS", 1)
     sweep = each_once(sweep)
-    cells = compose(study, size, sweep, tmp_path)
-    assert len(cells) == len({cell.key for cell in cells}) == sum(len(setting.arms) for setting in sweep.settings)
-    for cell in cells:
-        job = cell.job(GRID[0], sweep.final)
+    conditions = compose(study, size, sweep, tmp_path)
+    assert len(conditions) == len({c.key for c in conditions}) == sum(len(setting.arms) for setting in sweep.settings)
+    for condition in conditions:
+        job = condition.job(GRID[0], sweep.final)
         plan = make_plan(job.config)
         assert job.folder.is_relative_to(tmp_path)
-        assert job.config.train.steps == cell.setting.steps
+        assert job.config.train.steps == condition.setting.steps
         assert job.config.optimizer.lr == GRID[0]
         assert plan.backend == "fused" or not job.config.surgery.nothing
 

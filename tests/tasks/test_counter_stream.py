@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from rnnlstm.tasks.random_streams import STREAMS, Counters, CounterStream, philox, rounds
+from rnnlstm.tasks.random_streams import STREAMS, CounterStream, PhiloxKeys, philox, rounds
 from rnnlstm.training.batches import TrainingBatches
 
 from support.tasks import VARIANTS, small
@@ -26,7 +26,7 @@ def words(text):
 
 
 def stream(seeds=(0,), batch=1, name="train", step=1):
-    return CounterStream(Counters.of(seeds, batch, CPU), name, step)
+    return CounterStream(PhiloxKeys.of(seeds, batch, CPU), name, step)
 
 
 @pytest.mark.parametrize(("counter", "key", "expected"), KNOWN)
@@ -42,7 +42,8 @@ def test_a_sequence_has_its_numbers_whatever_is_beside_it():
     assert torch.equal(whole[:, 6:10], stream((6,), 4).uniform((9, 4)))
     assert torch.equal(whole[:5], stream((5, 6, 2**62), 6).uniform((5, 18)))
     assert torch.equal(
-        whole[:, 6:12], CounterStream(Counters.of((5, 6), 6, CPU).sequences(slice(6, 12)), "train", 1).uniform((9, 6))
+        whole[:, 6:12],
+        CounterStream(PhiloxKeys.of((5, 6), 6, CPU).sequences(slice(6, 12)), "train", 1).uniform((9, 6)),
     )
 
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from rnnlstm.cells import draw_masks, make_cell, noisy
+from rnnlstm.instruments.analysed_network import AnalysedNetwork
 from rnnlstm.instruments.jacobians import log10_bounds, products, step_jacobians
 from rnnlstm.instruments.measurement import full_scalars
-from rnnlstm.instruments.subject import Subject
 from rnnlstm.tasks.random_streams import RandomStream
 from rnnlstm.training.evaluation import evaluate
 from rnnlstm.training.step import Trainer
@@ -114,7 +114,7 @@ def test_analyses_look_at_the_expectation(model):
         with torch.no_grad():
             for layer in range(2):
                 network.recurrence.layer_weights(layer)["weight_hh"].mul_(0.1)
-    subject = Subject.of(plan.task, network, plan.task.sample(0, 0, "probe", 4))
+    subject = AnalysedNetwork.of(plan.task, network, plan.task.sample(0, 0, "probe", 4))
     values = full_scalars(subject)
     assert values["unit/saturated/layer_0"] >= 0
     for layer in range(2):
@@ -135,7 +135,7 @@ def test_unit_shares_are_of_what_the_cell_computes():
     network = plan.network(0)
     with torch.no_grad():
         network.recurrence.bias_ih_l0[0] = -100.0
-    subject = Subject.of(plan.task, network, plan.task.sample(0, 0, "probe", 4))
+    subject = AnalysedNetwork.of(plan.task, network, plan.task.sample(0, 0, "probe", 4))
     values = full_scalars(subject)
     assert values["unit/dead"] >= 1 / 6
     hidden = subject.path.states[0]["hidden"]

@@ -1,5 +1,4 @@
-"""What makes the LSTM remember: a trained network, one operation at a time, its score and its gradient measured
-again."""
+"""Gate surgery on a trained network: its score and its gradient after each operation that the cell allows."""
 
 from __future__ import annotations
 
@@ -13,8 +12,8 @@ from torch import Tensor
 
 from rnnlstm.cells import Cell, operated
 from rnnlstm.config.schema import Surgery
+from rnnlstm.instruments.analysed_network import AnalysedNetwork
 from rnnlstm.instruments.flow import flow
-from rnnlstm.instruments.subject import Subject
 from rnnlstm.models import Network
 from rnnlstm.tasks import Task
 
@@ -22,8 +21,8 @@ TRUNCATED_AT = 10
 
 
 @dataclass(frozen=True)
-class Operation:
-    """One row of the table."""
+class SurgeryRow:
+    """One operation: the scores and the gradient of the network after it."""
 
     name: str
     scores: dict[str, float]  #: the task's metrics and `loss`, on held-out sequences
@@ -32,8 +31,8 @@ class Operation:
     cell_ratio: float | None  #: the same of c
 
 
-def operations(cell: Cell) -> Iterator[tuple[str, Surgery]]:
-    """The operations that a cell allows, in words."""
+def surgeries(cell: Cell) -> Iterator[tuple[str, Surgery]]:
+    """The operations that a cell allows, by name."""
     yield "as it is", Surgery()
     for gate in cell.gate_names:
         yield f"{gate} gate open (1)", Surgery(open=[gate])
@@ -49,7 +48,7 @@ def operations(cell: Cell) -> Iterator[tuple[str, Surgery]]:
 
 
 def operate(network: Network, surgery: Surgery) -> Network:
-    """A copy with the same weights."""
+    """A copy of the network with the same weights, after `surgery`."""
     other = copy.deepcopy(network)
     cell = operated(other.recurrence.cell, surgery)
     if cell is not other.recurrence.cell:
@@ -57,24 +56,24 @@ def operate(network: Network, surgery: Surgery) -> Network:
     return other
 
 
-def operation_table(task: Task, network: Network, seed: int, sequences: int) -> list[Operation]:
+def surgery_table(task: Task, network: Network, seed: int, sequences: int) -> list[SurgeryRow]:
     """Scores on `sequences` of the seed's stream `eval`, gradients on 16 of its stream `probe`."""
     held_out, watched = task.sample(seed, 0, "eval", sequences), task.sample(seed, 0, "probe", 16)
     rows = []
-    for name, surgery in operations(network.recurrence.cell):
+    for name, surgery in surgeries(network.recurrence.cell):
         other = operate(network, surgery)
         with torch.no_grad():
             outputs = other(held_out.inputs)
         scores = {"loss": task.loss(outputs, held_out).item(), **task.metrics(outputs, held_out)}
-        found = flow(Subject.of(task, other, watched))
+        found = flow(AnalysedNetwork.of(task, other, watched))
         ratios = {state: _first_to_last(norms[-1]) for state, norms in found.total.items()}
         half_life = found.half_life("hidden", len(found.total["hidden"]) - 1)[0]
-        rows.append(Operation(name, scores, half_life, ratios["hidden"], ratios.get("cell")))
+        rows.append(SurgeryRow(name, scores, half_life, ratios["hidden"], ratios.get("cell")))
     return rows
 
 
 def _first_to_last(norms: Tensor) -> float:
-    """log10 of the ratio, from norms by lag (K,). Lag 0 may have none: under zoneout h_t sees the c̃_t that the cell
+    """log10 of the ratio, from norms by lag (K,). Lag 0 may be zero: under zoneout h_t sees the c̃_t that the cell
     computes, and c_t acts on later steps alone."""
     reached = norms[norms > 0]
     return (norms[-1] / reached[0]).log10().item() if len(reached) else math.nan

@@ -1,4 +1,4 @@
-"""What is analysed: a network in float64, and sequences to look at it with."""
+"""What an analysis works on: a network in float64, and a batch of sequences."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from rnnlstm.tasks.batch import Batch
 
 
 @dataclass(frozen=True)
-class Subject:
-    """`network` and `batch` on the CPU; `batch` scores whatever the task scores."""
+class AnalysedNetwork:
+    """`network` and `batch` on the CPU; `batch` has the task's own mask."""
 
     task: Task
     network: Network
     batch: Batch
 
     @classmethod
-    def of(cls, task: Task, network: Network, batch: Batch) -> Subject:
-        """With a copy of the network in float64, where identities hold to rounding."""
+    def of(cls, task: Task, network: Network, batch: Batch) -> AnalysedNetwork:
+        """Copies the network to float64, where identities hold to rounding."""
         network = copy.deepcopy(network).to("cpu", torch.float64)
         return cls(task, network.requires_grad_(), in_double(batch.to(torch.device("cpu"))))
 
@@ -46,12 +46,12 @@ class Subject:
 
     @cached_property
     def at_last(self) -> Batch:
-        """The batch with only the last position scored, of each sequence."""
+        """The batch with only the last scored position of each sequence left in the mask."""
         return last_scored(self.batch)
 
     @cached_property
     def path(self) -> Path:
-        """A forward pass without gradients: what enters each layer, and every state."""
+        """A forward pass without gradients: the inputs of each layer, and every state."""
         trace = Trace(step_by_step=True)
         with torch.no_grad(), traced(self.network.recurrence, trace):
             x = self.network.embed(self.batch.inputs)

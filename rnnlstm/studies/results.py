@@ -1,20 +1,74 @@
-"""A study's table: as cells of text for terminal and page, and as numbers for CSV."""
+"""What a study leaves: `<out>/<size>/<name>.json` with everything, `.csv` with the table, `.png` with the figure."""
 
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+from rnnlstm.config.errors import DiskError
+from rnnlstm.record.environment import _here as here
+from rnnlstm.record.files import read_json, write_json, write_whole
 from rnnlstm.reporting.statistics import interval, wilson
-from rnnlstm.studies.rows import Row
+from rnnlstm.studies.study import Finding, Row, Study
+
+OVERVIEW = "overview.png"  #: beside the folders of the sizes: three studies in one picture
+
+
+def verdict(findings: Sequence[Finding]) -> str:
+    """`pass` if there are checks and all hold, else `miss`."""
+    return "pass" if findings and all(finding.passed for finding in findings) else "miss"
+
+
+def result(study: Study, size: str, rows: Sequence[Row], seconds: float) -> dict[str, Any]:
+    """Everything that the page shows of a study, as plain data."""
+    import torch
+
+    findings = study.findings(size, rows)
+    return {
+        "study": study.name,
+        "size": size,
+        "verdict": verdict(findings),
+        "reference": study.reference,
+        "checks": [dataclasses.asdict(finding) for finding in findings],
+        "seconds": round(seconds, 1),
+        "written": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "machine": {**here(), "torch": torch.__version__, "threads": torch.get_num_threads()},
+        "rows": [row.as_data() for row in rows],
+    }
+
+
+def write(study: Study, data: Mapping[str, Any], out: Path) -> list[Path]:
+    """Write the JSON, CSV and PNG file of a study; returns their paths. Raises: DiskError."""
+    from rnnlstm.studies.figure import save_figure
+
+    rows = [Row.from_data(row) for row in data["rows"]]
+    folder = out / data["size"]
+    paths = [folder / f"{study.name}{end}" for end in (".json", ".csv", ".png")]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(paths[0], data)
+        write_whole(paths[1], csv_text(rows, study.columns).encode())
+        save_figure(study, rows, paths[2])
+    except OSError as error:
+        raise DiskError(f"can't write results in {folder}: {error.strerror or error}") from None
+    return paths
+
+
+def read(study: str, size: str, out: Path) -> dict[str, Any] | None:
+    """The data that `write` wrote; None if it is missing or incomplete."""
+    data = read_json(out / size / f"{study}.json")
+    return data if data is not None and {"verdict", "checks", "rows", "machine"} <= data.keys() else None
 
 
 def text_table(rows: Sequence[Row], columns: Sequence[str]) -> list[list[str]]:
-    """The head and a line for each row; columns that say nothing anywhere are left out."""
+    """The head and a line for each row, as strings for terminal and page; columns without any value are left out."""
     trained = any(row.steps for row in rows)
     columns = [column for column in columns if any(row.values(column) for row in rows)]
     head = ["setting", "network"]
@@ -44,7 +98,7 @@ def markdown(lines: Sequence[Sequence[str]]) -> str:
 
 
 def csv_text(rows: Sequence[Row], columns: Sequence[str]) -> str:
-    """Numbers: medians with the ends of their intervals; an empty cell where there is none."""
+    """The table as numbers: medians with the ends of their intervals; an empty cell where there is none."""
     lines = [_numbers(row, columns) for row in rows]
     heads = list(dict.fromkeys(name for line in lines for name in line))
     out = io.StringIO()
@@ -96,7 +150,7 @@ def number(value: float) -> str:
 
 
 def name_of(column: str) -> str:
-    """A score's name in words: `eval_T200/mse` → `mse at T=200`."""
+    """A readable name of a score: `eval_T200/mse` → `mse at T=200`."""
     prefix, slash, metric = column.partition("/")
     if not slash:
         return column.replace("_", " ")
