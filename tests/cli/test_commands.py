@@ -17,8 +17,7 @@ import pytest
 
 from rnnlstm.__main__ import main as commands
 from rnnlstm.cli.help import FIRST, keys
-from rnnlstm.config.keys import choices_of_groups, every_key
-from rnnlstm.config.schema import TOP
+from rnnlstm.config.schema import TOP, choices_of_groups, every_key
 from rnnlstm.reporting.table import COLUMNS
 
 from support.commands import ENVIRONMENT

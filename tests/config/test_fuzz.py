@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 import rnnlstm.jobs.job
 import rnnlstm.jobs.launch
-from rnnlstm.config import safety
+from rnnlstm.config import untrusted
 from rnnlstm.config.errors import ConfigError
-from rnnlstm.config.safety import read_text
+from rnnlstm.config.untrusted import read_text
 from rnnlstm.record.folders import flatten
 from rnnlstm.train import main
 from rnnlstm.training.plan import make_plan
@@ -152,7 +152,7 @@ def test_a_key_with_a_random_value(place, key, value, sweep):
 @settings(REPEATABLE, max_examples=300)
 @given(st.one_of(values, st.text(max_size=40)))
 def test_random_yaml_and_text(text):
-    for read in (read_text, safety.check_override):
+    for read in (read_text, untrusted.check_override):
         with contextlib.suppress(ConfigError):
             read(text)
 
@@ -176,6 +176,6 @@ trees = st.recursive(
 def test_references_of_random_trees(tree):
     """What is resolved holds no reference any more, and is resolved already."""
     with contextlib.suppress(ConfigError):
-        resolved = safety.resolve(tree)
+        resolved = untrusted.resolve(tree)
         assert "${" not in str(resolved)
-        assert str(safety.resolve(resolved)) == str(resolved)
+        assert str(untrusted.resolve(resolved)) == str(resolved)
