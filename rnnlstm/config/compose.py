@@ -85,7 +85,8 @@ class Composer:
         Hydra composes every override but the plain ones: `key=value`, where the key exists and is no group, and the
         value is a number, true, false, null or a list of those. Such a value replaces what Hydra composed without it.
         Strings are left to Hydra, which parses quotes and references; so are choices (`model=rnn`), sections
-        (`train={…}`), new keys (`+`, `++`) and removed keys (`~`). Where a plain value has no key to go to, Hydra
+        (`train={…}`), new keys (`+`, `++`) and removed keys (`~`), and the plain overrides of a key that one of these
+        also sets, since the last one wins. Where a plain value has no key to go to, Hydra
         composes all overrides, and raises the error.
 
         Raises: ConfigError.
@@ -97,8 +98,11 @@ class Composer:
                 raise OptionError(override.key_or_group, value_text(override), rule)
         plain: list[Override] = []
         others: list[Override] = []
+        values = [o.key_or_group for o in parsed if not self._is_plain(o) and not self._is_choice(o)]
         for override in parsed:
-            (plain if self._is_plain(override) else others).append(override)
+            key = override.key_or_group
+            also_set_by_hydra = any(f"{key}.".startswith(f"{other}.") for other in values)
+            (plain if self._is_plain(override) and not also_set_by_hydra else others).append(override)
         try:
             tree = copy.deepcopy(self._base(tuple(str(override.input_line) for override in others)))
             done = all(_set_value(tree, override.key_or_group, override.value()) for override in plain)
@@ -213,11 +217,15 @@ class Composer:
         return dict(tree)  # type: ignore[arg-type]
 
     def _is_plain(self, override: Override) -> bool:
-        """Whether `_set_value` handles this override: see `compose`."""
+        """Whether `_set_value` can handle this override: see `compose`."""
         value = override.value()
         simple = all(isinstance(v, int | float | None) for v in (value if isinstance(value, list) else [value]))
+        return override.type == OverrideType.CHANGE and simple and not self._is_choice(override)
+
+    def _is_choice(self, override: Override) -> bool:
+        """Whether this override chooses in a group: `model=rnn`."""
         key = override.key_or_group
-        return override.type == OverrideType.CHANGE and simple and ("." in key or not self._choices(key))
+        return "." not in key and bool(self._choices(key))
 
     def _compose_bare(self, choices: tuple[str, ...]) -> Tree:
         return resolve(self._hydra(choices))

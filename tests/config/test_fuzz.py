@@ -11,6 +11,7 @@ import os
 import string
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 import rnnlstm.jobs.job
 import rnnlstm.jobs.launch
 from rnnlstm.config import untrusted
+from rnnlstm.config.compose import Composer
 from rnnlstm.config.errors import ConfigError
 from rnnlstm.config.untrusted import read_text
 from rnnlstm.record.folders import flatten
@@ -155,6 +157,50 @@ def test_random_yaml_and_text(text):
     for read in (read_text, untrusted.check_override):
         with contextlib.suppress(ConfigError):
             read(text)
+
+
+#: Keys, values of every kind that Hydra's grammar has, and choices: plain overrides, and those that Hydra composes.
+OVERRIDES = st.one_of(
+    st.builds("{}={}".format, st.sampled_from([*KNOWN, "train", "task.nothing", "a.b"]), st.one_of(
+        st.integers(-10, 10_000).map(str), st.floats().map(str), st.lists(st.integers(-3, 3)).map(str),
+        st.sampled_from(["null", "true", "False", "1e-3", ".5", "[]", "[1.5,null]", "[[1]]", "{a:1}", "abc", "'1'",
+            '"x y"', "", "0x1f", "1_000", "${seed}", "'${task.length}'", "a${seeds}"]),
+    )),
+    st.sampled_from(["task=copy", "task=adding", "model=rnn", "model=gru", "optimizer=sgd", "probe=full", "clip=none",
+        "experiment=demo_rnn", "experiment=null", "+seed=3", "++seeds=2", "~seed", "+a=1", "launcher=slurm"]),
+)  # fmt: skip
+
+
+@settings(REPEATABLE, max_examples=60)
+@given(st.lists(OVERRIDES, max_size=4))
+@example(["task.length=7", "task=copy"])
+@example(["optimizer.momentum=0.5", "optimizer=sgd", "optimizer.momentum=0.25"])
+@example(["probe.every=3", "probe=full"])
+@example(["seed=1", "seed=abc", "seed=2"])
+@example(["name=1", "name=abc"])
+@example(["train.steps=5", "train={steps:6}"])
+@example(["seed=3", "++seed=4"])
+def test_the_composer_sets_values_as_hydra_does(composer, overrides):
+    """The same tree in the same order, or both refuse."""
+
+    def answer_of(compose):
+        try:
+            return repr(compose(overrides))
+        except ConfigError:
+            return None
+
+    assert answer_of(composer.compose) == answer_of(lambda each: by_hydra(composer, each))
+
+
+def by_hydra(composer: Composer, overrides: Sequence[str]) -> dict[str, Any]:
+    composer.checked(overrides)
+    return untrusted.resolve(composer._hydra(overrides))
+
+
+@pytest.fixture(scope="module")
+def composer() -> Iterator[Composer]:
+    with Composer().active() as composer:
+        yield composer
 
 
 trees = st.recursive(
