@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from rnnlstm.cli.exits import BAD_CONFIG, DONE, fail
+from rnnlstm.cli.exits import BAD_CONFIG, DONE, fail, guarded
 from rnnlstm.config.errors import did_you_mean, show
 
 COMMANDS = {
@@ -31,4 +31,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(guarded(lambda: main(sys.argv[1:])))

@@ -5,7 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from rnnlstm.config.errors import BusyError, CheckpointError, ConfigError, DiskError, JobError, printable
+from rnnlstm.config.errors import (
+    BusyError,
+    CheckpointError,
+    ConfigError,
+    DiskError,
+    JobError,
+    printable,
+    require_posix,
+)
 
 DONE = 0
 JOB_FAILED = 1  #: a job of a sweep failed, or an internal error
@@ -23,6 +31,7 @@ def guarded(command: Callable[[], int]) -> int:
     A failure that nobody expected keeps its traceback: it is a bug, and Python exits with 1.
     """
     try:
+        require_posix()
         return command()
     except ConfigError as error:
         return fail(str(error), BAD_CONFIG)

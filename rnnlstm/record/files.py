@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import socket
@@ -12,7 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from rnnlstm.config.errors import BusyError
+from rnnlstm.config.errors import BusyError, require_posix
+
+require_posix()
+import fcntl
 
 LARGEST_OBJECT = 1_048_576  # bytes of a JSON file that is read back
 LONGEST_LINE = 16_777_216  # bytes of a line: the gradient through time over half a million steps
