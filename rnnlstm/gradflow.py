@@ -32,8 +32,8 @@ from typing import TYPE_CHECKING
 
 from rnnlstm.cli.exits import DONE, run_command
 from rnnlstm.config.errors import ConfigError, OptionError, did_you_mean, show
-from rnnlstm.config.keys import PARTS
-from rnnlstm.config.safety import check_override
+from rnnlstm.config.schema import PARTS
+from rnnlstm.config.untrusted import check_override
 
 if TYPE_CHECKING:
     from rnnlstm.config.schema import Config

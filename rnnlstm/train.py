@@ -79,7 +79,7 @@ def parse(arguments: Sequence[str]) -> Request:
 
 def _instead(flag: str, value: str) -> str:
     """A suggestion for an unknown flag: a key (`--steps 5`), or a flag of the command."""
-    from rnnlstm.config.keys import every_key
+    from rnnlstm.config.schema import every_key
 
     word = flag.lstrip("-").replace("-", "_")
     meant = [key for key in every_key() if word in (key, key.rpartition(".")[2])]
@@ -117,7 +117,7 @@ def _main(arguments: Sequence[str]) -> int:
 def _completion() -> str:
     """The script for Tab completion of every command."""
     from rnnlstm import benchmark, compare, events, reproduce
-    from rnnlstm.cli.completion import bash_script
+    from rnnlstm.cli.help import bash_script
 
     commands = {"compare": compare, "events": events, "benchmark": benchmark, "reproduce": reproduce}
     return bash_script({name: command.parser() for name, command in commands.items()})

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rnnlstm.cells import CELLS, make_cell
 from rnnlstm.config.errors import OptionError
-from rnnlstm.config.safety import config_folder
+from rnnlstm.config.untrusted import config_folder
 from rnnlstm.models import network_cost
 from rnnlstm.recurrence import choose_backend
 from rnnlstm.tasks import TASKS, make_task

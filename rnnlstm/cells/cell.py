@@ -31,8 +31,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rnnlstm.config.errors import OptionError, did_you_mean
-from rnnlstm.config.options import check_options
-from rnnlstm.config.registry import Registry
+from rnnlstm.config.options import Registry, check_options
 
 Weights = Mapping[str, Tensor]
 State = tuple[Tensor, ...]

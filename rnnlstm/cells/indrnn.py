@@ -20,7 +20,7 @@ class IndRNNCell(Cell):
     2018, with ReLU and u uniform on 0 … 1 at the start. `weight_hh` (H,) is u.
     """
 
-    nonlinearity: str = option("relu", "φ", choices=("relu", "tanh"))
+    nonlinearity: str = option("relu", "the nonlinearity φ", choices=("relu", "tanh"))
     init: str = option("uniform", "u on 0 … 1, or default (uniform on ±1/√H)", choices=("uniform", "default"))
 
     def parameter_shapes(self, input_size: int, hidden_size: int, bias: bool) -> dict[str, tuple[int, ...]]:

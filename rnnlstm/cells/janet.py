@@ -29,7 +29,9 @@ class JanetCell(Cell):
     blocks = 2  # in the order forget, candidate
 
     init: str = option("chrono", "chrono or default (uniform)", choices=("chrono", "default"))
-    beta: float = option(1.0, "β", at_least=0, at_most=100)
+    beta: float = option(
+        1.0, "β: the candidate's weight is 1 − σ(s − β), s the forget gate's input", at_least=0, at_most=100
+    )
     max_lag: int | None = initialisation.max_lag_option()
 
     def initialise(self, w: Weights, generator: torch.Generator | None, max_lag: int) -> None:

@@ -25,7 +25,7 @@ class OrthogonalCell(Cell):
     the identity. `weight_hh` is A; `bias_hh` is β, there only if φ is modReLU.
     """
 
-    nonlinearity: str = option("modrelu", "φ", choices=("modrelu", "tanh", "identity"))
+    nonlinearity: str = option("modrelu", "the nonlinearity φ", choices=("modrelu", "tanh", "identity"))
     init: str = option("rotations", "rotations, or default (uniform A)", choices=("rotations", "default"))
 
     def parameter_shapes(self, input_size: int, hidden_size: int, bias: bool) -> dict[str, tuple[int, ...]]:

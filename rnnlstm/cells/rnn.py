@@ -33,7 +33,7 @@ class RNNCell(Cell):
     Source: Elman 1990; as `torch.nn.RNN` computes it.
     """
 
-    nonlinearity: str = option("tanh", "φ", choices=tuple(NONLINEARITIES))
+    nonlinearity: str = option("tanh", "the nonlinearity φ", choices=tuple(NONLINEARITIES))
     init: str = option(
         "default",
         "default (PyTorch's), orthogonal or identity (IRNN)",

@@ -10,7 +10,15 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import FrameType
 
-from rnnlstm.config.errors import BusyError, CheckpointError, ConfigError, DiskError, JobError, printable
+from rnnlstm.config.errors import (
+    BusyError,
+    CheckpointError,
+    ConfigError,
+    DiskError,
+    JobError,
+    printable,
+    require_posix,
+)
 from rnnlstm.training.signals import SIGNALS
 
 DONE = 0
@@ -47,6 +55,7 @@ def guarded(command: Callable[[], int]) -> int:
     An unexpected failure keeps its traceback: it is a bug, and Python exits with 1.
     """
     try:
+        require_posix()
         return command()
     except ConfigError as error:
         return fail(str(error), BAD_CONFIG)

@@ -1,48 +1,149 @@
-"""The list of keys in `--help`: first those one needs first, last those of single tasks and models."""
+"""The list of keys in `--help`, and Tab completion. Both come from the schema and from the YAML of tasks and models.
+
+The list starts with the keys that one needs first and ends with those of single tasks and models.
+"""
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
+import shlex
+import shutil
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from rnnlstm.config.errors import show
-from rnnlstm.config.keys import choices_of_groups, first_comment, options_of, schema_fields
+from rnnlstm.config.options import default_of
+from rnnlstm.config.schema import (
+    PARTS,
+    choices_of_groups,
+    choices_of_sections,
+    first_comment,
+    options_of,
+    schema_fields,
+)
 
-#: What most commands change; of a task or model, with the default choice's value and meaning.
+#: The keys that most commands change.
 FIRST: tuple[str, ...] = ("task", "model", "task.length", "model.hidden_size", "model.init", "optimizer.lr")
 FIRST += ("clip.threshold", "train.steps", "train.batch_size", "seeds")
-#: Choices of these groups have keys of their own.
+#: Groups whose choices have keys of their own, with the default choice: `keys` shows its values.
 WITH_KEYS = {"task": "keyword", "model": "lstm"}
-WIDTH = 118
+#: Widest and narrowest list, in characters, and the column of what a key means.
+WIDEST, NARROWEST, COLUMN = 118, 72, 34
 
 
 def keys() -> str:
-    """Every key of the schema with its default, meaning and rule, every choice of the groups and what it is."""
+    """Every key with its default, help and rule, and every choice of the groups with what it is."""
     groups = choices_of_groups()
-    general = {key: _line(f"{key}={_default(f)}", f"{f.metadata['help']}{_rule(f)}") for key, f in schema_fields()}
+    general = {key: _line(f"{key}={_default(f)}", help_and_rule(f)) for key, f in schema_fields()}
     lines = ["Keys you will need first (change them with key=value)", *(_first(key, general) for key in FIRST)]
     lines += ["\nFurther keys of every run", *(line for key, line in general.items() if key not in FIRST)]
     lines.append("\nGroups (choose one: task=adding)")
-    for group, names in groups.items():
-        if group in WITH_KEYS:
-            lines.append(_line(group, f"{len(names)}, with their keys below: {', '.join(names)}"))
-        elif group == "experiment":
-            lines.append(_line(group, "a committed set of changes:"))
-            lines += [_line(f"  {name}", first_comment(group, name).partition(": python")[0]) for name in names]
-        else:
-            lines.append(_line(group, ", ".join(names)))
+    for group in WITH_KEYS:
+        lines.append(_line(group, f"{len(groups[group])}, with their keys below: {', '.join(groups[group])}"))
+    for group, choices in choices_of_sections():
+        lines += [_line(f"{group}={name}", meaning) for name, meaning in choices.items()]
+    lines.append(_line("experiment", "a committed set of changes:"))
+    for name in groups["experiment"]:
+        lines.append(_line(f"  {name}", first_comment("experiment", name).partition(": python")[0]))
     for group in WITH_KEYS:
         lines += _keys_of_choices(group, groups[group])
     lines.append("\nExit codes: 0 done, 1 a job failed, 2 bad configuration, 3 bad checkpoint, 73 folder in use,")
-    lines.append("74 disk failed, 130/143 interrupted: the same command goes on.")
+    lines.append("74 disk failed, 130/143 interrupted after saving: the same command resumes.")
     return "\n".join(lines)
 
 
+def help_and_rule(field: dataclasses.Field[Any]) -> str:
+    """An option's help, then its bounds, and its choices where the help does not name them."""
+    rules = field.metadata
+    bounds = [("above", "above"), ("at_least", "at least"), ("below", "below")]
+    found = [f"{words} {rules[name]:,}" for name, words in bounds if rules[name] is not None]
+    if rules["at_most"] is not None and rules["at_most"] <= 1:  # the others only catch slips of the keyboard
+        found.append(f"at most {rules['at_most']:,}")
+    if rules["choices"] and not all(choice in rules["help"] for choice in rules["choices"]):
+        found.append(", ".join(rules["choices"]))
+    return f"{rules['help']} [{', '.join(found)}]" if found else str(rules["help"])
+
+
+def _first(key: str, general: dict[str, str]) -> str:
+    if key in general:
+        return general[key]
+    group, _, name = key.partition(".")
+    choice = WITH_KEYS[group]
+    if not name:
+        return _line(f"{key}={choice}", f"{'the task to learn' if key == 'task' else 'the network'}; see below")
+    value, meaning = next((value, meaning) for key, value, meaning in options_of(group, choice) if key == name)
+    return _line(f"{key}={value}", f"{choice}: {meaning}" if name == "init" else meaning)
+
+
+def _keys_of_choices(group: str, names: Iterable[str]) -> Iterator[str]:
+    """The keys that all choices share, once; then each choice, what it is, and its other keys."""
+    options = {name: options_of(group, name) for name in names}
+    shared = set.intersection(*(set(found) for found in options.values()))
+    yield f"\nKeys of the chosen {group}"
+    for option in next(iter(options.values())):
+        if option in shared:
+            key, value, meaning = option
+            yield _line(f"{group}.{key}={value}", meaning)
+    for name, found in options.items():
+        yield _line(f"{group}={name}", first_comment(group, name))
+        yield from (
+            _line(f"  {group}.{option[0]}={option[1]}", option[2]) for option in found if option not in shared
+        )
+
+
+def _line(what: str, meaning: str) -> str:
+    """`what` in a column, its meaning beside it, wrapped."""
+    width = min(WIDEST, max(NARROWEST, shutil.get_terminal_size((WIDEST, 24)).columns))
+    first, *more = textwrap.wrap(meaning, width - COLUMN, break_long_words=False) or [""]
+    return "\n".join([f"  {what:<{COLUMN - 3}} {first}".rstrip(), *(f"{'':{COLUMN}}{line}" for line in more)])
+
+
+def _default(f: dataclasses.Field[Any]) -> str:
+    value = default_of(f)
+    return f"{value:g}" if isinstance(value, float) else show(value)
+
+
+# -- Tab completion for bash, and for zsh through bashcompinit. The script holds the words, so that a press of Tab
+# starts no Python. It knows no plugins.
+
+#: Commands that take key=value, and their further arguments.
+COMPOSED = {
+    "rnnlstm-train": ["--multirun", "--cfg=job", "--config-dir", "--help", "--completion=bash"],
+    "rnnlstm-gradflow": ["weights=", *(f"show={part}" for part in PARTS), "out=", "sequences=", "--help"],
+}
+
+SCRIPT = r"""# Tab completion of rnnlstm's commands. In ~/.bashrc:   eval "$(rnnlstm-train --completion=bash)"
+# In ~/.zshrc, before that line:                          autoload -U bashcompinit && bashcompinit
+_rnnlstm_complete() { # $1: the words; bash cuts the line at = and :, so what is typed is taken from the line itself
+    local line=${COMP_LINE:0:$COMP_POINT} typed word
+    typed=${line##*[[:space:]]}
+    COMPREPLY=()
+    while IFS= read -r word; do COMPREPLY+=("$word"); done < <(compgen -W "$1" -- "$typed")
+    [[ $COMP_WORDBREAKS == *=* && $typed == *=* ]] && COMPREPLY=("${COMPREPLY[@]#"${typed%="${typed##*=}"}="}")
+    [[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} == *= ]] && compopt -o nospace
+    return 0
+}
+"""
+
+
+def bash_script(parsers: Mapping[str, argparse.ArgumentParser]) -> str:
+    """A script for bash to evaluate. `parsers` are those of the commands with flags, by the command's name."""
+    keys = words()
+    parts = [SCRIPT]
+    for command, flags in COMPOSED.items():
+        parts.append(_function(command, [*flags, *keys]))
+    for name, parser in parsers.items():
+        parts.append(
+            _function(f"rnnlstm-{name}", [flag for action in parser._actions for flag in action.option_strings])
+        )
+    return "".join(parts)
+
+
 def words() -> list[str]:
-    """What an override may begin with: `model=lstm` for every choice of a group, `clip.threshold=` for every key, and
-    the values of a key that has only some."""
+    """What an override may begin with: `model=lstm` for each choice of a group, `clip.threshold=` for each key, and
+    `resume=never` for each value of a key with choices."""
     groups = choices_of_groups()
     found = [f"{group}={name}" for group, names in groups.items() for name in names]
     for group in WITH_KEYS:
@@ -53,51 +154,7 @@ def words() -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _first(key: str, general: dict[str, str]) -> str:
-    if key in general:
-        return general[key]
-    group, _, name = key.partition(".")
-    choice = WITH_KEYS[group]
-    if not name:
-        return _line(f"{key}={choice}", f"{'what is to be learnt' if key == 'task' else 'the network'}; see below")
-    value, meaning = next((value, meaning) for key, value, meaning in options_of(group, choice) if key == name)
-    return _line(f"{key}={value}", f"{meaning} ({choice}'s)" if name == "init" else meaning)
-
-
-def _keys_of_choices(group: str, names: Iterable[str]) -> Iterator[str]:
-    """What all choices have, once; then each choice, what it is, and what it alone has."""
-    options = {name: options_of(group, name) for name in names}
-    defaults = [{key: value for key, value, _ in found} for found in options.values()]
-    shared = [key for key, value in defaults[0].items() if all(other.get(key) == value for other in defaults)]
-    yield f"\nKeys of the chosen {group}"
-    for key in shared:
-        meanings = {m for found in options.values() for name, _, m in found if name == key}
-        some = "; not every one has all" if len(meanings) > 1 else ""
-        yield _line(f"{group}.{key}={defaults[0][key]}", max(meanings, key=len) + some)
-    for name, found in options.items():
-        yield _line(f"{group}={name}", first_comment(group, name))
-        yield from (_line(f"  {group}.{key}={value}", meaning) for key, value, meaning in found if key not in shared)
-
-
-def _line(what: str, meaning: str) -> str:
-    """`what` in a column, its meaning beside it, on as many lines as it takes."""
-    first, *more = textwrap.wrap(meaning, WIDTH - 34, break_long_words=False) or [""]
-    return "\n".join([f"  {what:<31} {first}".rstrip(), *(f"{'':34}{line}" for line in more)])
-
-
-def _default(f: dataclasses.Field[Any]) -> str:
-    value = f.default_factory() if f.default_factory is not dataclasses.MISSING else f.default
-    return f"{value:g}" if isinstance(value, float) else show(value)
-
-
-def _rule(f: dataclasses.Field[Any]) -> str:
-    rules = []
-    if f.metadata["above"] is not None:
-        rules.append(f"above {f.metadata['above']:,}")
-    if f.metadata["at_least"] is not None:
-        rules.append(f"at least {f.metadata['at_least']:,}")
-    if f.metadata["below"] is not None:
-        rules.append(f"below {f.metadata['below']:,}")
-    if f.metadata["choices"]:
-        rules.append(" or ".join(f.metadata["choices"]))
-    return f" [{', '.join(rules)}]" if rules else ""
+def _function(command: str, choices: list[str]) -> str:
+    name = f"_{command.replace('-', '_')}"
+    quoted = shlex.quote(" ".join(choices))
+    return f"{name}() {{ _rnnlstm_complete {quoted}; }}\ncomplete -o default -F {name} {command}\n"

@@ -1,7 +1,8 @@
-"""From overrides on a command line to plain configuration trees. The one module that uses Hydra.
+"""Turns overrides from a command line into plain configuration trees.
 
-Hydra composes the YAML files; everything it or OmegaConf objects to comes out as a `ConfigError` of one line. It
-takes a tenth of a second for each job, so that what the jobs of a sweep have in common is composed once.
+Hydra composes the YAML files and the schema's defaults. Errors of Hydra and OmegaConf become a `ConfigError` of one
+line. Hydra takes a tenth of a second per job, so the jobs of a sweep share what they have in common: the composer
+caches Hydra's result for the overrides that choose (`model=rnn`), and sets single values (`seed=3`) itself.
 """
 
 from __future__ import annotations
@@ -25,25 +26,42 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rnnlstm.config.errors import ConfigError, OptionError, did_you_mean, show
-from rnnlstm.config.keys import every_key
-from rnnlstm.config.safety import check_override, check_value, config_folder, own_folder, resolve, yaml_problem
-from rnnlstm.config.schema import SECTIONS, TOP, unknown_key
+from rnnlstm.config.schema import (
+    SECTIONS,
+    TOP,
+    choices_of_sections,
+    default_section,
+    default_top,
+    every_key,
+    unknown_key,
+)
+from rnnlstm.config.untrusted import (
+    check_override,
+    check_references,
+    config_folder,
+    own_folder,
+    resolve,
+    yaml_problem,
+)
 
-#: Most jobs of one sweep.
+#: The most jobs of one sweep.
 MOST_JOBS = 10_000
 #: Groups that every configuration has a choice of.
 GROUPS = ("task", "model", "optimizer", "clip", "probe", "curriculum")
-#: The group that may be left out: `experiment=null`, as in train.yaml.
+#: The group that needs no choice: train.yaml has `experiment: null`.
 OPTIONAL = "experiment"
-#: What an override may begin with.
+#: The first part of a key that an override may change.
 OPEN = ("task", "model", *SECTIONS, *TOP, OPTIONAL)
 
 Tree = dict[str, Any]
 
 
 class Composer:
-    """Composes configurations; a context within which Hydra is set up. `extra` is a folder of the user's own YAML,
-    `also` are keys that the command takes besides, to be suggested for one that is mistyped."""
+    """Composes configurations within `with composer.active()`, which sets Hydra up.
+
+    `extra` is a folder with the user's own YAML. `also` are further keys of the command,
+    suggested for a mistyped one.
+    """
 
     def __init__(self, extra: str | None = None, also: Sequence[str] = ()) -> None:
         self.also = also
@@ -51,17 +69,25 @@ class Composer:
         if extra is not None:
             self.search = [f"hydra.searchpath=['{own_folder(extra)}']"]
         self._bare = functools.lru_cache(maxsize=256)(self._compose_bare)
-        self._base = functools.lru_cache(maxsize=256)(self._hydra)  # of a sweep's jobs, what Hydra has to compose
+        self._base = functools.lru_cache(maxsize=256)(self._hydra)  # the same for most jobs of a sweep
         self._choices = functools.lru_cache(maxsize=256)(self._find_choices)
 
     @contextmanager
     def active(self) -> Iterator[Composer]:
         GlobalHydra.instance().clear()
+        offer_sections()
         with initialize_config_dir(config_dir=str(config_folder()), version_base="1.3"):
             yield self
 
     def compose(self, overrides: Sequence[str]) -> Tree:
-        """The configuration for these overrides, interpolations resolved.
+        """The configuration for these overrides, references resolved.
+
+        Hydra composes every override but the plain ones: `key=value`, where the key exists and is no group, and the
+        value is a number, true, false, null or a list of those. Such a value replaces what Hydra composed without it.
+        Strings are left to Hydra, which parses quotes and references; so are choices (`model=rnn`), sections
+        (`train={…}`), new keys (`+`, `++`) and removed keys (`~`), and the plain overrides of a key that one of these
+        also sets, since the last one wins. Where a plain value has no key to go to, Hydra
+        composes all overrides, and raises the error.
 
         Raises: ConfigError.
         """
@@ -72,17 +98,20 @@ class Composer:
                 raise OptionError(override.key_or_group, value_text(override), rule)
         plain: list[Override] = []
         others: list[Override] = []
+        values = [o.key_or_group for o in parsed if not self._is_plain(o) and not self._is_choice(o)]
         for override in parsed:
-            (plain if self._is_plain(override) else others).append(override)
+            key = override.key_or_group
+            also_set_by_hydra = any(f"{key}.".startswith(f"{other}.") for other in values)
+            (plain if self._is_plain(override) and not also_set_by_hydra else others).append(override)
         try:
             tree = copy.deepcopy(self._base(tuple(str(override.input_line) for override in others)))
-            done = all(_put(tree, override.key_or_group, override.value()) for override in plain)
+            done = all(_set_value(tree, override.key_or_group, override.value()) for override in plain)
         except ConfigError:
             done = False
-        return resolve(tree if done else self._hydra(overrides))  # Hydra's own objection, if there is one
+        return resolve(tree if done else self._hydra(overrides))
 
     def sweep(self, overrides: Sequence[str], at_most: int = MOST_JOBS) -> list[list[str]]:
-        """The overrides of each job: every combination of the listed values, the last key varying fastest.
+        """The overrides of each job: every combination of the listed values; the last key varies fastest.
 
         Raises: ConfigError.
         """
@@ -98,7 +127,10 @@ class Composer:
         return [list(job) for job in itertools.product(*choices)]
 
     def checked(self, overrides: Sequence[str], intervals: bool = False) -> list[Override]:
-        """The overrides, read; `intervals`: something chooses from what can't be listed. Raises: ConfigError."""
+        """The overrides, parsed and checked. `intervals`: a search is there to choose from an interval.
+
+        Raises: ConfigError.
+        """
         parsed = self.parse(overrides)
         for override in parsed:
             self._check(override, intervals)
@@ -106,12 +138,12 @@ class Composer:
 
     @staticmethod
     def offer(group: str, name: str, options: Mapping[str, Any]) -> None:
-        """Make `<group>=<name>` a choice with these keys: for a user's own class, which has no YAML file."""
+        """Make `<group>=<name>` a choice with these keys, without a YAML file."""
         ConfigStore.instance().store(group=group, name=name, node={"name": name, **options}, provider="rnnlstm")
 
     def defaults_of(self, tree: Mapping[str, Any]) -> Tree:
         """The default configuration with the same choice in every group as `tree`."""
-        for group in GROUPS:  # a name that is no choice could lead to a file anywhere
+        for group in GROUPS:  # the name comes from a configuration, and Hydra would take it for a path
             names = self._choices(group)
             if tree[group]["name"] not in names:
                 hint = did_you_mean(tree[group]["name"], names)
@@ -127,26 +159,28 @@ class Composer:
                 parsed += parser.parse_overrides([text])
             except (HydraException, ValueError):
                 raise _unreadable(text) from None
+            except RecursionError:
+                raise ConfigError(f"can't read {show(text)}: too many brackets within each other") from None
             if not parsed[-1].key_or_group:
                 raise _unreadable(text)
         return parsed
 
     def _check(self, override: Override, intervals: bool) -> None:
-        """What Hydra would let through, or refuse in many lines."""
+        """Refuses what Hydra would accept, or would refuse in many lines."""
         key = override.key_or_group
         top = key.split(".")[0].split("/")[0]
         if top == "hydra":
-            raise ConfigError(f"{show(override.input_line)}: Hydra's own keys are not open; see --help for what is")
+            raise ConfigError(f"{show(override.input_line)}: Hydra's own keys can't be set; --help lists the keys")
         if top not in OPEN:
             raise unknown_key(key, value_text(override), (), [*self.also, *OPEN, *every_key()])
         if override.package is not None:
             raise ConfigError(f"{show(override.input_line)}: a choice can't be put elsewhere with @")
-        check_value(key, value_text(override))
+        check_references(key, value_text(override))
         swept = override.is_sweep_override()
         if swept:
             _refuse_endless(override, intervals)
         else:
-            check_value(key, override.value())
+            check_references(key, override.value())
         names = self._choices(key) if key and "." not in key else []
         if not names:
             return
@@ -164,8 +198,8 @@ class Composer:
                 raise OptionError(key, value, shown)
 
     def _find_choices(self, group: str) -> list[str]:
-        """The names in a group, the user's own folder included, those in its folders as `folder/name`; none if there
-        is no such group."""
+        """The names in a group, the user's own included; those in a subfolder as `folder/name`. Empty if there is no
+        such group."""
         loader = GlobalHydra.instance().config_loader()
 
         def inside(place: str, what: ObjectType) -> list[str]:
@@ -176,25 +210,39 @@ class Composer:
         return [*inside(group, ObjectType.CONFIG), *deeper]
 
     def _hydra(self, overrides: Sequence[str]) -> Tree:
-        """What Hydra composes, references as they are."""
+        """What Hydra composes, references unresolved."""
         with one_line(overrides):
             config = compose("train", overrides=[*self.search, *_without_null(overrides)])
             tree = OmegaConf.to_container(config, resolve=False, throw_on_missing=True)
         return dict(tree)  # type: ignore[arg-type]
 
     def _is_plain(self, override: Override) -> bool:
-        """A value for a key, and nothing that takes Hydra's part: no choice of a group, no new or removed key."""
+        """Whether `_set_value` can handle this override: see `compose`."""
         value = override.value()
         simple = all(isinstance(v, int | float | None) for v in (value if isinstance(value, list) else [value]))
+        return override.type == OverrideType.CHANGE and simple and not self._is_choice(override)
+
+    def _is_choice(self, override: Override) -> bool:
+        """Whether this override chooses in a group: `model=rnn`."""
         key = override.key_or_group
-        return override.type == OverrideType.CHANGE and simple and ("." in key or not self._choices(key))
+        return "." not in key and bool(self._choices(key))
 
     def _compose_bare(self, choices: tuple[str, ...]) -> Tree:
         return resolve(self._hydra(choices))
 
 
-def _put(tree: Tree, key: str, value: Any) -> bool:
-    """Set a key that has a single value or a list already; whether there is one."""
+def offer_sections() -> None:
+    """Give Hydra the schema's defaults: each choice of a section's group, and `every_other_key` of train.yaml."""
+    groups = dict(choices_of_sections())
+    for group, choices in groups.items():
+        for name in choices:
+            Composer.offer(group, name, default_section(group, name))
+    others = {section: default_section(section) for section in SECTIONS if section not in groups} | default_top()
+    ConfigStore.instance().store(name="every_other_key", node=others, provider="rnnlstm")
+
+
+def _set_value(tree: Tree, key: str, value: Any) -> bool:
+    """Set a key that has a value or a list already. Returns False, with `tree` unchanged, if there is no such key."""
     *above, name = key.split(".")
     for step in above:
         tree = tree.get(step, {})
@@ -207,7 +255,7 @@ def _put(tree: Tree, key: str, value: Any) -> bool:
 
 
 def _without_null(overrides: Sequence[str]) -> list[str]:
-    """`experiment=null`, the default, which Hydra takes from a file only: it undoes any choice before it."""
+    """The overrides without `experiment=null`, which undoes any choice before it. Hydra accepts it in files only."""
     given: list[str] = []
     for text in overrides:
         key, _, value = text.partition("=")
@@ -230,7 +278,7 @@ def value_text(override: Override) -> str:
 
 
 def listed(override: Override) -> list[str]:
-    """The values of a sweep over a key, as overrides have them. Raises: ConfigError."""
+    """The values of a sweep over a key, as they are written in overrides. Raises: ConfigError."""
     with one_line():
         values = list(itertools.islice(override.sweep_string_iterator(), MOST_JOBS + 1))
     if not values:
@@ -239,7 +287,7 @@ def listed(override: Override) -> list[str]:
 
 
 def _refuse_endless(override: Override, intervals: bool) -> None:
-    """A range is a few characters however long it is, and shuffling lists it whole."""
+    """Refuses intervals that nothing chooses from, and ranges longer than a sweep: Hydra would list them first."""
     value = override.value()
     if override.is_interval_sweep() and not intervals:
         rule = "an interval has no values to go through; -m search=optuna chooses from it"
@@ -252,12 +300,9 @@ def _refuse_endless(override: Override, intervals: bool) -> None:
             raise ConfigError(f"{show(override.input_line)}: the sweep has more than {MOST_JOBS:,} jobs")
 
 
-# What Hydra, OmegaConf and YAML object to, as one line that names key and rule.
-
-
 @contextmanager
 def one_line(overrides: Sequence[str] = ()) -> Iterator[None]:
-    """Hydra's and OmegaConf's objections as one line each."""
+    """Turns errors of Hydra, OmegaConf and YAML into a ConfigError of one line that names the key, where they do."""
     try:
         yield
     except (HydraException, OmegaConfBaseException) as error:

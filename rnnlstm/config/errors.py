@@ -66,6 +66,14 @@ def nearest_key(key: str, neighbours: Iterable[str], elsewhere: Iterable[str] = 
     return f"; did you mean {ends[close[0]]}?" if close else ""
 
 
+def require_posix() -> None:
+    """Raises: ConfigError on a system without the file locks and signals that runs need: Windows."""
+    try:
+        import fcntl  # noqa: F401
+    except ImportError:
+        raise ConfigError("rnnlstm needs Linux or macOS; on Windows, install it in WSL") from None
+
+
 class DiskError(Exception):
     """Results could not be written. `str()` is one line; the command line exits with 74."""
 

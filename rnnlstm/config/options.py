@@ -1,16 +1,17 @@
-"""Options: dataclass fields with a default, a range and a line of help, checked in one place.
+"""Options: dataclass fields with a default, a rule and a line of help; and the registries of tasks and cells.
 
-The configuration's sections, the tasks and the cells all declare their options this way, so that a
-mistake reads the same everywhere: it names the key, the value and the rule.
+The configuration's sections, the tasks and the cells declare their keys with `option`. One function checks them all,
+so every error names the key, the value and the rule.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import sys
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Generic, TypeVar
 
-from rnnlstm.config.errors import OptionError, did_you_mean
+from rnnlstm.config.errors import ConfigError, OptionError, did_you_mean
 
 
 def option(
@@ -21,10 +22,13 @@ def option(
     above: float | None = None,
     at_most: float | None = None,
     below: float | None = None,
-    choices: tuple[str, ...] | None = None,
+    choices: Sequence[str] | Mapping[str, str] | None = None,
 ) -> Any:
-    """A dataclass field with its rule. Lists are checked entry by entry; None is let through
-    where the field's type allows it. Floats must be finite."""
+    """A dataclass field with its default, its line of `--help` and its rule.
+
+    The rule holds for each entry of a list. None is accepted where the field's type includes it. Floats must be
+    finite. `choices` may map each value to its meaning, for `--help`.
+    """
     rules: dict[str, Any] = {"help": help, "at_least": at_least, "above": above, "at_most": at_most}
     rules |= {"below": below, "choices": choices}
     if isinstance(default, list):
@@ -32,10 +36,15 @@ def option(
     return dataclasses.field(default=default, metadata=rules)
 
 
-def check_options(instance: Any) -> None:
-    """Hold every option of a dataclass instance against its type and rule.
+def default_of(field: dataclasses.Field[Any]) -> Any:
+    """A field's default value; `dataclasses.MISSING` if it has none."""
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
-    Raises: OptionError for the first that breaks its rule.
+
+def check_options(instance: Any) -> None:
+    """Check every option of a dataclass instance against its type and rule.
+
+    Raises: OptionError for the first option that breaks its rule.
     """
     for field in dataclasses.fields(instance):
         value = getattr(instance, field.name)
@@ -51,7 +60,7 @@ def _check(key: str, value: Any, type_name: str, rules: Any) -> None:
     wanted = _wrong_type(value, type_name)
     if wanted:
         raise OptionError(key, value, f"must be {wanted}")
-    number = isinstance(value, float) or "float" in type_name  # a whole number can be too large for one as well
+    number = isinstance(value, float) or "float" in type_name  # an int can be too large for a float
     if number and not abs(value) <= sys.float_info.max:
         raise OptionError(key, value, "must be finite")
     if rules.get("at_least") is not None and value < rules["at_least"]:
@@ -69,7 +78,7 @@ def _check(key: str, value: Any, type_name: str, rules: Any) -> None:
 
 
 def _wrong_type(value: Any, type_name: str) -> str | None:
-    """What `value` should have been, or None if it fits. An int does for a float; a bool never does."""
+    """The type that `value` should have, in words; None if it has it. An int is a float, too; a bool is no number."""
     inner = type_name.removeprefix("list[").removesuffix("]").split("|")[0].strip()
     fits = {
         "int": isinstance(value, int) and not isinstance(value, bool),
@@ -79,3 +88,50 @@ def _wrong_type(value: Any, type_name: str) -> str | None:
     }.get(inner, True)
     names = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
     return None if fits else names[inner]
+
+
+Class = TypeVar("Class", bound=type)
+
+#: All registries, by kind.
+REGISTRIES: dict[str, Registry[Any]] = {}
+
+
+class Registry(Generic[Class]):
+    """Classes by name. `kind` is the key that chooses one, `task` or `model`; messages name it."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._classes: dict[str, Class] = {}
+        REGISTRIES[kind] = self
+
+    def register(self, name: str) -> Callable[[Class], Class]:
+        """Class decorator: `@registry.register("copy")`. Sets the class attribute `name`.
+
+        Raises: ConfigError if another class has this name.
+        """
+
+        def enter(cls: Class) -> Class:
+            known = self._classes.get(name)
+            # The same class again: its module was imported a second time, as a notebook cell that runs twice does.
+            if known is not None and (known.__module__, known.__qualname__) != (
+                cls.__module__,
+                cls.__qualname__,
+            ):
+                raise ConfigError(f"two classes register as {self.kind}={name}: {known} and {cls}")
+            cls.name = name  # type: ignore[attr-defined]
+            self._classes[name] = cls
+            return cls
+
+        return enter
+
+    def __getitem__(self, name: str) -> Class:
+        if name not in self._classes:
+            hint = did_you_mean(name, self._classes)
+            raise OptionError(self.kind, name, f"must be one of {', '.join(self)}{hint}")
+        return self._classes[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._classes))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._classes

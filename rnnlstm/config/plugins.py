@@ -1,6 +1,6 @@
-"""A user's own cells and tasks: modules named on the command line, imported before the configuration is composed.
+"""Imports a user's own cells and tasks, from modules that the command line names, before Hydra composes.
 
-Importing runs code, so the names are taken from the command line alone, never from a file.
+Importing runs code, so no file may name a module: `jobs/job.py` accepts `plugins` from the command line only.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from typing import Any
 
 from rnnlstm.config.compose import Composer
 from rnnlstm.config.errors import OptionError
-from rnnlstm.config.registry import REGISTRIES
-from rnnlstm.config.safety import config_folder
+from rnnlstm.config.options import REGISTRIES, default_of
 from rnnlstm.config.schema import NetworkOptions
+from rnnlstm.config.untrusted import config_folder
 
 
 def import_plugins(modules: Iterable[str]) -> None:
-    """Import the modules, and offer the cells and tasks they register as `model=…` and `task=…`.
+    """Import the modules, and make the cells and tasks that they register choices of `model=…` and `task=…`.
 
-    Raises: OptionError if a module can't be imported, or a class of its has options without defaults.
+    Raises: OptionError if a module can't be imported, or one of its classes has an option without a default.
     """
     modules = list(modules)
     if not modules:
         return
     folder = str(Path.cwd())
-    if folder not in sys.path:  # a console script doesn't look in the current folder by itself
+    if folder not in sys.path:  # a console script's path lacks the current folder
         sys.path.insert(0, folder)
     for name in modules:
         try:
@@ -47,10 +47,7 @@ def import_plugins(modules: Iterable[str]) -> None:
 def _defaults(cls: type) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for field in dataclasses.fields(cls):
-        if field.default_factory is not dataclasses.MISSING:
-            values[field.name] = field.default_factory()
-        elif field.default is not dataclasses.MISSING:
-            values[field.name] = field.default
-        else:
+        values[field.name] = default_of(field)
+        if values[field.name] is dataclasses.MISSING:
             raise OptionError("plugins", cls.__qualname__, f"its option {field.name} needs a default")
     return values

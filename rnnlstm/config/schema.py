@@ -1,60 +1,86 @@
-"""The configuration as typed, range-checked dataclasses. A config is data: nothing in it is ever called.
+"""The schema: every key of a configuration with its default, rule and help, as frozen dataclasses.
 
-Light on purpose (no torch, no Hydra): `--help` and a mistake in a plain key answer at once. The options of a
-task or a cell are fields of its class; here they travel as plain dictionaries.
+This file is the only place where a default is written, except those of tasks and cells, which their classes hold.
+`compose.py` hands the defaults to Hydra, `cli/help.py` prints them, `read_config` checks a composed configuration.
+It imports neither torch nor Hydra, so that `--help` is quick.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
-from rnnlstm.config.errors import ConfigError, OptionError, nearest_key
-from rnnlstm.config.options import check_options, option
+import yaml
 
-# The sections of a configuration, a dataclass each: keys, defaults, rules and a line of help.
+from rnnlstm.config.errors import ConfigError, OptionError, nearest_key
+from rnnlstm.config.options import check_options, default_of, option
+from rnnlstm.config.untrusted import config_folder
 
 MAX_STEPS = 1_000_000_000
 
 
 @dataclass(frozen=True)
 class NetworkOptions:
-    """Those keys of `model` that every network has; the others are its cell's."""
+    """The keys of `model` that every network has; the others belong to its cell."""
 
-    hidden_size: int = option(64, "units a layer, H", at_least=1, at_most=65_536)
+    hidden_size: int = option(64, "units per layer, H", at_least=1, at_most=65_536)
     num_layers: int = option(1, "layers, L", at_least=1, at_most=100)
-    embedding_size: int = option(32, "features of a token, for tasks of tokens", at_least=1, at_most=65_536)
-    recurrent_dropout: float = option(0.0, "share of h hidden from the recurrent weights", at_least=0, below=1)
-    zoneout: float = option(0.0, "chance of a unit to keep its state at a step", at_least=0, below=1)
-    backend: str = option("auto", "how the recurrence is computed: auto, reference, fused, torch")
+    embedding_size: int = option(
+        32, "features per token, for tasks whose inputs are tokens", at_least=1, at_most=65_536
+    )
+    recurrent_dropout: float = option(
+        0.0, "in training: probability that the recurrent weights don't see a unit", at_least=0, below=1
+    )
+    zoneout: float = option(0.0, "in training: probability that a unit keeps its state", at_least=0, below=1)
+    backend: str = option(
+        "auto", "auto (fused where the cell has it, else reference), reference, fused, torch (PyTorch's own cells)"
+    )
 
 
 @dataclass(frozen=True)
 class OptimizerOptions:
     """Keys of every optimiser."""
 
-    name: str = option("adam", "the optimiser", choices=("adam", "rmsprop", "sgd"))
+    name: str = option(
+        "adam",
+        "the optimiser",
+        choices={
+            "adam": "Adam (Kingma & Ba 2015) with PyTorch's other defaults",
+            "rmsprop": "RMSprop (Hinton, lecture 6e, 2012) as PyTorch computes it",
+            "sgd": "stochastic gradient descent",
+        },
+    )
     lr: float = option(3e-3, "learning rate", above=0, at_most=1000)
 
 
 @dataclass(frozen=True)
 class RMSpropOptions(OptimizerOptions):
-    alpha: float = option(0.99, "decay of the squared gradient's average", at_least=0, at_most=1)
+    alpha: float = option(0.99, "rmsprop: decay of the squared gradient's average", at_least=0, at_most=1)
 
 
 @dataclass(frozen=True)
 class SGDOptions(OptimizerOptions):
-    momentum: float = option(0.0, "share of the last update that is kept", at_least=0, at_most=1)
+    momentum: float = option(0.0, "sgd: share of the last update that is added again", at_least=0, at_most=1)
 
 
 @dataclass(frozen=True)
 class ClipOptions:
-    name: str = option("norm", "what is limited", choices=("norm", "value", "none"))
-    threshold: float | None = option(1.0, "limit of the norm, or of each entry", above=0)
+    name: str = option(
+        "norm",
+        "what is clipped",
+        choices={
+            "norm": "g ← g · min(1, threshold / ‖g‖) over all parameters together (Pascanu et al. 2013)",
+            "value": "each entry of the gradient is cut to ± threshold",
+            "none": "no clipping; the norm is still measured",
+        },
+    )
+    threshold: float | None = option(1.0, "largest norm, or largest entry; ignored with clip=none", above=0)
 
     def __post_init__(self) -> None:
         if self.threshold is None and self.name != "none":
@@ -63,40 +89,55 @@ class ClipOptions:
 
 @dataclass(frozen=True)
 class ProbeOptions:
-    name: str = option("standard", "what is observed", choices=("off", "standard", "full"))
-    every: int = option(50, "updates between observations", at_least=1, at_most=MAX_STEPS)
+    name: str = option(
+        "standard",
+        "what is measured inside the network",
+        choices={
+            "standard": "gradient flow, gates, and gradient norms by parameter",
+            "full": "also gradients by lag, Jacobians, Lyapunov exponents, influence: takes seconds each time",
+            "off": "nothing",
+        },
+    )
+    every: int = option(50, "updates between measurements; 200 with probe=full", at_least=1, at_most=MAX_STEPS)
+
+
+@dataclass(frozen=True)
+class FullProbeOptions(ProbeOptions):
+    every: int = option(200, "updates between measurements", at_least=1, at_most=MAX_STEPS)
 
 
 @dataclass(frozen=True)
 class CurriculumOptions:
     """Which task lengths are trained at (`training/curriculum.py`)."""
 
-    name: str = option("fixed", "how the length changes", choices=("fixed", "growing", "uniform"))
-    start: int = option(10, "task length to begin with, or the shortest", at_least=1, at_most=1_000_000)
-    factor: float = option(1.5, "with growing: what a solved length is multiplied by", above=1, at_most=1000)
+    name: str = option(
+        "fixed",
+        "how the length of training sequences changes",
+        choices={
+            "fixed": "every batch has the task's length",
+            "growing": "starts short; grows, for each replica by itself, when the present length is solved",
+            "uniform": "each update draws a length between curriculum.start and the task's",
+        },
+    )
+    start: int = option(10, "growing: first task length; uniform: the shortest", at_least=1, at_most=1_000_000)
+    factor: float = option(1.5, "growing: a solved length is multiplied by it", above=1, at_most=1000)
 
 
 @dataclass(frozen=True)
 class TrainOptions:
     steps: int = option(2000, "updates at most", at_least=1, at_most=MAX_STEPS)
-    batch_size: int = option(64, "sequences an update, B", at_least=1, at_most=1_000_000)
-    stop_when_solved: bool = option(True, "freeze a replica that meets the task's criterion")
+    batch_size: int = option(64, "sequences per update and replica, B", at_least=1, at_most=1_000_000)
+    stop_when_solved: bool = option(
+        True, "freeze a replica once it meets the task's criterion; the run ends when all have"
+    )
 
 
 @dataclass(frozen=True)
 class EvalOptions:
     every: int = option(50, "updates between evaluations", at_least=1, at_most=MAX_STEPS)
-    samples: int = option(1024, "held-out sequences", at_least=1, at_most=10_000_000)
-    lengths: list[int] = option([], "further task lengths to test at", at_least=1)
-    decoys: list[float] = option([], "further decoy rates to test at", at_least=0, at_most=1)
-
-
-@dataclass(frozen=True)
-class CheckpointOptions:
-    """When the state is saved; whichever comes first. How often says nothing about results."""
-
-    every: int = option(1000, "updates between checkpoints", at_least=1, at_most=MAX_STEPS)
-    seconds: float = option(60.0, "seconds between checkpoints", at_least=0, at_most=1e9)
+    samples: int = option(1024, "held-out sequences, the same at each evaluation", at_least=1, at_most=10_000_000)
+    lengths: list[int] = option([], "further task lengths to test at: [200,400]", at_least=1)
+    decoys: list[float] = option([], "further decoy rates to test at: [0.0,0.2]", at_least=0, at_most=1)
 
 
 @dataclass(frozen=True)
@@ -105,52 +146,53 @@ class LogOptions:
 
 
 @dataclass(frozen=True)
-class SearchOptions:
-    """How the values of a sweep's keys are chosen (`search/`): keys of every way, and all that `none` has."""
+class CheckpointOptions:
+    """When the state is saved: whichever comes first. The interval does not affect results."""
 
-    name: str = option("none", "who chooses values", choices=("none", "optuna"))
-
-
-@dataclass(frozen=True)
-class OptunaOptions(SearchOptions):
-    trials: int = option(20, "configurations to try", at_least=1, at_most=10_000)
-    at_once: int = option(1, "trials that are chosen, and trained, together", at_least=1, at_most=10_000)
-    startup: int = option(10, "trials at random before TPE has enough to go by", at_least=1, at_most=10_000)
-    seed: int = option(0, "of the choices, not of the training", at_least=0, at_most=2**32 - 1)
+    every: int = option(1000, "updates between checkpoints", at_least=1, at_most=MAX_STEPS)
+    seconds: float = option(60.0, "or seconds between checkpoints, whichever comes first", at_least=0, at_most=1e9)
 
 
 @dataclass(frozen=True)
 class Surgery:
-    """What is done to a cell (`cells/surgery.py`). Gates by the names that the cell gives them."""
+    """What is changed in a cell from the first update on (`cells/surgery.py`). Gates have the cell's own names."""
 
-    open: list[str] = option([], "gates held at 1")
+    open: list[str] = option([], "gates held at 1: [forget]")
     shut: list[str] = option([], "gates held at 0")
-    freeze: list[str] = option([], "gates held, unit by unit, at their mean over the sequences of the batch")
-    cut: list[str] = option([], "gates that no longer see h of the step before: those weights count as zero")
+    freeze: list[str] = option([], "gates held, for each unit, at their mean over the batch's sequences")
+    cut: list[str] = option([], "gates that don't see h of the step before: those weights count as zero")
     detach: bool = option(False, "no gradient through h of the step before into gates and candidate (1997 LSTM)")
-    truncate: int | None = option(None, "gradients reach at most this many steps back", at_least=1, at_most=MAX_STEPS)
+    truncate: int | None = option(
+        None, "gradients reach at most this many steps back; null: all", at_least=1, at_most=MAX_STEPS
+    )
 
     @property
     def nothing(self) -> bool:
         return self == Surgery()
 
 
-# Where the jobs of a sweep run (`launcher=…`): a dataclass for each launcher's keys. How is in `launchers/`.
-
-LAUNCHERS = ("serial", "local", "slurm", "ray")
-#: What Slurm's names are made of; a line of an sbatch script can't be ended with it.
+#: The characters of Slurm's names; none of them ends a line of an sbatch script.
 SLURM_NAME = re.compile(r"[A-Za-z0-9._,:=+@&|*()\[\]/-]{1,200}", re.ASCII)
 
 
 @dataclass(frozen=True)
 class LauncherOptions:
-    """Keys of every launcher, and all that `serial` has."""
+    """Where the jobs of a sweep run: keys of every launcher (`jobs/launchers/`)."""
 
-    name: str = option("serial", "where jobs run", choices=LAUNCHERS)
+    name: str = option(
+        "serial",
+        "where jobs run",
+        choices={
+            "serial": "one job after another, each with all cores",
+            "local": "jobs in parallel on this machine's cores; needs pip install 'rnnlstm[parallel]'",
+            "slurm": "jobs as elements of a Slurm array; needs pip install 'rnnlstm[slurm]' and a shared file system",
+            "ray": "jobs as tasks of a Ray cluster; needs pip install 'rnnlstm[ray]' and a shared file system",
+        },
+    )
 
     @property
     def threads(self) -> int | None:
-        """Threads of a job where `threads` is null; None: the machine's cores."""
+        """Threads of a job where `threads` is null; None: as many as the machine has cores."""
         return None
 
     @property
@@ -161,7 +203,7 @@ class LauncherOptions:
 
 @dataclass(frozen=True)
 class LocalOptions(LauncherOptions):
-    workers: int | None = option(None, "jobs at a time; null: as many as cores", at_least=1, at_most=4096)
+    workers: int | None = option(None, "local, ray: jobs at a time; null: one per core", at_least=1, at_most=4096)
 
     @property
     def threads(self) -> int:
@@ -170,18 +212,26 @@ class LocalOptions(LauncherOptions):
 
 @dataclass(frozen=True)
 class SlurmOptions(LauncherOptions):
-    partition: str | None = option(None, "Slurm's partition; null: the cluster's default")
-    account: str | None = option(None, "Slurm's account")
-    qos: str | None = option(None, "Slurm's quality of service")
-    constraint: str | None = option(None, "features that a node must have")
-    timeout_minutes: int = option(60, "a job's time limit, in minutes", at_least=1, at_most=525_600)
-    signal_seconds: int = option(120, "seconds before its limit at which a job saves", at_least=1, at_most=65_535)
-    max_requeues: int = option(100, "times that a job may run into its limit", at_least=0, at_most=100_000)
-    cpus: int = option(1, "cores of a job, and its threads", at_least=1, at_most=4096)
-    gpus: int = option(0, "GPUs of a job", at_least=0, at_most=64)
-    memory_gb: int | None = option(None, "memory of a job", at_least=1, at_most=100_000)
-    array_parallelism: int = option(256, "jobs of an array that run at a time", at_least=1, at_most=100_000)
-    array_size: int = option(1000, "jobs of an array at most", at_least=1, at_most=100_000)
+    partition: str | None = option(None, "slurm: the partition; null: the cluster's default")
+    account: str | None = option(None, "slurm: the account; null: the cluster's default")
+    qos: str | None = option(None, "slurm: the quality of service; null: the cluster's default")
+    constraint: str | None = option(None, "slurm: features that a node must have")
+    timeout_minutes: int = option(
+        60, "slurm: a job's time limit; then it saves and is queued again", at_least=1, at_most=525_600
+    )
+    signal_seconds: int = option(
+        120, "slurm: seconds before the limit at which a job saves", at_least=1, at_most=65_535
+    )
+    max_requeues: int = option(100, "slurm: how often a job may reach its limit", at_least=0, at_most=100_000)
+    cpus: int = option(1, "slurm, ray: cores of a job, and its threads", at_least=1, at_most=4096)
+    gpus: int = option(0, "slurm, ray: GPUs of a job; with ray, 0.5 puts two jobs on one", at_least=0, at_most=64)
+    memory_gb: int | None = option(
+        None, "slurm: memory of a job, GB; null: the cluster's default", at_least=1, at_most=100_000
+    )
+    array_parallelism: int = option(256, "slurm: jobs of an array that run at a time", at_least=1, at_most=100_000)
+    array_size: int = option(
+        1000, "slurm: jobs of one array; the cluster's limit is MaxArraySize", at_least=1, at_most=100_000
+    )
 
     def __post_init__(self) -> None:
         for key in ("partition", "account", "qos", "constraint"):
@@ -200,8 +250,8 @@ class SlurmOptions(LauncherOptions):
 
 @dataclass(frozen=True)
 class RayOptions(LauncherOptions):
-    address: str | None = option(None, "a cluster to use; null: one is started here")
-    workers: int | None = option(None, "jobs at a time; null: as many as cores", at_least=1, at_most=4096)
+    address: str | None = option(None, "ray: the cluster, auto or host:port; null: starts one here for this sweep")
+    workers: int | None = option(None, "jobs at a time; null: one per core", at_least=1, at_most=4096)
     cpus: int = option(1, "cores of a job, and its threads", at_least=1, at_most=4096)
     gpus: float = option(0.0, "GPUs of a job", at_least=0, at_most=64)
 
@@ -219,6 +269,29 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+@dataclass(frozen=True)
+class SearchOptions:
+    """How a sweep chooses values of its keys (`jobs/search.py`): keys of every search."""
+
+    name: str = option(
+        "none",
+        "how a sweep (-m) chooses values",
+        choices={
+            "none": "every combination of the listed values",
+            "optuna": "Optuna's TPE, for the lowest loss, from spaces like tag(log,interval(1e-4,1e-2)), "
+            "int(interval(8,64)) or choice(16,32); needs pip install 'rnnlstm[optuna]'",
+        },
+    )
+
+
+@dataclass(frozen=True)
+class OptunaOptions(SearchOptions):
+    trials: int = option(20, "optuna: configurations to try", at_least=1, at_most=10_000)
+    at_once: int = option(1, "optuna: trials that are chosen, and trained, together", at_least=1, at_most=10_000)
+    startup: int = option(10, "optuna: random trials before TPE starts", at_least=1, at_most=10_000)
+    seed: int = option(0, "optuna: seed of the choices, not of the training", at_least=0, at_most=2**32 - 1)
+
+
 Section = TypeVar("Section")
 
 
@@ -233,34 +306,44 @@ class Config:
     clip: ClipOptions
     probe: ProbeOptions
     curriculum: CurriculumOptions
+    launcher: LauncherOptions
+    search: SearchOptions
     train: TrainOptions
     eval: EvalOptions
     log: LogOptions
     checkpoint: CheckpointOptions
     surgery: Surgery
-    launcher: LauncherOptions
-    search: SearchOptions
     tree: Mapping[str, Any]  #: the whole configuration as it was composed, plain values
-    seed: int = option(0, "the first replica's seed", at_least=0, at_most=2**62)
-    seeds: int = option(1, "replicas in lockstep, R", at_least=1, at_most=10_000)
-    device: str = option("auto", "auto, cpu, cuda or cuda:<n>")
-    threads: int | None = option(
-        None, "CPU threads; null: the machine's cores, 1 for a job beside others", at_least=1, at_most=4096
-    )
-    dtype: str = option("float32", "of weights and all else", choices=("float32", "float64"))
-    precision: str = option("full", "of matrix products", choices=("full", "bfloat16"))
-    data: str = option("cpu", "where training batches are drawn", choices=("cpu", "device"))
-    runs_root: str = option("runs", "where results go")
-    name: str | None = option(None, "a label in front of the run folder's name")
-    overwrite: bool = option(False, "replace results that are there already")
-    resume: str = option("auto", "auto goes on with an interrupted run", choices=("auto", "never"))
-    job_timeout: float | None = option(None, "seconds that a job may take; null: no limit", above=0)
-    plugins: list[str] = option([], "modules of your own to import")
     match: str = option(
         "none",
-        "hidden_size becomes what gives every model the budget of a one-layer LSTM with hidden_size units",
+        "change hidden_size so that the network equals, in this, a one-layer LSTM of hidden_size units",
         choices=("none", "parameters", "units", "state", "step_time"),
     )
+    seed: int = option(0, "the first replica's seed", at_least=0, at_most=2**62)
+    seeds: int = option(1, "replicas, trained together; seeds seed, seed+1, …; R", at_least=1, at_most=10_000)
+    device: str = option("auto", "auto, cpu, cuda or cuda:<n>")
+    threads: int | None = option(
+        None, "CPU threads; null: one per core, or 1 for jobs in parallel", at_least=1, at_most=4096
+    )
+    dtype: str = option("float32", "type of weights and activations", choices=("float32", "float64"))
+    precision: str = option(
+        "full", "bfloat16: matrix products in bfloat16, all else in float32", choices=("full", "bfloat16")
+    )
+    data: str = option(
+        "cpu",
+        "cpu, or device: the device that trains draws the batches; they differ from those of cpu",
+        choices=("cpu", "device"),
+    )
+    runs_root: str = option("runs", "folder of results: <runs_root>/<task>_T<length>/<what differs>-<hash>/")
+    name: str | None = option(None, "a label in front of the run folder's name")
+    overwrite: bool = option(False, "replace results that exist")
+    resume: str = option(
+        "auto", "auto: resume an interrupted run; never: refuse existing results", choices=("auto", "never")
+    )
+    job_timeout: float | None = option(
+        None, "seconds after which a job is saved and stopped; null: no limit", above=0
+    )
+    plugins: list[str] = option([], "your own modules with cells and tasks, on the command line only")
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -279,28 +362,38 @@ class Config:
         return range(self.seed, self.seed + self.seeds)
 
 
-#: Sections of the tree that become dataclasses as a whole; an optimiser may have a class of its own.
+#: Sections of the tree, in its order, with the class that holds their keys. One whose class has a `name` is a group:
+#: a choice is made in it, as in `optimizer=sgd`.
 SECTIONS: dict[str, type] = {
     "optimizer": OptimizerOptions,
     "clip": ClipOptions,
     "probe": ProbeOptions,
     "curriculum": CurriculumOptions,
+    "launcher": LauncherOptions,
+    "search": SearchOptions,
     "train": TrainOptions,
     "eval": EvalOptions,
     "log": LogOptions,
     "checkpoint": CheckpointOptions,
     "surgery": Surgery,
-    "launcher": LauncherOptions,
-    "search": SearchOptions,
 }
-#: Choices of a section that have further keys.
+#: Choices of a group that have further keys or other defaults.
 VARIANTS: dict[str, dict[str, type]] = {
     "optimizer": {"rmsprop": RMSpropOptions, "sgd": SGDOptions},
+    "probe": {"full": FullProbeOptions},
     "launcher": {"local": LocalOptions, "slurm": SlurmOptions, "ray": RayOptions},
     "search": {"optuna": OptunaOptions},
 }
 #: Keys of `Config` itself.
 TOP = tuple(f.name for f in dataclasses.fields(Config) if "help" in f.metadata)
+
+#: Keys that `rnnlstm.gradflow` takes besides the trainer's.
+GRADFLOW = ("weights", "show", "out", "sequences")
+#: Values of its `show`.
+PARTS = ("flow", "surgery", "activations", "map")
+
+
+# -- a composed configuration, checked
 
 
 def read_config(tree: Mapping[str, Any]) -> Config:
@@ -340,17 +433,11 @@ def _section(cls: type[Section], tree: Any, key: str) -> Section:
 
 
 def _value(field: dataclasses.Field[Any], value: Any) -> Any:
-    """Lists where the field is a list and nowhere else; never a section where a value belongs."""
+    """`value`, which must be a list exactly where the field is one, and never a section."""
     wants_list = str(field.type).startswith("list[")
     if isinstance(value, Mapping) or wants_list != isinstance(value, list):
         raise OptionError(field.name, value, "must be a list: [1,2]" if wants_list else "must be a single value")
     return value
-
-
-def unknown_key(key: str, value: Any, known: Iterable[str], elsewhere: Iterable[str] = ()) -> OptionError:
-    """The error for a key that nothing has. `known` are its possible neighbours' names, `elsewhere` whole keys."""
-    section, dot, _ = key.rpartition(".")
-    return OptionError(key, value, f"unknown key{nearest_key(key, [f'{section}{dot}{k}' for k in known], elsewhere)}")
 
 
 def _require_keys(tree: Mapping[str, Any], known: list[str], prefix: str = "") -> None:
@@ -364,3 +451,94 @@ def _require_keys(tree: Mapping[str, Any], known: list[str], prefix: str = "") -
     for key in known:
         if key not in tree:
             raise ConfigError(f"missing key {prefix}{key}: keys can be changed, not removed")
+
+
+def unknown_key(key: str, value: Any, known: Iterable[str], elsewhere: Iterable[str] = ()) -> OptionError:
+    """The error for an unknown key. `known` are the names of its section's keys, `elsewhere` are whole keys."""
+    section, dot, _ = key.rpartition(".")
+    return OptionError(key, value, f"unknown key{nearest_key(key, [f'{section}{dot}{k}' for k in known], elsewhere)}")
+
+
+# -- every key and choice, for Hydra, --help, Tab completion and suggestions
+
+
+def choices_of_sections() -> Iterator[tuple[str, dict[str, str]]]:
+    """Each group that is a section, with its choices and what they mean."""
+    for section, cls in SECTIONS.items():
+        for f in dataclasses.fields(cls):
+            if f.name == "name":
+                yield section, f.metadata["choices"]
+
+
+def default_section(section: str, choice: str | None = None) -> dict[str, Any]:
+    """The keys of a section, or of one choice of a group, with their defaults."""
+    cls = VARIANTS.get(section, {}).get(str(choice), SECTIONS[section])
+    values = {f.name: default_of(f) for f in dataclasses.fields(cls)}
+    return values if choice is None else values | {"name": choice}
+
+
+def default_top() -> dict[str, Any]:
+    """The keys that are in no section, with their defaults."""
+    return {f.name: default_of(f) for f in dataclasses.fields(Config) if f.name in TOP}
+
+
+def choices_of_groups() -> dict[str, list[str]]:
+    """The choices of each group."""
+    folder = config_folder()
+    files = {
+        group: sorted(str(p.relative_to(folder / group).with_suffix("")) for p in (folder / group).rglob("*.yaml"))
+        for group in ("task", "model", "experiment")
+    }
+    experiment = {"experiment": files.pop("experiment")}
+    return files | {group: sorted(choices) for group, choices in choices_of_sections()} | experiment
+
+
+def schema_fields() -> Iterator[tuple[str, dataclasses.Field[Any]]]:
+    """The keys that do not depend on task and model, each with its field."""
+    for section, cls in SECTIONS.items():
+        seen: set[str] = {"name"}
+        for variant in [cls, *VARIANTS.get(section, {}).values()]:
+            for f in dataclasses.fields(variant):
+                if f.name not in seen:
+                    seen.add(f.name)
+                    yield f"{section}.{f.name}", f
+    top = {f.name: f for f in dataclasses.fields(Config)}
+    for name in TOP:
+        yield name, top[name]
+
+
+@functools.cache
+def options_of(group: str, choice: str) -> list[tuple[str, str, str]]:
+    """Key, default and help of each option of a task or model: `length`, `100`, `tokens in the whole text, T`.
+
+    They come from its YAML file, which `scripts/readme` writes from the class: the class itself would import torch.
+    """
+    text = _yaml_file(group, choice).read_text(encoding="utf-8")
+    lines = text.splitlines()
+    found = []
+    for key, value in yaml.compose(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)).value:
+        comment = lines[value.end_mark.line][value.end_mark.column :].strip().removeprefix("#")
+        if key.value != "name":
+            found.append((key.value, value.value, comment.strip()))
+    return found
+
+
+def first_comment(group: str, choice: str) -> str:
+    """What a choice is: the first line of comment in its YAML file. Empty for a choice without such a file."""
+    path = _yaml_file(group, choice)
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    comments = [line.removeprefix("#").strip() for line in lines if line.startswith("#") and "@package" not in line]
+    return comments[0] if comments else ""
+
+
+@functools.cache
+def every_key() -> tuple[str, ...]:
+    """Groups and whole keys, those of each task and model included."""
+    groups = choices_of_groups()
+    found = [*groups, *(key for key, _ in schema_fields())]
+    found += [f"{g}.{key}" for g in ("task", "model") for choice in groups[g] for key, *_ in options_of(g, choice)]
+    return tuple(dict.fromkeys(found))
+
+
+def _yaml_file(group: str, choice: str) -> Path:
+    return config_folder() / group / f"{choice}.yaml"

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from rnnlstm.config.compose import MOST_JOBS, Composer, Tree, value_text
 from rnnlstm.config.errors import ConfigError, OptionError
-from rnnlstm.config.keys import GRADFLOW
 from rnnlstm.config.plugins import import_plugins
-from rnnlstm.config.schema import Config, read_config
+from rnnlstm.config.schema import GRADFLOW, Config, read_config
 from rnnlstm.record.folders import run_folder, seed_folder
 from rnnlstm.record.summary import finished, summaries
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import fcntl
 import json
 import os
 import socket
@@ -13,7 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from rnnlstm.config.errors import BusyError
+from rnnlstm.config.errors import BusyError, require_posix
+
+require_posix()
+import fcntl
 
 LARGEST_OBJECT = 1_048_576  # bytes of a JSON file that is read back
 LOCK = ".lock"  # in a run folder

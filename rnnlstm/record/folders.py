@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rnnlstm.config.errors import ConfigError, OptionError, printable, show
-from rnnlstm.config.safety import read_yaml
+from rnnlstm.config.untrusted import read_yaml
 
 LOG = logging.getLogger("rnnlstm")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from rnnlstm.config.compose import GROUPS, Composer
 from rnnlstm.config.errors import ConfigError, OptionError
-from rnnlstm.config.safety import read_yaml
+from rnnlstm.config.untrusted import read_yaml
 from rnnlstm.record.folders import HOUSEKEEPING, flatten
 from rnnlstm.reporting.runs import Run
 

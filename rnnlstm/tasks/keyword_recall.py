@@ -201,8 +201,8 @@ class KeywordRecall(Task):
     kind_names = ("keyword", "filler", "decoy", "trigger", "padding")
 
     length: int = option(100, "tokens in the whole text, T", at_least=2, at_most=1_000_000)
-    shortest: int | None = option(None, "tokens in the shortest text; null: all have T", at_least=2)
-    variant: str = option("standard", "protocol: standard", choices=("standard",))
+    shortest: int | None = option(None, "tokens in the shortest text; null: all texts have T", at_least=2)
+    variant: str = option("standard", "protocol: standard is the only one", choices=("standard",))
     num_keywords: int = option(8, "dishes to tell apart, K", at_least=2, at_most=len(DISHES))
     decoys: float = option(0.05, "chance that a filler place names another dish", at_least=0, at_most=1)
     keyword_window: int = option(1, "the keyword is one of this many first tokens", at_least=1)

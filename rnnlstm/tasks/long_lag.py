@@ -40,7 +40,9 @@ class LongLag(Task):
     length: int = option(50, "2a, 2b: steps p from class to answer; 2c: distractors at least, q", at_least=2,
                          at_most=1_000_000)  # fmt: skip
     variant: str = option(
-        "2b", "experiment: 2a, 2b or 2c of Hochreiter & Schmidhuber 1997", choices=("2a", "2b", "2c")
+        "2b",
+        "2a: the same distractors; 2b: random ones; 2c: random length, a trigger (Hochreiter & Schmidhuber 1997)",
+        choices=("2a", "2b", "2c"),
     )
     alphabet: int | None = option(None, "different distractors; null: p−1, in 2c q", at_least=2, at_most=1_000_000)
 

@@ -25,8 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rnnlstm.config.errors import ConfigError, OptionError, did_you_mean, show
-from rnnlstm.config.options import check_options
-from rnnlstm.config.registry import Registry
+from rnnlstm.config.options import Registry, check_options
 from rnnlstm.tasks.batch import Batch
 from rnnlstm.tasks.random_streams import RandomSource, RandomStream
 

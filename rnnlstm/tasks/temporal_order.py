@@ -38,7 +38,7 @@ class TemporalOrder(Task):
     kind_names = ("distractor", "mark", "start", "trigger", "padding")
 
     length: int = option(100, "the sequence's length T; 6a, 6b: up to a tenth more", at_least=10, at_most=1_000_000)
-    variant: str = option("6a", "protocol: 6a, 6b (Hochreiter & Schmidhuber 1997) or pascanu (2013)",
+    variant: str = option("6a", "6a: two marks; 6b: three (Hochreiter & Schmidhuber 1997); pascanu: two (2013)",
                           choices=tuple(PLACES))  # fmt: skip
 
     @property

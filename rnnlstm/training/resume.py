@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
 from rnnlstm.config.errors import CheckpointError, ConfigError, show
-from rnnlstm.config.safety import read_yaml
 from rnnlstm.config.schema import Config
+from rnnlstm.config.untrusted import read_yaml
 from rnnlstm.record.folders import HOUSEKEEPING, LATER, flatten, seed_folder
 from rnnlstm.record.summary import FAILURE_LOG, finished, write_configuration
 from rnnlstm.training.checkpoint import RunState, drop_checkpoints, group_seeds, groups, load_newest

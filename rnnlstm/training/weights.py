@@ -14,9 +14,8 @@ from torch import Tensor
 
 from rnnlstm.cells import CELLS
 from rnnlstm.config.errors import ConfigError, OptionError, printable, show
-from rnnlstm.config.keys import GRADFLOW
-from rnnlstm.config.safety import check_run, read_text, read_yaml
-from rnnlstm.config.schema import Config, read_config, unknown_key
+from rnnlstm.config.schema import GRADFLOW, Config, read_config, unknown_key
+from rnnlstm.config.untrusted import check_run, read_text, read_yaml
 from rnnlstm.models import Network
 from rnnlstm.record.folders import LATER, WEIGHTS, find_run_folders, flatten
 from rnnlstm.tasks import TASKS

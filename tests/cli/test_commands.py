@@ -17,8 +17,7 @@ import pytest
 
 from rnnlstm.__main__ import main as commands
 from rnnlstm.cli.help import FIRST, keys
-from rnnlstm.config.keys import choices_of_groups, every_key
-from rnnlstm.config.schema import TOP
+from rnnlstm.config.schema import TOP, choices_of_groups, every_key
 from rnnlstm.reporting.table import COLUMNS
 
 from support.commands import ENVIRONMENT
@@ -102,6 +101,29 @@ def test_help_lists_every_key_and_what_is_needed_first():
     assert all(f"  {name} " in text for name in groups["experiment"])
     assert all(f"  {group}={name} " in text for group in ("task", "model") for name in groups[group])
     assert max(map(len, text.splitlines())) <= 118
+
+
+#: Runs a command, or Python code, as on a system without `fcntl`.
+WITHOUT_FCNTL = "import runpy, sys; sys.modules['fcntl'] = None; sys.argv[1:] = sys.argv[2:]; "
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["", ".train", ".compare", ".gradflow", ".reproduce", ".events", ".benchmark"],
+    ids=lambda name: name[1:],
+)
+def test_on_windows_a_command_says_so_in_one_line(module, tmp_path):
+    code = WITHOUT_FCNTL + f"runpy.run_module('rnnlstm{module}', run_name='__main__', alter_sys=True)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: rnnlstm needs Linux or macOS; on Windows, install it in WSL\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_on_windows_the_modules_import_and_the_trainer_says_why_not():
+    code = WITHOUT_FCNTL + "import rnnlstm; rnnlstm.LSTM, rnnlstm.make_task('copy')\ntry: rnnlstm.run([])\n"
+    code += "except rnnlstm.ConfigError as error: assert str(error).startswith('rnnlstm needs Linux or macOS')"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 def test_importing_the_package_is_light():

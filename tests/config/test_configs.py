@@ -8,23 +8,26 @@ import pytest
 import yaml
 
 from rnnlstm.cells import CELLS
-from rnnlstm.config import safety
+from rnnlstm.cli.help import help_and_rule
+from rnnlstm.config import untrusted
 from rnnlstm.config.compose import Composer
 from rnnlstm.config.errors import ConfigError
-from rnnlstm.config.safety import config_folder
-from rnnlstm.config.schema import SECTIONS, VARIANTS, Config, NetworkOptions
+from rnnlstm.config.schema import SECTIONS, VARIANTS, Config, NetworkOptions, choices_of_groups, options_of
+from rnnlstm.config.untrusted import config_folder
 from rnnlstm.jobs.job import compose_jobs, compose_tree
 from rnnlstm.tasks import TASKS
 from rnnlstm.training.loop import train_run
 from rnnlstm.training.plan import make_plan
 from rnnlstm.training.progress import Progress
 
+from option_defaults import texts
 from support.training import SMALL
 
 CHOICES = [
-    path.relative_to(config_folder()).with_suffix("").as_posix()
-    for path in sorted(config_folder().rglob("*.yaml"))
-    if path.parent != config_folder() and path.parent.name != "search"  # which chooses between runs: test_search.py
+    f"{group}/{name}"
+    for group, names in choices_of_groups().items()
+    for name in names
+    if group != "search"  # which chooses between runs: test_search.py
 ]
 
 
@@ -44,6 +47,11 @@ def test_the_groups_are_the_registries():
         assert sorted(path.stem for path in (config_folder() / group).glob("*.yaml")) == list(registry)
 
 
+def test_the_yaml_of_tasks_and_models_is_what_scripts_readme_writes():
+    for path, text in texts().items():
+        assert path.read_text(encoding="utf-8") == text, "scripts/readme writes it"
+
+
 @pytest.mark.parametrize(("group", "registry"), [("task", TASKS), ("model", CELLS)])
 def test_yaml_defaults_are_the_classes_defaults(group, registry):
     for name in registry:
@@ -54,6 +62,10 @@ def test_yaml_defaults_are_the_classes_defaults(group, registry):
         ]
         assert {key: value for key, value in tree.items() if key != "name"} == {f.name: f.default for f in fields}
         assert tree["name"] == name
+        assert options_of(group, name) == [
+            (key, yaml.safe_dump(tree[key]).splitlines()[0], help_and_rule(next(f for f in fields if f.name == key)))
+            for key in list(tree)[1:]
+        ]
 
 
 def test_composed_defaults_are_the_schemas_defaults():
@@ -114,7 +126,7 @@ def test_no_experiment_is_a_choice_too():
 ])  # fmt: skip
 def test_values_that_are_put_in_without_hydra_are_those_that_it_puts_in(overrides):
     with Composer().active() as composer:
-        assert composer.compose(overrides) == safety.resolve(composer._hydra(overrides))
+        assert composer.compose(overrides) == untrusted.resolve(composer._hydra(overrides))
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import os
 import string
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -18,9 +19,10 @@ from hypothesis import strategies as st
 
 import rnnlstm.jobs.job
 import rnnlstm.jobs.launch
-from rnnlstm.config import safety
+from rnnlstm.config import untrusted
+from rnnlstm.config.compose import Composer
 from rnnlstm.config.errors import ConfigError
-from rnnlstm.config.safety import read_text
+from rnnlstm.config.untrusted import read_text
 from rnnlstm.record.folders import flatten
 from rnnlstm.train import main
 from rnnlstm.training.plan import make_plan
@@ -152,9 +154,53 @@ def test_a_key_with_a_random_value(place, key, value, sweep):
 @settings(REPEATABLE, max_examples=300)
 @given(st.one_of(values, st.text(max_size=40)))
 def test_random_yaml_and_text(text):
-    for read in (read_text, safety.check_override):
+    for read in (read_text, untrusted.check_override):
         with contextlib.suppress(ConfigError):
             read(text)
+
+
+#: Keys, values of every kind that Hydra's grammar has, and choices: plain overrides, and those that Hydra composes.
+OVERRIDES = st.one_of(
+    st.builds("{}={}".format, st.sampled_from([*KNOWN, "train", "task.nothing", "a.b"]), st.one_of(
+        st.integers(-10, 10_000).map(str), st.floats().map(str), st.lists(st.integers(-3, 3)).map(str),
+        st.sampled_from(["null", "true", "False", "1e-3", ".5", "[]", "[1.5,null]", "[[1]]", "{a:1}", "abc", "'1'",
+            '"x y"', "", "0x1f", "1_000", "${seed}", "'${task.length}'", "a${seeds}"]),
+    )),
+    st.sampled_from(["task=copy", "task=adding", "model=rnn", "model=gru", "optimizer=sgd", "probe=full", "clip=none",
+        "experiment=demo_rnn", "experiment=null", "+seed=3", "++seeds=2", "~seed", "+a=1", "launcher=slurm"]),
+)  # fmt: skip
+
+
+@settings(REPEATABLE, max_examples=60)
+@given(st.lists(OVERRIDES, max_size=4))
+@example(["task.length=7", "task=copy"])
+@example(["optimizer.momentum=0.5", "optimizer=sgd", "optimizer.momentum=0.25"])
+@example(["probe.every=3", "probe=full"])
+@example(["seed=1", "seed=abc", "seed=2"])
+@example(["name=1", "name=abc"])
+@example(["train.steps=5", "train={steps:6}"])
+@example(["seed=3", "++seed=4"])
+def test_the_composer_sets_values_as_hydra_does(composer, overrides):
+    """The same tree in the same order, or both refuse."""
+
+    def answer_of(compose):
+        try:
+            return repr(compose(overrides))
+        except ConfigError:
+            return None
+
+    assert answer_of(composer.compose) == answer_of(lambda each: by_hydra(composer, each))
+
+
+def by_hydra(composer: Composer, overrides: Sequence[str]) -> dict[str, Any]:
+    composer.checked(overrides)
+    return untrusted.resolve(composer._hydra(overrides))
+
+
+@pytest.fixture(scope="module")
+def composer() -> Iterator[Composer]:
+    with Composer().active() as composer:
+        yield composer
 
 
 trees = st.recursive(
@@ -176,6 +222,6 @@ trees = st.recursive(
 def test_references_of_random_trees(tree):
     """What is resolved holds no reference any more, and is resolved already."""
     with contextlib.suppress(ConfigError):
-        resolved = safety.resolve(tree)
+        resolved = untrusted.resolve(tree)
         assert "${" not in str(resolved)
-        assert str(safety.resolve(resolved)) == str(resolved)
+        assert str(untrusted.resolve(resolved)) == str(resolved)

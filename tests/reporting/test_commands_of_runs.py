@@ -14,7 +14,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from rnnlstm.config.compose import Composer
-from rnnlstm.config.safety import DEEPEST
+from rnnlstm.config.untrusted import DEEPEST
 from rnnlstm.jobs.job import compose_jobs
 from rnnlstm.record.environment import ENVIRONMENT, note_environment
 from rnnlstm.record.files import read_json

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rnnlstm.config.safety import config_folder
+from rnnlstm.config.untrusted import config_folder
 from rnnlstm.reporting.html.illustration import illustration
 from rnnlstm.reporting.html.markup import render
 from rnnlstm.reporting.html.parts import Report, Section, unbroken

@@ -1,7 +1,7 @@
-"""YAML of the user's own, and run folders from elsewhere: looked at before anything is made of them.
+"""Reads files that others may have written, and resolves references: a configuration is data, and runs no code.
 
-A constructor would follow tags into code, and aliases into more memory than there is. Here they are refused, and
-what is left costs what was written.
+YAML tags would construct Python objects, and aliases grow exponentially in memory: both are refused before anything
+is constructed. OmegaConf's resolvers read the environment, so only references to other keys are accepted.
 """
 
 from __future__ import annotations
@@ -22,20 +22,26 @@ MOST_FILES = 1000  # files and folders in a --config-dir
 LARGEST_FILE = 65_536  # bytes of one YAML file
 LARGEST_FOLDER = 1_048_576  # bytes of all YAML files in a --config-dir
 
-#: An entry of a defaults list: a choice of a group, and nothing that leads elsewhere.
-DEFAULT = re.compile(r"(?:(?:optional|override) )*/?\w[\w.-]*(?:/\w[\w.-]*)*", re.ASCII)
-Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # LibYAML's is ten times faster, where it was built in
+#: An entry of a defaults list: a choice of a group, never a path out of the folder.
+DEFAULTS_ENTRY = re.compile(r"(?:(?:optional|override) )*/?\w[\w.-]*(?:/\w[\w.-]*)*", re.ASCII)
+DEEPEST = 12  # sections within sections in a YAML file
+LONGEST_TEXT = 1000  # characters of a text, once its references are resolved
+MOST_BITS = 10_000  # of a whole number: Python prints none of more than 4,300 digits
+
+#: The only kind of interpolation that is accepted: another key, by its full name.
+REFERENCE = re.compile(r"\$\{([A-Za-z_]\w*(?:\.\w+)*)\}", re.ASCII)
+Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # LibYAML's is ten times faster, where PyYAML has it
 
 
 def config_folder() -> Path:
-    """Where the YAML files are: inside an installed package, beside it in a checkout."""
+    """The folder of YAML files: inside an installed package, beside it in a checkout."""
     package = Path(__file__).resolve().parents[1]
     inside = package / "configs"
     return inside if inside.is_dir() else package.parent / "configs"
 
 
 def own_folder(place: str) -> Path:
-    """A user's folder of YAML files, looked through. Raises: ConfigError."""
+    """The folder given with --config-dir, checked. Raises: ConfigError."""
     try:
         folder = Path(place).resolve()
         if not place or not folder.is_dir():
@@ -51,12 +57,12 @@ def own_folder(place: str) -> Path:
 
 
 def read_yaml(path: Path) -> Any:
-    """The plain values in a YAML file. Raises: ValueError with the rule it breaks; OSError."""
-    return _plain_yaml(_bytes(path))
+    """The plain values in a YAML file. Raises: ValueError that names the rule it breaks; OSError."""
+    return _parse_yaml(_bytes(path))
 
 
 def check_folder(folder: Path) -> None:
-    """A user's folder of YAML files, everything in it that Hydra could read. Raises: ConfigError."""
+    """Check every YAML file in a folder that Hydra could read. Raises: ConfigError."""
     total = 0
     for path in _yaml_files(folder):
         try:
@@ -73,13 +79,13 @@ def check_folder(folder: Path) -> None:
 def read_text(text: str) -> Any:
     """The plain values in a piece of YAML on a command line. Raises: ConfigError."""
     try:
-        return _plain_yaml(text.encode())
+        return _parse_yaml(text.encode())
     except ValueError as error:
         raise ConfigError(f"{show(text)} can't be read: {error}") from None
 
 
 def check_run(place: str) -> None:
-    """The files of a trained run, or of one seed of it, before they are parsed. Raises: OptionError."""
+    """Check the files of a run folder, or of one seed's folder, before they are parsed. Raises: OptionError."""
     try:
         folder = Path(place).expanduser()
         for path in (folder / "config.yaml", folder.parent / "config.yaml"):
@@ -92,7 +98,7 @@ def check_run(place: str) -> None:
 
 
 def check_weights(path: Path) -> None:
-    """That weights take no more memory than they take on disk. Raises: ValueError; OSError."""
+    """Check that weights need no more memory than disk. Raises: ValueError; OSError."""
     if not path.is_file():
         raise ValueError(f"{path.name} is no file")
     try:
@@ -115,7 +121,7 @@ def _yaml_files(folder: Path) -> Iterator[Path]:
 
 
 def _bytes(path: Path) -> bytes:
-    if not path.is_file() and path.exists():  # a pipe or a device would keep us waiting
+    if not path.is_file() and path.exists():  # reading a pipe or a device might never end
         raise ValueError("is no file")
     with path.open("rb") as file:
         data = file.read(LARGEST_FILE + 1)
@@ -124,8 +130,8 @@ def _bytes(path: Path) -> bytes:
     return data
 
 
-def _plain_yaml(data: bytes) -> Any:
-    """Looks at the events first: they cost what was written, whatever a constructor would make of them."""
+def _parse_yaml(data: bytes) -> Any:
+    """Plain values. The parser's events are checked first, since they need no more memory than the text."""
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -136,9 +142,9 @@ def _plain_yaml(data: bytes) -> Any:
         depth = 0
         for event in yaml.parse(text, Loader):
             if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
-                raise ValueError("anchors and aliases (&, *) are not taken")
+                raise ValueError("anchors and aliases (&, *) are not accepted")
             if getattr(event, "tag", None) is not None:
-                raise ValueError(f"tags ({event.tag}) are not taken")
+                raise ValueError(f"tags ({event.tag}) are not accepted")
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > DEEPEST:
                 raise ValueError(f"more than {DEEPEST} sections within each other")
@@ -148,83 +154,65 @@ def _plain_yaml(data: bytes) -> Any:
 
 
 def yaml_problem(error: yaml.YAMLError) -> str:
-    """What is wrong with the YAML, and where, in few words."""
+    """What is wrong with the YAML, and in which line."""
     problem = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
     mark = getattr(error, "problem_mark", None)
     return problem if mark is None else f"line {mark.line + 1}: {problem}"
 
 
 def _check_group_file(data: bytes) -> None:
-    """Hydra's own keys are no more open in a file than on the command line."""
-    tree = _plain_yaml(data)
+    """Check one YAML file. Hydra's own keys can't be set in a file either. Raises: ValueError."""
+    tree = _parse_yaml(data)
     for line in data.decode("utf-8").splitlines():
         if line.lstrip().startswith("#") and "@package" in line and "hydra" in line:
-            raise ValueError("Hydra's own keys are not open")
+            raise ValueError("Hydra's own keys can't be set")
     if tree is None:
         return
     if not isinstance(tree, dict):
         raise ValueError("holds no keys")
     if "hydra" in tree:
-        raise ValueError("Hydra's own keys are not open")
+        raise ValueError("Hydra's own keys can't be set")
     for key, value in tree.items():
         if not isinstance(key, str):
             raise ValueError(f"its keys must be texts, not {show(key)}")
-        check_value(key, value)
+        check_references(key, value)
     defaults = tree.get("defaults", [])
     if not isinstance(defaults, list):
         raise ValueError("defaults must be a list")
     for entry in defaults:
         words = [*itertools.chain(*entry.items())] if isinstance(entry, dict) and len(entry) == 1 else [entry]
         for word in words:
-            if word is not None and (not isinstance(word, str) or not DEFAULT.fullmatch(word) or "hydra" in word):
+            fits = isinstance(word, str) and DEFAULTS_ENTRY.fullmatch(word) and "hydra" not in word
+            if word is not None and not fits:
                 raise ValueError(f"defaults: {show(word)} is no choice of a group")
 
 
-# What may come in on a command line or between keys: overrides and references. A configuration is data.
-#
-# Looked at before Hydra or OmegaConf sees it, so that neither runs code, reads the environment, or needs time or
-# memory out of proportion to what was written. `plain_yaml.py` does the same for files.
-
-LONGEST_OVERRIDE = 20_000  # characters
-LONGEST_TEXT = 1000  # characters of a text with references in it
-MOST_BITS = 10_000  # of a whole number: Python writes none of more than 4,300 digits
-DEEPEST = 12  # brackets within brackets, sections within sections
-
-#: The one kind of interpolation that is taken: another key, by its full name.
-REFERENCE = re.compile(r"\$\{([A-Za-z_]\w*(?:\.\w+)*)\}", re.ASCII)
-
-
 def check_override(text: str) -> None:
-    """An override, before its grammar is read. Raises: ConfigError."""
+    """Check that an override is a text that a terminal can show. Raises: ConfigError."""
     if not isinstance(text, str):
         raise ConfigError(f"can't read {show(text)}: an override is a text, key=value")
     if not text.isprintable():
         raise ConfigError(f"can't read {show(text)}: it holds a character that can't be printed")
-    if len(text) > LONGEST_OVERRIDE:
-        raise ConfigError(f"can't read {show(text)}: longer than {LONGEST_OVERRIDE:,} characters")
-    steps = itertools.accumulate((c in "[{(") - (c in ")}]") for c in text)
-    if max(steps, default=0) > DEEPEST:
-        raise ConfigError(f"can't read {show(text)}: more than {DEEPEST} brackets within each other")
 
 
-def check_value(key: str, value: Any) -> None:
-    """No text in `value` asks for more than another key. Raises: OptionError."""
+def check_references(key: str, value: Any) -> None:
+    """Check that texts in `value` refer to nothing but other keys. Raises: OptionError."""
     if isinstance(value, Mapping):
         for name, entry in value.items():
-            check_value(key, name)
-            check_value(f"{key}.{name}", entry)
+            check_references(key, name)
+            check_references(f"{key}.{name}", entry)
     elif isinstance(value, list):
         for entry in value:
-            check_value(key, entry)
+            check_references(key, entry)
     elif "${" in REFERENCE.sub(" ", str(value)):
-        raise OptionError(key, value, "only references to keys by their full name are taken: ${task.length}")
+        raise OptionError(key, value, "only references to keys by their full name are accepted: ${task.length}")
 
 
 def resolve(tree: Mapping[Any, Any]) -> dict[str, Any]:
     """`tree` with each reference replaced by the single value that it names.
 
-    OmegaConf would do that too, but its resolvers come with it, and references to whole sections, which grow
-    exponentially. Here each key is looked up once.
+    OmegaConf would also run resolvers, and copy whole sections, which grow exponentially. Here each key is resolved
+    once.
 
     Raises: OptionError.
     """
@@ -240,7 +228,7 @@ def resolve(tree: Mapping[Any, Any]) -> dict[str, Any]:
             return [plain(key, entry) for entry in value]
         if isinstance(value, int) and value.bit_length() > MOST_BITS:
             raise OptionError(key, value, "too large")
-        check_value(key, value)
+        check_references(key, value)
         if not isinstance(value, str) or "${" not in value:
             return value
         if whole := REFERENCE.fullmatch(value):
