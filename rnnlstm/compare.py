@@ -80,8 +80,8 @@ def _main(arguments: Sequence[str] | None) -> int:
 
     from rich.console import Console
 
-    from rnnlstm.reporting.comparison import compare, paragraphs
-    from rnnlstm.reporting.table import write_csv
+    from rnnlstm.reporting.selection import compare
+    from rnnlstm.reporting.tables import paragraphs, write_csv
 
     found = compare(options.runs, options.where, options.by)
     console = Console(highlight=False)

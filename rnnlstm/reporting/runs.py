@@ -1,11 +1,16 @@
-"""Finished and unfinished runs, read from their folders."""
+"""Runs, finished or not, read from their folders; what became of their seeds; how they are labelled."""
 
 from __future__ import annotations
 
+import json
 import logging
 import math
+import os
 import random
+import re
+import socket
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,10 +20,55 @@ from typing import Any
 import numpy as np
 
 from rnnlstm.config.errors import ConfigError, printable, show
-from rnnlstm.record.folders import FLOW, METRICS, find_run_folders, seed_folder
+from rnnlstm.record.files import LOCK
+from rnnlstm.record.folders import FLOW, METRICS, SUMMARY, find_run_folders, seed_folder, seed_folders
 from rnnlstm.record.reader import read_flow, read_metrics
-from rnnlstm.record.summary import read_summaries
-from rnnlstm.reporting.liveness import settled
+from rnnlstm.record.summary import read_summaries, read_summary
+
+
+def without_processes(folder: Path, summaries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The summaries of a run folder, `stopped` in place of `running` where its process is known to be gone."""
+    if not any(summary.get("status") == "running" for summary in summaries) or held(folder) is not False:
+        return list(summaries)
+    return [{**s, "status": "stopped"} if s.get("status") == "running" else s for s in summaries]
+
+
+def held(folder: Path) -> bool | None:
+    """Whether a process holds the run folder; None if that can't be known: it ran on another machine, or the lock
+    is just being taken."""
+    path = folder / LOCK
+    try:
+        holder = json.loads(path.read_bytes()[:4096])
+        pid, host = int(holder["pid"]), holder["host"]
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
+        return None
+    if host != socket.gethostname() or pid <= 0:
+        return None
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # another user's
+        return None
+    return _has_open(pid, path)
+
+
+def _has_open(pid: int, path: Path) -> bool | None:
+    """Whether a process has the file open: another one may have got the number of one that has ended."""
+    try:
+        entries = list(Path(f"/proc/{pid}/fd").iterdir())
+        wanted = path.stat()
+    except OSError:  # no such folder on this system, or another user's
+        return None
+    for entry in entries:
+        try:
+            found = entry.stat()
+        except OSError:
+            continue
+        if (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino):
+            return True
+    return False
+
 
 LOG = logging.getLogger("rnnlstm")
 
@@ -83,7 +133,7 @@ def find_runs(places: Iterable[str]) -> list[Run]:
         for problem in problems:
             LOG.warning("%s; the seed is left out", printable(problem))
         if summaries:
-            found.append(Run(folder, config, settled(folder, summaries)))
+            found.append(Run(folder, config, without_processes(folder, summaries)))
     if not found:
         raise ConfigError(f"no runs in {', '.join(show(place) for place in places)}: none has a summary of a seed")
     return sorted(found, key=_order)
@@ -158,3 +208,69 @@ def _label(run: Run, differing: Iterable[str], left_out: Sequence[str] = UNLABEL
             name = key.removesuffix(".name") if end == "name" else end if ends.count(end) == 1 else key
             words.append(f"{name}={show(run.config[key])}")
     return ", ".join(words) or "all"
+
+
+#: What a seed can have come to, in the order of the table; `stopped`: killed or crashed without a word.
+STATES = ("done", "running", "interrupted", "stopped", "diverged", "failed", "missing")
+MOST_REASONS = 5  # lines
+
+
+def counts(run: Run) -> dict[str, int]:
+    """How many seeds are in each state, all of `STATES`. A state that isn't known here counts as failed."""
+    found = Counter(str(seed.get("status")) for seed in run.seeds)
+    known = {state: found.pop(state, 0) for state in STATES}
+    known["failed"] += found.total()
+    return known | {"missing": sum(len(missing_seeds(member)) for member in run.members)}
+
+
+def missing_seeds(run: Run) -> list[int]:
+    """Seeds that were begun or asked for and left nothing to read.
+
+    A run's folder doesn't say how many seeds were asked for. Two things speak of one: a folder of its own without a
+    readable summary, and a hole in the row of numbers, if it is a row: more seeds there than holes.
+    """
+    present = {seed["seed"] for seed in run.seeds if isinstance(seed.get("seed"), int)}
+    try:
+        begun = {seed: place for seed, place in seed_folders(run.folder) if seed not in present}
+    except OSError:
+        return []
+    silent = {seed for seed, place in begun.items() if not _readable(place / SUMMARY)}
+    row = range(min(present, default=0), max(present, default=-1) + 1)
+    if len(row) < 2 * len(present):
+        silent |= set(row) - present - set(begun)
+    if not silent or held(run.folder):  # about to begin
+        return []
+    return sorted(silent)
+
+
+def _readable(path: Path) -> bool:
+    try:
+        read_summary(path)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def reasons(runs: Sequence[Run]) -> list[str]:
+    """Lines that say why seeds diverged or failed, and where first; the most frequent reason on top."""
+    found: dict[tuple[str, str], list[tuple[str, str]]] = {}  # where, and the reason in full
+    for run, name in zip(runs, labels(runs), strict=True):
+        for seed in run.seeds:
+            if seed.get("status") in ("diverged", "failed"):
+                text = " ".join(str(seed.get("reason") or "no reason given").split())
+                found.setdefault((seed["status"], re.sub(r"\d+", "#", text)), []).append((name, text))
+    lines = []
+    for (status, _), cases in sorted(found.items(), key=lambda item: -len(item[1])):
+        places = list(dict.fromkeys(name for name, _ in cases))
+        texts = dict.fromkeys(text for _, text in cases)
+        more = f" and {len(places) - 1:,} more" if len(places) > 1 else ""
+        example = next(iter(texts)) + (", say" if len(texts) > 1 else "")
+        lines.append(f"{len(cases):,} {status}: {_cut(example)} ({places[0]}{more})")
+    if len(lines) > MOST_REASONS:
+        left = len(lines) - MOST_REASONS + 1
+        lines = [*lines[: MOST_REASONS - 1], f"and {left:,} further reasons"]
+    return lines
+
+
+def _cut(text: str, longest: int = 120) -> str:
+    return text if len(text) <= longest else text[: longest - 1] + "…"

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from rnnlstm.reporting.colours import PALETTE, colour_numbers
 from rnnlstm.reporting.figures import LONGEST_LABEL, panels
 from rnnlstm.reporting.runs import Run, labels
-from rnnlstm.reporting.survival import MOST_BANDS, SolveTimes, solve_times, solved_share
+from rnnlstm.reporting.statistics import MOST_BANDS, SolveTimes, solve_times, solved_share
 
 
 def survival_curves(runs: Sequence[Run]) -> Figure:

@@ -19,7 +19,7 @@ from rnnlstm.__main__ import main as commands
 from rnnlstm.cli.help import FIRST, keys
 from rnnlstm.config.keys import choices_of_groups, every_key
 from rnnlstm.config.schema import TOP
-from rnnlstm.reporting.table import COLUMNS
+from rnnlstm.reporting.tables import COLUMNS
 
 from support.commands import ENVIRONMENT
 from support.training import SMALL

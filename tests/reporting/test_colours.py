@@ -10,7 +10,7 @@ from rnnlstm.instruments.measurement import measure
 from rnnlstm.instruments.subject import Subject
 from rnnlstm.reporting.colours import PALETTE, colour_numbers
 from rnnlstm.reporting.figures import learning_curves
-from rnnlstm.reporting.flow_figures import gradient_figure
+from rnnlstm.reporting.gradflow_figures import gradient_figure
 from rnnlstm.reporting.html.shown import grouped
 from rnnlstm.reporting.reach import reaches
 from rnnlstm.reporting.reach_figure import reach_figure

@@ -18,7 +18,6 @@ from rnnlstm.compare import main
 from rnnlstm.jobs.job import compose_jobs
 from rnnlstm.record.environment import ENVIRONMENT
 from rnnlstm.record.files import read_json, read_lines, write_json
-from rnnlstm.reporting.comparison import Comparison, compare
 from rnnlstm.reporting.html import page as page_module
 from rnnlstm.reporting.html.markup import HERE, element, text
 from rnnlstm.reporting.html.page import page
@@ -29,7 +28,8 @@ from rnnlstm.reporting.html.scale import Scale, number
 from rnnlstm.reporting.html.shown import MOST_GROUPS, MOST_SHOWN
 from rnnlstm.reporting.html.solving import _steps as steps_of
 from rnnlstm.reporting.runs import Run, find_runs
-from rnnlstm.reporting.survival import SolveTimes, solved_share
+from rnnlstm.reporting.selection import Comparison, compare
+from rnnlstm.reporting.statistics import SolveTimes, solved_share
 from rnnlstm.training.loop import train_run
 from rnnlstm.training.plan import make_plan
 from rnnlstm.training.progress import Progress

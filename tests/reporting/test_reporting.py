@@ -18,7 +18,7 @@ from rnnlstm.reporting.flow import flows
 from rnnlstm.reporting.pictures import save_figures
 from rnnlstm.reporting.runs import differing_keys, find_runs, label
 from rnnlstm.reporting.statistics import bootstrap_median, interval, wilson
-from rnnlstm.reporting.table import COSTS, STANDING, equal_keys, row, write_csv
+from rnnlstm.reporting.tables import COSTS, STANDING, equal_keys, row, write_csv
 
 from support.run_folders import make_run
 

@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rnnlstm.reporting.runs import find_runs
-from rnnlstm.reporting.statistics import bootstrap_median, wilson
-from rnnlstm.reporting.survival import SolveTimes, kaplan_meier, solve_time, solve_times
+from rnnlstm.reporting.statistics import SolveTimes, bootstrap_median, kaplan_meier, solve_time, solve_times, wilson
 from rnnlstm.reporting.survival_figure import survival_curves
 
 from support.run_folders import make_run

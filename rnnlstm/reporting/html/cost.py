@@ -10,8 +10,7 @@ from rnnlstm.reporting.html.parts import Numbers, Panel, Report, Section, chapte
 from rnnlstm.reporting.html.plot import Axis, Dot, plot
 from rnnlstm.reporting.html.scale import number
 from rnnlstm.reporting.html.shown import Shown, TaskGroup
-from rnnlstm.reporting.table import row
-from rnnlstm.reporting.texts import metric_text, solved_text
+from rnnlstm.reporting.tables import metric_text, row, solved_text
 
 INTRO = (
     "A gated network does more at each step: an LSTM of as many units has four times an RNN’s parameters and "

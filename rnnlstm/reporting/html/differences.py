@@ -9,9 +9,9 @@ from markupsafe import Markup
 from rnnlstm.reporting.html.forest import Interval, forest
 from rnnlstm.reporting.html.parts import Numbers, Panel, Report, Section, chapter, figure, keyed, table, unbroken
 from rnnlstm.reporting.html.shown import TaskGroup
-from rnnlstm.reporting.paired import Differences
 from rnnlstm.reporting.pairing import Contest, contests, less_is_better
-from rnnlstm.reporting.texts import differences_text, score_text
+from rnnlstm.reporting.statistics import Differences
+from rnnlstm.reporting.tables import differences_text, score_text
 
 INTRO = (
     "A seed decides the data: networks with the same seed were trained and tested on the very same sequences. So "

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from rnnlstm.reporting.html.markup import element
 from rnnlstm.reporting.html.plot import MARKS
 from rnnlstm.reporting.html.scale import Scale
-from rnnlstm.reporting.paired import Bounds
+from rnnlstm.reporting.statistics import Bounds
 
 WIDTH, LEFT, RIGHT, ROW, TOP = 340, 14, 14, 38, 24
 LONGEST = 46  #: characters of a name

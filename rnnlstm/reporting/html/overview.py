@@ -15,8 +15,8 @@ from rnnlstm.reporting.html.markup import render
 from rnnlstm.reporting.html.parts import Report, Section, unbroken
 from rnnlstm.reporting.html.scale import number, share
 from rnnlstm.reporting.html.shown import Shown
-from rnnlstm.reporting.survival import solve_times
-from rnnlstm.reporting.table import finite, row
+from rnnlstm.reporting.statistics import solve_times
+from rnnlstm.reporting.tables import finite, row
 
 #: Powers of ten by which gradients must differ to say that they tell networks apart.
 APART = 2.0

@@ -11,7 +11,6 @@ from markupsafe import Markup
 from rnnlstm.config.errors import DiskError, show
 from rnnlstm.record.environment import package_version
 from rnnlstm.record.files import write_whole
-from rnnlstm.reporting.comparison import Comparison
 from rnnlstm.reporting.html import (
     clipping,
     cost,
@@ -28,7 +27,8 @@ from rnnlstm.reporting.html import (
 )  # fmt: skip
 from rnnlstm.reporting.html.markup import HERE, render
 from rnnlstm.reporting.html.parts import Report, Section
-from rnnlstm.reporting.states import counts
+from rnnlstm.reporting.runs import counts
+from rnnlstm.reporting.selection import Comparison
 
 #: The chapters, as they are read. A new one: a module with a function `section`, and its place here. None: no chapter
 SECTIONS: tuple[Callable[[Report], Section | None], ...] = (

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 
 from markupsafe import Markup
 
-from rnnlstm.reporting.comparison import Comparison
 from rnnlstm.reporting.html.markup import element, render
 from rnnlstm.reporting.html.plot import MARKS
 from rnnlstm.reporting.html.records import Records
 from rnnlstm.reporting.html.shown import MOST_GROUPS, Shown, TaskGroup, grouped
 from rnnlstm.reporting.runs import Run
+from rnnlstm.reporting.selection import Comparison
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from rnnlstm.reporting.html.parts import (
 from rnnlstm.reporting.html.plot import MOST_POINTS, Axis, Dot, Level, Line, plot
 from rnnlstm.reporting.html.scale import number
 from rnnlstm.reporting.html.shown import Shown, TaskGroup
-from rnnlstm.reporting.survival import MOST_BANDS, SolvedShare, SolveTimes, solve_times, solved_share
-from rnnlstm.reporting.texts import solved_text, steps_text
+from rnnlstm.reporting.statistics import MOST_BANDS, SolvedShare, SolveTimes, solve_times, solved_share
+from rnnlstm.reporting.tables import solved_text, steps_text
 
 INTRO = (
     "How soon a network solves its task is a number of its own, and one that is not known of every seed: some are "

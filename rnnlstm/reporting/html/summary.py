@@ -11,11 +11,9 @@ from rnnlstm.reporting.html.markup import element, render
 from rnnlstm.reporting.html.parts import Numbers, Report, Section, keyed, table, unbroken
 from rnnlstm.reporting.html.scale import number
 from rnnlstm.reporting.html.shown import TaskGroup
-from rnnlstm.reporting.runs import Run
+from rnnlstm.reporting.runs import STATES, Run, counts, reasons
 from rnnlstm.reporting.selection import pooled_over
-from rnnlstm.reporting.states import STATES, counts, reasons
-from rnnlstm.reporting.table import finite, row
-from rnnlstm.reporting.texts import metric_text, solved_text, states_text, steps_text
+from rnnlstm.reporting.tables import finite, metric_text, row, solved_text, states_text, steps_text
 
 HEADS = (
     "configuration", "solved (95\u00a0%)", "score", "updates to solve", "held-out loss", "seeds", "clipped",
