@@ -93,7 +93,7 @@ def _main(arguments: Sequence[str] | None) -> int:
         write_csv(found.rows, options.csv)
         console.print(f"Written: {options.csv}", markup=False, soft_wrap=True)
     if options.figures:
-        from rnnlstm.reporting.pictures import save_figures
+        from rnnlstm.reporting.figures import save_figures
 
         for path in save_figures(found.rows, options.figures):
             console.print(f"Written: {path}", markup=False, soft_wrap=True)

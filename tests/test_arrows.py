@@ -39,17 +39,8 @@ ONLY = {
     "omegaconf": {"config.compose", "jobs.launchers.bridge"},
     "tensorboard": {"record.tensorboard"},
     "PIL": {"record.heatmap"},
-    "jinja2": {"reporting.html.markup"},
-    "matplotlib": {
-        "reporting.figures",
-        "reporting.survival_figure",
-        "reporting.reach_figure",
-        "reporting.pictures",
-        "reporting.speed_figure",
-        "reporting.gradflow_figures",
-        "reporting.gradflow",
-        "studies.figure",
-    },
+    "jinja2": {"reporting.html.parts"},
+    "matplotlib": {"reporting.figures", "reporting.gradflow_figures", "studies.figure"},
 }
 
 

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from matplotlib import pyplot as plt
-from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -25,7 +23,8 @@ from rnnlstm.models import Network
 from rnnlstm.record.files import write_json
 from rnnlstm.record.folders import HOUSEKEEPING, flatten
 from rnnlstm.reporting import gradflow_figures
-from rnnlstm.reporting.gradflow_figures import half_life_text
+from rnnlstm.reporting.colours import network_name, style_numbers
+from rnnlstm.reporting.gradflow_figures import half_life_text, save
 from rnnlstm.reporting.runs import Run, labels, task_title
 from rnnlstm.reporting.tables import as_table, leave_out
 from rnnlstm.training.plan import Plan
@@ -103,7 +102,8 @@ class Analysis:
         """The table, and figures of gradients, weight gradients, Jacobians, exponents, influence and gates."""
         found: list[Measurement] = []
         subjects: list[tuple[str, Subject]] = []
-        for name, setting in zip(setting_labels(settings), settings, strict=True):
+        names = setting_labels(settings)
+        for name, setting in zip(names, settings, strict=True):
             with self.console.status(Text(f"measuring {name}")):
                 subjects.append((name, setting.subject(sequences)))
                 found += measure(*subjects[-1])
@@ -113,10 +113,12 @@ class Analysis:
                 self.console.print(f"{m.label}: a Jacobian is larger than its bound, which can't be: report this")
         self._write("table.csv", lambda path: _write_csv(path, [m.numbers() for m in found]))
         self.results["flow"] = [_as_data(m) for m in found]
-        self._figure("gradient.png", gradflow_figures.gradient_figure(found))
-        self._figure("weight_gradient.png", gradflow_figures.weight_figure(found))
+        networks = [network_name(dict(flatten(setting.plan.config.tree))) for setting in settings]
+        styles = dict(zip(names, style_numbers(names, networks), strict=True))
+        self._figure("gradient.png", gradflow_figures.gradient_figure(found, styles))
+        self._figure("weight_gradient.png", gradflow_figures.weight_figure(found, styles))
         self._figure("jacobian.png", gradflow_figures.jacobian_figure(found))
-        self._figure("lyapunov.png", gradflow_figures.lyapunov_figure(found))
+        self._figure("lyapunov.png", gradflow_figures.lyapunov_figure(found, styles))
         reached = {id(m.flow): m.influence for m in found}  # one for each network, whatever its layers
         seen = [(name, subject, values) for (name, subject), values in zip(subjects, reached.values(), strict=True)]
         self._figure("influence.png", gradflow_figures.influence_figure(seen))
@@ -167,9 +169,8 @@ class Analysis:
         for line in lines:
             self.console.print(line, soft_wrap=True)
 
-    def _figure(self, name: str, figure: Figure) -> None:
-        self._write(name, lambda path: figure.savefig(path, dpi=100))
-        plt.close(figure)
+    def _figure(self, name: str, figure: Any) -> None:
+        self._write(name, lambda path: save(figure, path))
 
     def _write(self, name: str, write: Any) -> None:
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -22,7 +23,7 @@ from rnnlstm.cells.rnn import NONLINEARITIES
 from rnnlstm.instruments.measurement import Measurement
 from rnnlstm.instruments.subject import Subject
 from rnnlstm.record.heatmap import HIGH, LOW, colours
-from rnnlstm.reporting.colours import PALETTE, colour_numbers
+from rnnlstm.reporting.colours import PALETTE
 from rnnlstm.tasks.task import until_over
 
 mpl.use("Agg")
@@ -33,14 +34,14 @@ DECAY = (-20.0, 5.0)
 DASHES = ("-", "--", "-.", ":")  # by layer
 
 
-def gradient_figure(found: Sequence[Measurement]) -> Figure:
+def gradient_figure(found: Sequence[Measurement], styles: Mapping[str, int]) -> Figure:
     """‖∂L/∂h_t‖ over the steps before the answer, and beside it ‖∂L/∂c_t‖ where there is one."""
     states = ["hidden", *(["cell"] if any("cell" in m.flow.total for m in found) else [])]
     figure, axes = plt.subplots(
         1, len(states), figsize=(6.4 * len(states), 4.6), sharey=True, squeeze=False, layout="constrained"
     )
     for state, axis in zip(states, axes[0], strict=True):
-        for m, looks in zip(found, _looks(found), strict=True):
+        for m, looks in zip(found, _looks(found, styles), strict=True):
             if state not in m.flow.total:
                 continue
             norms = m.flow.total[state][m.layer].log10()
@@ -64,11 +65,11 @@ def gradient_figure(found: Sequence[Measurement]) -> Figure:
     return figure
 
 
-def weight_figure(found: Sequence[Measurement]) -> Figure:
+def weight_figure(found: Sequence[Measurement], styles: Mapping[str, int]) -> Figure:
     """The share of the weight gradient that comes from the last k steps."""
     figure, axis = plt.subplots(figsize=(6.8, 4.4), layout="constrained")
     K = max(len(m.weights.share) for m in found)
-    for m, looks in zip(found, _looks(found), strict=True):
+    for m, looks in zip(found, _looks(found, styles), strict=True):
         axis.plot(np.arange(1, len(m.weights.share) + 1), m.weights.share.numpy(), label=m.label, **looks)
     steps = np.arange(1, K + 1)
     axis.plot(steps, steps / K, color="0.6", linestyle=":", label="every step alike")
@@ -107,10 +108,10 @@ def jacobian_figure(found: Sequence[Measurement]) -> Figure:
     return figure
 
 
-def lyapunov_figure(found: Sequence[Measurement]) -> Figure:
+def lyapunov_figure(found: Sequence[Measurement], styles: Mapping[str, int]) -> Figure:
     """The spectrum of each setting; above zero directions explode."""
     figure, axis = plt.subplots(figsize=(6.8, 4.4), layout="constrained")
-    for m, looks in zip(found, _looks(found), strict=True):
+    for m, looks in zip(found, _looks(found, styles), strict=True):
         spectrum = m.lyapunov.numpy()
         axis.plot(np.linspace(0, 1, len(spectrum)), np.where(np.isfinite(spectrum), spectrum, np.nan),
                   label=f"{m.label}: largest {spectrum[0]:+.4f}", **looks)  # fmt: skip
@@ -137,11 +138,14 @@ def panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
     return figure, list(axes.flat[:count])
 
 
-def _looks(found: Sequence[Measurement]) -> list[dict[str, Any]]:
-    """A line's looks for each: the network's colour, the layer's dashes."""
-    networks = list(dict.fromkeys(m.network for m in found))
-    colours = dict(zip(networks, colour_numbers(networks), strict=True))
-    return [{"color": PALETTE[colours[m.network]], "linestyle": DASHES[m.layer % len(DASHES)]} for m in found]
+def _looks(found: Sequence[Measurement], styles: Mapping[str, int]) -> list[dict[str, Any]]:
+    """A line's looks for each: the network's colour (`styles`: its number by label), the layer's dashes."""
+    return [{"color": PALETTE[styles[m.network]], "linestyle": DASHES[m.layer % len(DASHES)]} for m in found]
+
+
+def save(figure: Figure, path: Path) -> None:
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
 
 
 def half_life_text(value: float) -> str:
@@ -313,7 +317,8 @@ def _ends(entries: list[Any]) -> list[Any]:
 mpl.use("Agg")
 
 
-NONLINEARITIES_SHOWN = ("sigmoid", "tanh", "relu", "centred_sigmoid", "steep_sigmoid")
+#: With the number of the colour: tanh and ReLU have that of their RNN.
+NONLINEARITIES_SHOWN = {"sigmoid": 10, "tanh": 0, "relu": 5, "centred_sigmoid": 11, "steep_sigmoid": 8}
 FACTORS = (1.01, 0.99)
 STEPS = 365
 
@@ -322,7 +327,8 @@ def activation_figure() -> Figure:
     """φ and φ' of each nonlinearity, and c^t for a factor just above and just below one."""
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(14, 4.2), layout="constrained")
     x = torch.linspace(-5, 5, 801, dtype=torch.float64, requires_grad=True)
-    for name, colour in zip(NONLINEARITIES_SHOWN, PALETTE, strict=False):
+    for name, number in NONLINEARITIES_SHOWN.items():
+        colour = PALETTE[number]
         y = NONLINEARITIES[name][0](x)
         (slope,) = torch.autograd.grad(y.sum(), x)
         style = "--" if name in ("centred_sigmoid", "steep_sigmoid") else "-"
@@ -333,7 +339,7 @@ def activation_figure() -> Figure:
     middle.set(title="derivative φ'(x)", ylim=(-0.05, 1.15), xlim=(-5, 5), xlabel="x")
     middle.axhline(0.25, color="0.6", linewidth=0.8, linestyle=":")
     t = np.arange(STEPS + 1)
-    for factor, colour in zip(FACTORS, (PALETTE[1], PALETTE[0]), strict=True):
+    for factor, colour in zip(FACTORS, (PALETTE[10], PALETTE[11]), strict=True):
         right.plot(t, factor**t, color=colour, label=f"{factor}^{STEPS} = {factor**STEPS:.3g}")
     right.axhline(1, color="0.35", linestyle="--", linewidth=1)
     right.set(

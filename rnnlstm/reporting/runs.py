@@ -21,9 +21,10 @@ import numpy as np
 
 from rnnlstm.config.errors import ConfigError, printable, show
 from rnnlstm.record.files import LOCK
-from rnnlstm.record.folders import FLOW, METRICS, SUMMARY, find_run_folders, seed_folder, seed_folders
-from rnnlstm.record.reader import read_flow, read_metrics
+from rnnlstm.record.folders import FLOW, METRICS, SAMPLES, SUMMARY, find_run_folders, seed_folder, seed_folders
+from rnnlstm.record.reader import Sample, read_flow, read_metrics, read_samples
 from rnnlstm.record.summary import read_summaries, read_summary
+from rnnlstm.reporting.records import Curve, Flow, evaluation_curve, flows_by_state
 
 
 def without_processes(folder: Path, summaries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -107,9 +108,28 @@ class Run:
         return [_series(folder, quiet=not seed["steps"]) for folder, seed in self.records]
 
     @cached_property
-    def flow(self) -> list[list[tuple[int, dict[str, np.ndarray]]]]:
-        """Steps and gradient norms by state, (L, K), of each seed's looks."""
-        return [list(read_flow(folder / FLOW)) for folder, _ in self.records]
+    def flows(self) -> dict[str, Flow]:
+        """By state, the gradient through time over training."""
+        return flows_by_state([list(read_flow(folder / FLOW)) for folder, _ in self.records])
+
+    def curve(self, tag: str) -> Curve | None:
+        """`tag` over training; None without any value."""
+        return evaluation_curve(self.series, tag)
+
+    def tags(self, beginning: str) -> list[str]:
+        """Tags that begin so, in the order in which they were written."""
+        return list({tag: None for seed in self.series for tag in seed if tag.startswith(beginning)})
+
+    def ends(self, tag: str) -> tuple[float, float] | None:
+        """The medians over seeds of the first and of the last finite value."""
+        values = [[v for v in seed.get(tag, {}).values() if math.isfinite(v)] for seed in self.series]
+        found = [(v[0], v[-1]) for v in values if v]
+        return (float(np.median([v[0] for v in found])), float(np.median([v[1] for v in found]))) if found else None
+
+    @property
+    def samples(self) -> list[tuple[int, list[Sample]]]:
+        """Step and decoded sequences of the first seed that has any."""
+        return next((looks for folder, _ in self.records if (looks := list(read_samples(folder / SAMPLES)))), [])
 
     @property
     def solved(self) -> int:

@@ -87,7 +87,6 @@ def interval(values: Sequence[float]) -> tuple[float, float] | None:
     return bootstrap_median(values)
 
 
-MOST_BANDS = 4  #: in one picture: of more lines, bands hide one another
 ROUNDING = 1e-9  # of a product of a few thousand factors
 
 
