@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -100,6 +100,7 @@ class Line:
     high: np.ndarray | None = None
     kind: str = ""  #: `wide` (a cell state), `interval` or `after` (clipping)
     note: str = ""  #: what a legend says after the name
+    width: float = 1.0  #: of the line, as a multiple of the usual one
 
 
 @dataclass(frozen=True)
@@ -228,8 +229,8 @@ def grouped(runs: Sequence[Run]) -> list[TaskGroup]:
 # Learning curves.
 
 
-def learning_caption(group: TaskGroup) -> str:
-    few = all(len(s.run.seeds) < ENOUGH_SEEDS for s in group.shown)
+def learning_caption(groups: Sequence[TaskGroup]) -> str:
+    few = all(len(s.run.seeds) < ENOUGH_SEEDS for group in groups for s in group.shown)
     return LEARNING.format(band="the range" if few else "the middle half (the range under five)")
 
 
@@ -286,8 +287,8 @@ def _y_range(lines: Sequence[Line], levels: Sequence[Level]) -> tuple[float, flo
 # When they solve it.
 
 
-def solving_caption(group: TaskGroup) -> str:
-    return SOLVING.format(bands=BANDS if len(group.shown) <= MOST_BANDS else "")
+def solving_caption(groups: Sequence[TaskGroup]) -> str:
+    return SOLVING.format(bands=BANDS if any(len(group.shown) <= MOST_BANDS for group in groups) else "")
 
 
 def solving_chart(group: TaskGroup) -> Chart:
@@ -301,6 +302,8 @@ def solving_chart(group: TaskGroup) -> Chart:
         for step, at in zip(curve.ended, curve.ended_share, strict=True)
     ]
     lines = [step_line(s, t, curve, len(found) <= MOST_BANDS) for s, t, curve in found]
+    # Lines become thinner one by one, so that one which runs along another can be seen.
+    lines = [replace(line, width=1 + 0.5 * (len(lines) - 1 - k)) for k, line in enumerate(lines)]
     return Chart(
         f"Share of seeds that have solved it, by update, {group.title}",
         "; ".join(f"{s.name}: {_told(t, curve)}" for s, t, curve in found),

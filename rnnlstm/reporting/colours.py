@@ -64,6 +64,11 @@ def network_name(config: Mapping[str, object]) -> str:
     return next(holds, "")
 
 
+def named_network(name: str) -> str:
+    """The name in `NETWORKS` with which a study's name of a network begins: `GRU` of `GRU, 2 layers`; or empty."""
+    return max((network for network in NETWORKS if f"{name},".startswith(f"{network},")), key=len, default="")
+
+
 def style_numbers(names: Sequence[str], networks: Sequence[str]) -> list[int]:
     """The number in `STYLES` of each line of a figure, from its name there and its network's in `NETWORKS`.
 

@@ -78,7 +78,7 @@ def learning_figure(groups: Sequence[TaskGroup]) -> Figure:
         for axis, chart in zip(column, charts.learning_charts(group).values(), strict=False):
             draw(axis, chart)
         _legend(column[-1], _handles(group))
-    _caption(figure, charts.learning_caption(groups[0]))
+    _caption(figure, charts.learning_caption(groups))
     return figure
 
 
@@ -88,7 +88,7 @@ def solving_figure(groups: Sequence[TaskGroup]) -> Figure:
     for axis, group in zip(axes[0], groups, strict=True):
         draw(axis, charts.solving_chart(group))
         _legend(axis)
-    _caption(figure, charts.solving_caption(groups[0]))
+    _caption(figure, charts.solving_caption(groups))
     return figure
 
 
@@ -108,6 +108,7 @@ def reach_figure(found: Sequence[Reach]) -> Figure:
 def overview_figure(group: TaskGroup, maps: Sequence[FlowMap]) -> Figure:
     """One task's learning curves, and beside them each configuration's gradient through time, all on one scale."""
     figure = plt.figure(figsize=(12, 2 + 1.9 * max(2, len(maps))), layout="constrained")
+    figure.suptitle(group.title)
     left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(1, 1.25))[0]
     upper, lower = left.subplots(2, 1)
     for axis, chart in zip((upper, lower), charts.learning_charts(group).values(), strict=False):
@@ -146,19 +147,20 @@ def draw(axis: Axes, chart: Chart) -> None:
 
 
 def _draw_line(axis: Axes, line: Line) -> None:
-    interval = line.kind == "interval"
-    looks = {"color": PALETTE[line.style], "linewidth": 1} if interval else _looks(line.style)
+    looks = _looks(line.style, line.width)
     name = shortened(line.name, LONGEST_LABEL)
-    label = "_nolegend_" if interval else f"{name}: {line.note}" if line.note else name
+    label = f"{name}: {line.note}" if line.note else name
+    if line.kind == "interval":
+        label, looks = "_nolegend_", {"color": PALETTE[line.style], "linewidth": 1}
     axis.plot(line.x, line.y, label=label, **looks)
     if line.low is not None and line.high is not None and np.isfinite(line.low).any():
         axis.fill_between(line.x, line.low, line.high, color=PALETTE[line.style], alpha=0.15, linewidth=0)
 
 
-def _looks(style: int) -> dict[str, Any]:
+def _looks(style: int, width: float = 1.0) -> dict[str, Any]:
     """A line's, as matplotlib has them; it counts dashes in widths of the line."""
-    dashes = [length / 1.8 for length in STYLES[style].dashes]
-    return {"color": PALETTE[style], "linewidth": 1.8, "linestyle": (0, dashes) if dashes else "-"}
+    dashes = [length / (1.8 * width) for length in STYLES[style].dashes]
+    return {"color": PALETTE[style], "linewidth": 1.8 * width, "linestyle": (0, dashes) if dashes else "-"}
 
 
 def draw_map(axis: Axes, flow: Flow) -> AxesImage:

@@ -50,7 +50,7 @@ def _learning(report: Report, group: TaskGroup) -> Markup | None:
     rows = [(f"{s.name}: {chart.y_axis.label}", *_sampled(s)) for chart in found.values() for s in chart.lines]
     heads = ("median", "first", "at a quarter", "halfway", "at three quarters", "last")
     numbers = Numbers(f"Medians over training, {group.title}", heads, rows)
-    return legend(group) + figure(report, f"{group.key}-learning", panels, charts.learning_caption(group), numbers)
+    return legend(group) + figure(report, f"{group.key}-learning", panels, charts.learning_caption([group]), numbers)
 
 
 def _sampled(line: Line) -> list[str]:
@@ -79,7 +79,7 @@ def _solving(report: Report, group: TaskGroup) -> Markup:
         for s in group.shown
     ]  # fmt: skip
     heads = ("configuration", "solved (95\u00a0%)", "updates to solve: median", "followed up to update")
-    drawn = figure(report, f"{group.key}-solving", [panel], charts.solving_caption(group), None)
+    drawn = figure(report, f"{group.key}-solving", [panel], charts.solving_caption([group]), None)
     return legend(group) + drawn + table(Numbers(f"{group.title}: when they solve it", heads, rows))
 
 

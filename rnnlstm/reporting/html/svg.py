@@ -71,7 +71,8 @@ def plot(key: str, chart: Chart, size: tuple[int, int] = SIZE) -> Markup:
     ]
     for s in lines:
         name = element("title", f"{s.name}: {s.note}" if s.note else s.name)
-        inside.append(element("path", name, class_=f"line s{s.style} {s.kind}", d=_path(s, x, y)))
+        wide = f"stroke-width:{2.2 * s.width:.1f}px" if s.width != 1 else None
+        inside.append(element("path", name, class_=f"line s{s.style} {s.kind}", style=wide, d=_path(s, x, y)))
     marks = []
     for dot in chart.dots:
         place = f"translate({x.at(dot.x):.1f} {y.at(dot.y):.1f})"
