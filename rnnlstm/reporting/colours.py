@@ -1,7 +1,7 @@
 """The colour of a network: the same in every picture of the project, from one table.
 
-The colours are Okabe & Ito's (2008), some of them darker or lighter so that each has a contrast of 3 : 1 with its
-ground, and five more. Readers who can't tell two colours apart still have dashes and marks.
+The colours start from Okabe & Ito's (2008). Each has a contrast of 3 : 1 with its ground, and any two differ by 10 in
+CIELAB, also for readers without red or green cones. Dashes and marks tell networks apart without colour.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ class Style:
 
 
 STYLES = (
-    Style("#0072b2", "#56b4e9", (), "o", "M-5 0a5 5 0 1 0 10 0a5 5 0 1 0-10 0Z"),
-    Style("#d55e00", "#f08a4b", (9, 3), "s", "M-4.6-4.6h9.2v9.2h-9.2Z"),
+    Style("#0067ad", "#56b4e9", (), "o", "M-5 0a5 5 0 1 0 10 0a5 5 0 1 0-10 0Z"),
+    Style("#c04000", "#f07a35", (9, 3), "s", "M-4.6-4.6h9.2v9.2h-9.2Z"),
     Style("#00855f", "#3cc79a", (), "D", "M0-6.4L6.4 0L0 6.4L-6.4 0Z"),
     Style("#b4588f", "#e79fc8", (12, 3, 3, 3), "^", "M0-6.2L5.8 4.4H-5.8Z"),
-    Style("#a87a00", "#eebc3c", (6, 2), "v", "M0 6.2L5.8-4.4H-5.8Z"),
-    Style("#3595d0", "#a9d8f5", (3, 3), "P", "M-1.8-5.5h3.6v3.7h3.7v3.6h-3.7v3.7h-3.6v-3.7h-3.7v-3.6h3.7Z"),
+    Style("#b48200", "#eebc3c", (6, 2), "v", "M0 6.2L5.8-4.4H-5.8Z"),
+    Style("#3d97d6", "#a9d8f5", (3, 3), "P", "M-1.8-5.5h3.6v3.7h3.7v3.6h-3.7v3.7h-3.6v-3.7h-3.7v-3.6h3.7Z"),
     Style("#1d2126", "#e6e4de", (14, 4), "h", "M0-6L5.2-3V3L0 6L-5.2 3V-3Z"),
-    Style("#7d5a20", "#c9a46a", (9, 3, 2, 3, 2, 3), "_", "M-6-2.5H6V2.5H-6Z"),
+    Style("#5f3f0c", "#c9a46a", (9, 3, 2, 3, 2, 3), "_", "M-6-2.5H6V2.5H-6Z"),
     Style("#882255", "#d66f9d", (4, 2), "X", "M-3-6L0-3L3-6L6-3L3 0L6 3L3 6L0 3L-3 6L-6 3L-3 0L-6-3Z"),
-    Style("#5b3fb8", "#a593f0", (10, 2, 4, 2), "<", "M-6.2 0L4.4-5.8V5.8Z"),
-    Style("#2f8f8f", "#5fc9c9", (2, 2), ">", "M6.2 0L-4.4-5.8V5.8Z"),
-    Style("#7a8a1e", "#bccb55", (12, 2, 2, 2), "p", "M0-6L5.7-1.9L3.5 4.9H-3.5L-5.7-1.9Z"),
+    Style("#5b3fb8", "#8f76ff", (10, 2, 4, 2), "<", "M-6.2 0L4.4-5.8V5.8Z"),
+    Style("#17696f", "#3fa8a8", (2, 2), ">", "M6.2 0L-4.4-5.8V5.8Z"),
+    Style("#66751a", "#cfe06a", (12, 2, 2, 2), "p", "M0-6L5.7-1.9L3.5 4.9H-3.5L-5.7-1.9Z"),
 )  # fmt: skip
 #: Colours on white, by the number of the style.
 PALETTE = tuple(style.on_white for style in STYLES)

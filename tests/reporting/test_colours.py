@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgb
 
 from rnnlstm.instruments.measurement import measure
 from rnnlstm.instruments.subject import Subject
@@ -20,11 +23,11 @@ from support.training import SMALL, plan_for
 
 #: The table, as a list of its own: a change of a colour must be meant.
 FIXED = {
-    "tanh RNN": "#0072b2", "LSTM, default": "#d55e00", "LSTM, chrono": "#00855f", "LSTM, forget bias 1": "#b4588f",
-    "GRU": "#a87a00", "ReLU RNN": "#3595d0", "tanh RNN, orthogonal": "#1d2126", "linear, orthogonal": "#7d5a20",
+    "tanh RNN": "#0067ad", "LSTM, default": "#c04000", "LSTM, chrono": "#00855f", "LSTM, forget bias 1": "#b4588f",
+    "GRU": "#b48200", "ReLU RNN": "#3d97d6", "tanh RNN, orthogonal": "#1d2126", "linear, orthogonal": "#5f3f0c",
     "LSTM, forget bias 5": "#882255", "IRNN": "#5b3fb8",
 }  # fmt: skip
-SHOWN = {"lstm, init=chrono": "#00855f", "lstm, init=default": "#d55e00", "rnn, init=default": "#0072b2"}
+SHOWN = {"lstm, init=chrono": "#00855f", "lstm, init=default": "#c04000", "rnn, init=default": "#0067ad"}
 
 
 @pytest.fixture
@@ -89,6 +92,30 @@ def test_the_table_is_fixed():
     assert {name: PALETTE[k] for k, name in enumerate(NETWORKS)} == FIXED
     assert len(set(PALETTE)) == len({style.on_dark for style in STYLES}) == len(STYLES)
     assert len({style.mark for style in STYLES}) == len({style.marker for style in STYLES}) == len(STYLES)
+
+
+def lab(linear):
+    """CIELAB of linear sRGB (3,), white point D65."""
+    xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]) @ linear
+    x, y, z = (np.cbrt(v) if v > 0.008856 else 7.787 * v + 16 / 116 for v in xyz / (0.9505, 1, 1.089))
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+#: What is left of linear sRGB without green or red cones (Machado, Oliveira & Fernandes 2009).
+SIGHT = {
+    "all cones": np.eye(3),
+    "no green": np.array([[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]]),
+    "no red": np.array([[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]]),
+}
+
+
+@pytest.mark.parametrize("sight", SIGHT)
+@pytest.mark.parametrize("ground", ["on_white", "on_dark"])
+def test_any_two_colours_can_be_told_apart(sight, ground):
+    channels = np.array([to_rgb(getattr(style, ground)) for style in STYLES])
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    seen = [lab(np.clip(SIGHT[sight] @ colour, 0, 1)) for colour in linear]
+    assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)) >= 10
 
 
 @pytest.mark.parametrize(
