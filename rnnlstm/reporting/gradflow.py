@@ -32,7 +32,7 @@ from rnnlstm.training.plan import Plan
 
 @dataclass(frozen=True)
 class Setting:
-    """A network to look at."""
+    """A network whose gradient flow is measured."""
 
     plan: Plan
     seed: int

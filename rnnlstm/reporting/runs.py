@@ -1,4 +1,4 @@
-"""Runs, finished or not, read from their folders; what became of their seeds; how they are labelled."""
+"""Runs, finished or not, read from their folders; the states of their seeds; their labels in tables and charts."""
 
 from __future__ import annotations
 
@@ -26,6 +26,13 @@ from rnnlstm.record.reader import Sample, read_flow, read_metrics, read_samples
 from rnnlstm.record.summary import read_summaries, read_summary
 from rnnlstm.reporting.records import Curve, Flow, evaluation_curve, flows_by_state
 
+LOG = logging.getLogger("rnnlstm")
+
+#: Seeds whose records are read for a curve: the records of thousands would take minutes.
+MOST_RECORDS = 64
+#: Beginnings of the tags that pictures and pages show; what is logged at every update is not among them.
+SHOWN = ("eval", "baseline/", "clip/", "gate/", "gate_by_kind/")
+
 
 def without_processes(folder: Path, summaries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The summaries of a run folder, `stopped` in place of `running` where its process is known to be gone."""
@@ -35,8 +42,12 @@ def without_processes(folder: Path, summaries: Sequence[dict[str, Any]]) -> list
 
 
 def held(folder: Path) -> bool | None:
-    """Whether a process holds the run folder; None if that can't be known: it ran on another machine, or the lock
-    is just being taken."""
+    """Whether a process of this machine holds the run folder; None if that can't be known: it ran on another machine,
+    or the lock is just being taken.
+
+    The lock file names the process, which must have the file open. Trying the lock instead would make a training
+    command that starts at that moment find it taken.
+    """
     path = folder / LOCK
     try:
         holder = json.loads(path.read_bytes()[:4096])
@@ -71,17 +82,9 @@ def _has_open(pid: int, path: Path) -> bool | None:
     return False
 
 
-LOG = logging.getLogger("rnnlstm")
-
-#: Seeds whose records are read for a curve: the records of thousands would take minutes.
-MOST_RECORDS = 64
-#: Beginnings of the tags that pictures and pages show; what is logged at every update is not among them.
-SHOWN = ("eval", "baseline/", "clip/", "gate/", "gate_by_kind/")
-
-
 @dataclass(frozen=True)
 class Run:
-    """One configuration and what its seeds came to."""
+    """One configuration, its seeds' summaries, and their records over training."""
 
     folder: Path
     config: dict[str, Any]  #: flat: `model.init` → `chrono`
@@ -205,17 +208,17 @@ def label(run: Run, runs: Iterable[Run]) -> str:
     return _label(run, differing_keys(runs))
 
 
-def labels(runs: Sequence[Run], longest: int = 1000) -> list[str]:
-    """The label of each, in which also task, length and the like stand if some would be the same without; cut to so
-    many characters."""
+def labels(runs: Sequence[Run]) -> list[str]:
+    """The label of each. Task, length and the budget are in it only if labels would be equal without them."""
     differing = differing_keys(runs)
     names = [_label(run, differing) for run in runs]
     if len(set(names)) < len(names):
         names = [_label(run, differing, ()) for run in runs]
-    return [shortened(name, longest) for name in names]
+    return names
 
 
 def shortened(name: str, longest: int) -> str:
+    """At most so many characters, the last then an ellipsis."""
     return name if len(name) <= longest else f"{name[: longest - 1]}…"
 
 
@@ -230,7 +233,7 @@ def _label(run: Run, differing: Iterable[str], left_out: Sequence[str] = UNLABEL
     return ", ".join(words) or "all"
 
 
-#: What a seed can have come to, in the order of the table; `stopped`: killed or crashed without a word.
+#: A seed's states, in the order of the table; `stopped`: its process is gone and left no reason.
 STATES = ("done", "running", "interrupted", "stopped", "diverged", "failed", "missing")
 MOST_REASONS = 5  # lines
 
@@ -244,23 +247,23 @@ def counts(run: Run) -> dict[str, int]:
 
 
 def missing_seeds(run: Run) -> list[int]:
-    """Seeds that were begun or asked for and left nothing to read.
+    """Seeds that were started or requested and left no readable summary.
 
-    A run's folder doesn't say how many seeds were asked for. Two things speak of one: a folder of its own without a
-    readable summary, and a hole in the row of numbers, if it is a row: more seeds there than holes.
+    A run's folder doesn't say how many seeds were requested. A seed is missing if it has a folder without a readable
+    summary, or if its number is a gap between those of others and there are fewer gaps than seeds.
     """
     present = {seed["seed"] for seed in run.seeds if isinstance(seed.get("seed"), int)}
     try:
         begun = {seed: place for seed, place in seed_folders(run.folder) if seed not in present}
     except OSError:
         return []
-    silent = {seed for seed, place in begun.items() if not _readable(place / SUMMARY)}
+    missing = {seed for seed, place in begun.items() if not _readable(place / SUMMARY)}
     row = range(min(present, default=0), max(present, default=-1) + 1)
     if len(row) < 2 * len(present):
-        silent |= set(row) - present - set(begun)
-    if not silent or held(run.folder):  # about to begin
+        missing |= set(row) - present - set(begun)
+    if not missing or held(run.folder):  # they may be about to start
         return []
-    return sorted(silent)
+    return sorted(missing)
 
 
 def _readable(path: Path) -> bool:
@@ -272,7 +275,7 @@ def _readable(path: Path) -> bool:
 
 
 def reasons(runs: Sequence[Run]) -> list[str]:
-    """Lines that say why seeds diverged or failed, and where first; the most frequent reason on top."""
+    """Lines with the reasons for which seeds diverged or failed, most frequent first, and a run that has each."""
     found: dict[tuple[str, str], list[tuple[str, str]]] = {}  # where, and the reason in full
     for run, name in zip(runs, labels(runs), strict=True):
         for seed in run.seeds:
@@ -285,12 +288,8 @@ def reasons(runs: Sequence[Run]) -> list[str]:
         texts = dict.fromkeys(text for _, text in cases)
         more = f" and {len(places) - 1:,} more" if len(places) > 1 else ""
         example = next(iter(texts)) + (", say" if len(texts) > 1 else "")
-        lines.append(f"{len(cases):,} {status}: {_cut(example)} ({places[0]}{more})")
+        lines.append(f"{len(cases):,} {status}: {shortened(example, 120)} ({places[0]}{more})")
     if len(lines) > MOST_REASONS:
         left = len(lines) - MOST_REASONS + 1
         lines = [*lines[: MOST_REASONS - 1], f"and {left:,} further reasons"]
     return lines
-
-
-def _cut(text: str, longest: int = 120) -> str:
-    return text if len(text) <= longest else text[: longest - 1] + "…"

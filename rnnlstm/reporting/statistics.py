@@ -254,7 +254,7 @@ class Differences:
 
     @property
     def open(self) -> int:
-        """Pairs that don't say which is less."""
+        """Pairs whose order is unknown."""
         return len(self.bounds) - self.below - self.above - self.equal
 
     def median(self) -> Bounds:

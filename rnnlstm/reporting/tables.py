@@ -22,7 +22,8 @@ from rnnlstm.reporting.statistics import ENOUGH_SEEDS, Differences, interval, si
 
 
 def leave_out(columns: dict[str, list[str]], spared: Sequence[str], width: int) -> list[str]:
-    """Takes columns of `spared` away, the first first, until the rest fit into `width` characters; those taken."""
+    """Removes columns named in `spared`, in that order, until the rest fit into `width` characters. Returns those
+    removed."""
     left_out = []
     for header in filter(columns.__contains__, spared):
         if sum(3 + max(map(cell_len, (head, *cells))) for head, cells in columns.items()) <= width:
@@ -33,7 +34,7 @@ def leave_out(columns: dict[str, list[str]], spared: Sequence[str], width: int) 
 
 
 def as_table(columns: dict[str, list[str]], numbers: Sequence[str] = (), title: str | None = None) -> Table:
-    """The columns `numbers` stand to the right."""
+    """A table for a terminal; the columns `numbers` are aligned right."""
     result = Table(
         box=box.SIMPLE_HEAD,
         pad_edge=False,
@@ -55,7 +56,7 @@ COLUMNS = (
 )  # fmt: skip
 #: What it costs, the last columns of the CSV.
 COSTS = ("ms_per_update", "multiply_adds", "state_size", "bytes_kept")
-#: How the seeds stand, and intervals; after all others.
+#: States of the seeds, and intervals; after all others.
 STANDING = (*STATES, "configurations", "steps_to_solve_low", "steps_to_solve_high", "followed_to")
 #: Configuration keys that have a column of their own.
 NAMED = ("task.name", "task.length", "model.name", "model.init", "model.backend", "model.hidden_size")
@@ -122,7 +123,7 @@ def write_csv(runs: Sequence[Run], path: str) -> None:
 
 
 def equal_keys(runs: Sequence[Run]) -> str:
-    """What the table leaves out because it is the same in every row: `task=keyword, task.length=100`."""
+    """Keys that are left out of the table, being equal in every row: `task=keyword, task.length=100`."""
     differing = differing_keys(runs)
     in_all = set.intersection(*(set(run.config) for run in runs))
     keys = [key for key in (*NAMED, "optimizer.lr") if key not in differing and key in in_all]
@@ -170,7 +171,7 @@ def differences_text(differences: Differences, form: str) -> str:
 
 
 def score_text(wins: int, losses: int, differences: Differences) -> str:
-    """`5 of 6, p = 0.22`: ties and pairs that don't say are named, and left out of the sign test."""
+    """`5 of 6, p = 0.22`: ties and undecided pairs are named, and left out of the sign test."""
     if not differences.bounds:
         return "—"
     parts = [f"{wins} of {len(differences.bounds)}"]
@@ -225,7 +226,7 @@ def number_text(value: float | None, form: str) -> str:
     return "—" if value is None else format(value, form)
 
 
-#: Columns to go without in a narrow terminal, the first first. In the middle, keys that change no result.
+#: Columns that a narrow terminal lacks, in the order of leaving them out. In the middle, keys that change no result.
 SPARED = (
     "bytes kept", "multiply-adds", "median norm", "ms/update",
     "log.every", "probe.every", "probe", "eval.every", "device",
@@ -236,8 +237,8 @@ SPARED = (
 def table(
     runs: Sequence[Run], among: Sequence[Run], by: Sequence[str] = (), width: int = 200
 ) -> tuple[Table, list[str]]:
-    """A row per configuration or group: the keys `by` which it was grouped, or else what differs between all
-    `among` which these are; then what came out. Also the columns that `width` characters had no room for."""
+    """A row per configuration or group of `runs`: the keys `by` which they are grouped, or else those that differ
+    among all rows (`among`); then the results. Returns also the columns left out to fit `width` characters."""
     columns = _columns(runs, among, by)
     left_out = leave_out(columns, SPARED, width)
     numbers = [h for h, cells in columns.items() if h not in ("metric", "not done") and all(map(_is_number, cells))]
@@ -295,7 +296,7 @@ def paired_tables(found: Sequence[Contest]) -> Iterator[Table]:
         yield as_table(columns, title=title)
 
 
-#: Rows up to which differences are printed unasked: beyond, they would be more to read than the table itself.
+#: Up to so many rows, differences are printed without `--paired`; more would be longer than the table.
 FEW = 8
 MOST_KEYS = 12  # named beneath the table
 
