@@ -29,6 +29,26 @@ from rnnlstm.reporting.runs import Run, labels, task_title
 from rnnlstm.reporting.tables import as_table, leave_out
 from rnnlstm.training.plan import Plan
 
+WIDE = 400  # characters in a line, where it isn't a terminal: a file has room for all columns
+MAPPED = ("identity", "tanh", "relu")
+#: Columns that a narrow terminal lacks, in the order of leaving them out.
+LEFT_OUT_FIRST = (
+    "‖∂W‖", "parameters", "gates imply", "∂h 10 back", "∂h 100 back", "90 % of ∂W in", "∂W, last 10", "Lyapunov",
+)  # fmt: skip
+LEFT_OUT_FIRST_OF_OPERATIONS = ("half-life, steps", "∂L/∂h at the first")
+#: Explanations of columns, beneath the table, by line.
+MEANINGS = (
+    {
+        "half-life of ∂L/∂h": "Half-life: in steps back from the answer",
+        "∂h at the first": "∂h at the first: gradient left at the first step, as a share of that at the answer",
+    },
+    {
+        "∂W, last 10": "∂W, last 10: share of the weight gradient from the last 10 steps",
+        "90 % of ∂W in": "90 % of ∂W in: so many steps",
+        "Lyapunov": "Lyapunov: nats a step, below 0 vanishing",
+    },
+)
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -49,8 +69,8 @@ class Setting:
 
 
 def setting_labels(settings: Sequence[Setting]) -> list[str]:
-    """Each network in the words that tell it from the others, as a comparison has them: `rnn, init=default`. Then
-    task and length where they differ, and the seed, of a trained one always; where nothing differs, the folder."""
+    """The label of each network, as in a comparison: `rnn, init=default`. Task and length follow where they differ,
+    the seed where seeds differ or the network is trained, and the folder where labels would be equal."""
     trees = [{k: v for k, v in s.plan.config.tree.items() if k not in HOUSEKEEPING or k == "name"} for s in settings]
     configs = [dict(flatten(tree)) for tree in trees]
     titles = [task_title(config.pop("task.name"), config.pop("task.length")) for config in configs]
@@ -73,12 +93,8 @@ def _noted(name: str, notes: Sequence[str]) -> str:
     return f"{name} ({words})" if words else name
 
 
-WIDE = 400  # characters in a line, where it isn't a terminal: a file has room for all columns
-MAPPED = ("identity", "tanh", "relu")
-
-
 class Analysis:
-    """Writes into the folder `out`. Raises: DiskError."""
+    """The parts of `show=`, each measured, printed and written into the folder `out`. Raises: DiskError."""
 
     def __init__(self, out: str) -> None:
         self.folder = Path(out).expanduser()
@@ -202,25 +218,6 @@ def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
         writer.writerows(rows)
-
-
-#: Columns to go without in a narrow terminal, the first first.
-LEFT_OUT_FIRST = (
-    "‖∂W‖", "parameters", "gates imply", "∂h 10 back", "∂h 100 back", "90 % of ∂W in", "∂W, last 10", "Lyapunov",
-)  # fmt: skip
-LEFT_OUT_FIRST_OF_OPERATIONS = ("half-life, steps", "∂L/∂h at the first")
-#: What columns mean, line by line.
-MEANINGS = (
-    {
-        "half-life of ∂L/∂h": "Half-life: in steps back from the answer",
-        "∂h at the first": "∂h at the first: gradient left at the first step, as a share of that at the answer",
-    },
-    {
-        "∂W, last 10": "∂W, last 10: share of the weight gradient from the last 10 steps",
-        "90 % of ∂W in": "90 % of ∂W in: so many steps",
-        "Lyapunov": "Lyapunov: nats a step, below 0 vanishing",
-    },
-)
 
 
 def gradient_table(found: Sequence[Measurement], width: int = 200) -> tuple[Table, list[str]]:

@@ -22,12 +22,10 @@ from torch import Tensor
 from rnnlstm.cells.rnn import NONLINEARITIES
 from rnnlstm.instruments.measurement import Measurement
 from rnnlstm.instruments.subject import Subject
-from rnnlstm.record.heatmap import HIGH, LOW, colours
+from rnnlstm.record.heatmap import HIGH, LOW
 from rnnlstm.reporting.colours import PALETTE
+from rnnlstm.reporting.figures import FLOW_COLOURS
 from rnnlstm.tasks.task import until_over
-
-mpl.use("Agg")
-
 
 #: log10 of a gradient against that at the last scored position.
 DECAY = (-20.0, 5.0)
@@ -172,9 +170,6 @@ def _finite(values: Tensor) -> np.ndarray:
     return np.where(np.isfinite(array), array, np.nan)
 
 
-mpl.use("Agg")
-
-
 #: Words in a line of the influence figure, and time steps in a row of the gate figure.
 WORDS_IN_A_LINE, STEPS_IN_A_ROW = 12, 50
 #: log10 of an input's influence against the largest in the sentence.
@@ -314,9 +309,6 @@ def _ends(entries: list[Any]) -> list[Any]:
     return [*entries[:half], *entries[-half:]]
 
 
-mpl.use("Agg")
-
-
 #: With the number of the colour: tanh and ReLU have that of their RNN.
 NONLINEARITIES_SHOWN = {"sigmoid": 10, "tanh": 0, "relu": 5, "centred_sigmoid": 11, "steep_sigmoid": 8}
 FACTORS = (1.01, 0.99)
@@ -356,10 +348,9 @@ def gain_map_figure(maps: Mapping[str, Tensor], gains: Sequence[float], lengths:
     figure, axes = plt.subplots(
         1, len(maps), figsize=(4.6 * len(maps) + 1, 4.8), sharey=True, squeeze=False, layout="constrained"
     )
-    table = mpl.colors.ListedColormap(colours(np.linspace(LOW, HIGH, 256)) / 255.0)
     for (name, values), axis in zip(maps.items(), axes[0], strict=True):
         shown = np.nan_to_num(values.numpy(), neginf=-300.0, posinf=300.0)
-        axis.imshow(shown, cmap=table, vmin=LOW, vmax=HIGH, aspect="auto", origin="lower")
+        axis.imshow(shown, cmap=FLOW_COLOURS, vmin=LOW, vmax=HIGH, aspect="auto", origin="lower")
         axis.contour(shown, levels=[0.0], colors="black", linewidths=2)
         axis.contour(shown, levels=[-3.0, 3.0], colors="black", linewidths=0.8, linestyles="dotted")
         axis.set_xticks(range(len(lengths)), [str(length) for length in lengths])
@@ -371,7 +362,7 @@ def gain_map_figure(maps: Mapping[str, Tensor], gains: Sequence[float], lengths:
                 axis.text(j, i, number, ha="center", va="center", fontsize=7, color="white" if dark else "black")
         axis.set(title=f"{name} RNN, orthogonal weights × gain", xlabel="length T, steps")
     axes[0, 0].set_ylabel("gain of the recurrent weights")
-    scale = mpl.cm.ScalarMappable(mpl.colors.Normalize(LOW, HIGH), table)
+    scale = mpl.cm.ScalarMappable(mpl.colors.Normalize(LOW, HIGH), FLOW_COLOURS)
     bar = figure.colorbar(scale, ax=list(axes[0]), extend="both", ticks=range(-8, 5, 2))
     bar.set_label(
         "gradient at the first step against the last, log10\n(thick line: 0, neither vanishes nor explodes)"

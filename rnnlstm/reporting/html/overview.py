@@ -35,7 +35,7 @@ from rnnlstm.reporting.tables import finite, metric_text, row, solved_text, stat
 
 #: Powers of ten by which gradients must differ to say that they tell networks apart.
 APART = 2.0
-#: What a start is, for those who meet the word first here.
+#: What each initialisation does.
 STARTS = {
     "default": "weights as PyTorch draws them; an LSTM’s forget gate then starts half closed",
     "chrono": "forget gates that start almost open: memory for about a sequence’s length (Tallec & Ollivier 2018)",
@@ -121,7 +121,7 @@ def _left(log10: float) -> str:
 
 
 def _conclusion(findings: list[Finding]) -> str:
-    """What the records say together; nothing if they don't hold solved and stuck networks beside each other."""
+    """Whether the gradient's reach separates solved from stuck networks; empty unless there are both."""
     solved = [f.reach for f in findings if 2 * f.solved > f.seeds and f.reach is not None]
     stuck = [f.reach for f in findings if f.stuck and f.reach is not None]
     if not solved or not stuck:
@@ -154,14 +154,14 @@ RESULT_HEADS = (
     "configuration", "solved (95\u00a0%)", "score", "updates to solve", "held-out loss", "seeds", "clipped",
     "median norm", "parameters", "ms an update",
 )  # fmt: skip
-#: What became of seeds that are not done, for who meets the word first here.
+#: What the states of seeds that are not done mean.
 MEANINGS = {
     "running": "still training when this was made",
-    "interrupted": "saved and ended before it was done; the same command goes on",
-    "stopped": "killed, or crashed without a word; the same command goes on",
+    "interrupted": "stopped after saving; the same command resumes it",
+    "stopped": "killed, or crashed without a message; the same command resumes it",
     "diverged": "its loss or gradient was no longer a finite number; that is a result",
     "failed": "ended by an error",
-    "missing": "begun or asked for, and left nothing to read",
+    "missing": "started or requested, without a readable summary",
 }
 #: Rows of all tables together; a page of thousands would help nobody, and `--csv` has them all.
 MOST_ROWS = 500
@@ -229,6 +229,8 @@ LONGEST_TEXT = 1500  #: characters of a sequence that are shown
 
 @dataclass(frozen=True)
 class Said:
+    """A network's answers to an example, before training and at the last look."""
+
     shown: Shown
     before: Sample | None  #: None if it has been asked once only
     after: Sample
@@ -236,6 +238,8 @@ class Said:
 
 @dataclass
 class Example:
+    """A sequence with its right answer, and what the networks answered."""
+
     question: Markup
     right: str
     said: list[Said]

@@ -78,7 +78,7 @@ def stylesheet() -> str:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that a section may draw on."""
+    """A comparison, its rows by task and length, and which captions the page has already."""
 
     found: Comparison
     groups: list[TaskGroup]

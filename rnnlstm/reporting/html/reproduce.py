@@ -18,7 +18,7 @@ from rnnlstm.reporting.html.parts import Numbers, Report, Section, element, rend
 from rnnlstm.reporting.runs import Run, labels
 
 MOST_COMMANDS = 60
-#: What `environment.json` may say, in the words of the page.
+#: Entries of `environment.json`, and their names on the page.
 FIELDS = {
     "rnnlstm": "rnnlstm", "commit": "commit", "torch": "PyTorch", "python": "Python", "numpy": "NumPy",
     "processor": "processor", "cores": "cores", "threads": "threads", "cpu": "vector instructions",
@@ -102,7 +102,7 @@ def _period(dates: list[str]) -> str:
     return first if first == last else f"{first} … {last}"
 
 
-# What differs from the defaults, ready for a shell.
+# Commands: what differs from the defaults.
 
 #: Texts that Hydra reads as they are, without quotes.
 BARE = re.compile(r"[A-Za-z_][\w./-]*", re.ASCII)
@@ -130,9 +130,9 @@ def _commands(run: Run, composer: Composer) -> Iterator[str]:
 
 
 def overrides(tree: Mapping[str, Any], composer: Composer) -> Iterator[str]:
-    """What to say to get `tree` but for its seeds and where it is kept, within the composer's context.
+    """The overrides that compose `tree`, without seeds and places, within the composer's context.
 
-    A size that `match` chose is said itself, with `match=none`: on another machine it might choose another.
+    A size that `match` chose is written out, with `match=none`: on another machine `match` might choose another.
     """
     tree = {**tree, "match": "none"}
     if tree.get("plugins"):
