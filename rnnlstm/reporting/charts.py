@@ -303,7 +303,8 @@ def solving_chart(group: TaskGroup) -> Chart:
     ]
     lines = [step_line(s, t, curve, len(found) <= MOST_BANDS) for s, t, curve in found]
     # Lines become thinner one by one, so that one which runs along another can be seen.
-    lines = [replace(line, width=1 + 0.5 * (len(lines) - 1 - k)) for k, line in enumerate(lines)]
+    step = min(0.4, 1.6 / len(lines))
+    lines = [replace(line, width=1 + step * (len(lines) - 1 - k)) for k, line in enumerate(lines)]
     return Chart(
         f"Share of seeds that have solved it, by update, {group.title}",
         "; ".join(f"{s.name}: {_told(t, curve)}" for s, t, curve in found),
