@@ -68,9 +68,9 @@ def _main(arguments: Sequence[str]) -> int:
             write_json(Path(options.json), figures)
             print(f"\nWritten: {options.json}")
         if options.figure:
-            from rnnlstm.reporting.speed_figure import draw_ratios
+            from rnnlstm.reporting.figures import speed_figure
 
-            draw_ratios(figures["recurrences"], Path(options.figure))
+            speed_figure(figures["recurrences"], Path(options.figure))
             print(f"\nDrawn: {options.figure}")
     except OSError as error:
         raise DiskError(f"can't write {error.filename}: {error.strerror}") from None

@@ -87,8 +87,8 @@ def _main(arguments: Sequence[str]) -> int:
 
     from rich.console import Console
 
-    from rnnlstm.reporting.comparison import compare, paragraphs
-    from rnnlstm.reporting.table import write_csv
+    from rnnlstm.reporting.selection import compare
+    from rnnlstm.reporting.tables import paragraphs, write_csv
 
     found = compare(options.runs, options.where, options.by)
     console = Console(highlight=False)
@@ -100,7 +100,7 @@ def _main(arguments: Sequence[str]) -> int:
         write_csv(found.rows, options.csv)
         console.print(f"Written: {options.csv}", markup=False, soft_wrap=True)
     if options.figures:
-        from rnnlstm.reporting.pictures import save_figures
+        from rnnlstm.reporting.figures import save_figures
 
         for path in save_figures(found.rows, options.figures):
             console.print(f"Written: {path}", markup=False, soft_wrap=True)

@@ -37,7 +37,7 @@ from rnnlstm.config.untrusted import check_override
 
 if TYPE_CHECKING:
     from rnnlstm.config.schema import Config
-    from rnnlstm.reporting.setting import Setting
+    from rnnlstm.reporting.gradflow import Setting
 
 #: With more settings, figures would be unreadable.
 MOST_SETTINGS = 8
@@ -102,17 +102,17 @@ def _main(arguments: Sequence[str]) -> int:
         return DONE
     settings = _settings(request)
 
-    from rnnlstm.reporting.gradflow import Report
+    from rnnlstm.reporting.gradflow import Analysis
 
-    with Report(request.out) as report:
+    with Analysis(request.out) as analysis:
         if "flow" in request.parts:
-            report.flow(settings, request.sequences)
+            analysis.flow(settings, request.sequences)
         if "surgery" in request.parts:
-            report.surgery(settings)
+            analysis.surgery(settings)
         if "activations" in request.parts:
-            report.activations()
+            analysis.activations()
         if "map" in request.parts:
-            report.gain_map(settings[0])
+            analysis.gain_map(settings[0])
     return DONE
 
 
@@ -120,7 +120,7 @@ def _settings(request: Request) -> list[Setting]:
     """Build every requested network before anything is measured. Raises: ConfigError."""
     from rnnlstm.jobs.job import compose_jobs, take_plugins
     from rnnlstm.record.folders import identity
-    from rnnlstm.reporting.setting import Setting
+    from rnnlstm.reporting.gradflow import Setting
     from rnnlstm.training.plan import make_plan
     from rnnlstm.training.weights import load_networks
 

@@ -10,7 +10,8 @@ from typing import Any
 import matplotlib as mpl
 
 from rnnlstm.config.errors import DiskError
-from rnnlstm.reporting.colours import PALETTE
+from rnnlstm.reporting.colours import NETWORKS as TABLE
+from rnnlstm.reporting.colours import STYLES
 from rnnlstm.studies.common import CHRONO, DEFAULT, GRU, TANH, forget_bias
 from rnnlstm.studies.gradient import MEMORY, PLACES
 from rnnlstm.studies.results import OVERVIEW, read
@@ -34,7 +35,8 @@ NETWORKS: Mapping[str, tuple[str, ...]] = {
     "LSTM, chrono": (CHRONO.name, MEMORY),
     "GRU": (GRU.name,),
 }
-MARKS = "osD^vP"
+#: The style of each, from the project's table.
+LOOKS = [STYLES[list(TABLE).index(arms[0])] for arms in NETWORKS.values()]
 FAINTEST = 1e-20  #: below it nothing is drawn: float32 could not tell it from nothing beside the last step's
 CHANCE = 1 / 8  #: of naming the word, one of eight
 UPDATES = (250, 500, 1000, 2000, 4000)
@@ -88,7 +90,8 @@ def _lengths(rows: Iterable[Row]) -> list[int]:
 
 
 def _style(k: int) -> dict[str, Any]:
-    return {"color": PALETTE[k], "marker": MARKS[k], "markersize": 5, "linewidth": 1.8, "label": list(NETWORKS)[k]}
+    looks = {"color": LOOKS[k].on_white, "marker": LOOKS[k].marker, "label": list(NETWORKS)[k]}
+    return {**looks, "markersize": 5, "linewidth": 1.8}
 
 
 def _gradient(axes: Axes, table: Rows) -> None:
@@ -117,7 +120,7 @@ def _accuracies(axes: Axes, table: Rows) -> None:
             [max(row.values("metric")) - m for m, row in zip(middle, rows, strict=True)],
         ]
         axes.plot(x, middle, **_style(k))
-        axes.errorbar(x, middle, spread, fmt="none", ecolor=PALETTE[k], elinewidth=1.2, alpha=0.6)
+        axes.errorbar(x, middle, spread, fmt="none", ecolor=LOOKS[k].on_white, elinewidth=1.2, alpha=0.6)
     axes.set_xticks(ticks)
     axes.set_ylim(0, 1.04)
     axes.set(xlabel="length T", ylabel="right answers")
@@ -128,7 +131,7 @@ def _updates(axes: Axes, table: Rows) -> None:
     """A network that most seeds did not solve is drawn at the budget's end, hollow."""
     for k, rows in _networks(table):
         lengths, until = _lengths(rows), [min(row.median_steps, row.steps) for row in rows]
-        axes.plot(lengths, until, color=PALETTE[k], linewidth=1.8)
+        axes.plot(lengths, until, color=LOOKS[k].on_white, linewidth=1.8)
         for row, x, y in zip(rows, lengths, until, strict=True):
             axes.plot(x, y, **_style(k), fillstyle="full" if math.isfinite(row.median_steps) else "none")
     axes.set_yscale("log")

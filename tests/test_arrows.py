@@ -39,19 +39,8 @@ ONLY = {
     "omegaconf": {"config.compose", "jobs.launchers.bridge"},
     "tensorboard": {"record.tensorboard"},
     "PIL": {"record.heatmap"},
-    "jinja2": {"reporting.html.markup"},
-    "matplotlib": {
-        "reporting.figures",
-        "reporting.survival_figure",
-        "reporting.reach_figure",
-        "reporting.pictures",
-        "reporting.speed_figure",
-        "reporting.flow_figures",
-        "reporting.sentence_figures",
-        "reporting.activation_figures",
-        "reporting.gradflow",
-        "studies.figure",
-    },
+    "jinja2": {"reporting.html.parts"},
+    "matplotlib": {"reporting.figures", "reporting.gradflow_figures", "studies.figure"},
 }
 
 

@@ -1,36 +1,100 @@
-"""What `python -m rnnlstm.gradflow` leaves: tables on the terminal, figures, a CSV and a JSON in one folder."""
+"""What `python -m rnnlstm.gradflow` writes: tables on the terminal; figures, a CSV and a JSON in one folder."""
 
 from __future__ import annotations
 
 import csv
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import torch
-from matplotlib import pyplot as plt
-from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rnnlstm.config.errors import DiskError
+from rnnlstm.config.errors import DiskError, printable
 from rnnlstm.instruments.analysed_network import AnalysedNetwork
 from rnnlstm.instruments.flow import GAINS, LENGTHS, gain_map
 from rnnlstm.instruments.measurement import Measurement, as_lists, measure
-from rnnlstm.instruments.surgery_table import surgery_table
+from rnnlstm.instruments.surgery_table import SurgeryRow, surgery_table
+from rnnlstm.models import Network
 from rnnlstm.record.files import write_json
-from rnnlstm.reporting import activation_figures, flow_figures, sentence_figures
-from rnnlstm.reporting.flow_table import gradient_table, operations_table
-from rnnlstm.reporting.setting import Setting, setting_labels
+from rnnlstm.record.folders import HOUSEKEEPING, flatten
+from rnnlstm.reporting import gradflow_figures
+from rnnlstm.reporting.colours import network_name, style_numbers
+from rnnlstm.reporting.gradflow_figures import half_life_text, save
+from rnnlstm.reporting.runs import Run, labels, task_title
+from rnnlstm.reporting.tables import as_table, leave_out
+from rnnlstm.training.plan import Plan
 
 WIDE = 400  # characters in a line, where it isn't a terminal: a file has room for all columns
 MAPPED = ("identity", "tanh", "relu")
+#: Columns that a narrow terminal lacks, in the order of leaving them out.
+LEFT_OUT_FIRST = (
+    "‖∂W‖", "parameters", "gates imply", "∂h 10 back", "∂h 100 back", "90 % of ∂W in", "∂W, last 10", "Lyapunov",
+)  # fmt: skip
+LEFT_OUT_FIRST_OF_OPERATIONS = ("half-life, steps", "∂L/∂h at the first")
+#: Explanations of columns, beneath the table, by line.
+MEANINGS = (
+    {
+        "half-life of ∂L/∂h": "Half-life: in steps back from the answer",
+        "∂h at the first": "∂h at the first: gradient left at the first step, as a share of that at the answer",
+    },
+    {
+        "∂W, last 10": "∂W, last 10: share of the weight gradient from the last 10 steps",
+        "90 % of ∂W in": "90 % of ∂W in: so many steps",
+        "Lyapunov": "Lyapunov: nats a step, below 0 vanishing",
+    },
+)
 
 
-class Report:
-    """Writes into the folder `out`. Raises: DiskError."""
+@dataclass(frozen=True)
+class Setting:
+    """A network whose gradient flow is measured."""
+
+    plan: Plan
+    seed: int
+    network: Network
+    place: str = ""  #: the folder of a trained one
+
+    @property
+    def trained(self) -> bool:
+        return bool(self.place)
+
+    def subject(self, sequences: int) -> AnalysedNetwork:
+        task = self.plan.task
+        return AnalysedNetwork.of(task, self.network, task.sample(self.seed, 0, "probe", sequences))
+
+
+def setting_labels(settings: Sequence[Setting]) -> list[str]:
+    """The label of each network, as in a comparison: `rnn, init=default`. Task and length follow where they differ,
+    the seed where seeds differ or the network is trained, and the folder where labels would be equal."""
+    trees = [{k: v for k, v in s.plan.config.tree.items() if k not in HOUSEKEEPING or k == "name"} for s in settings]
+    configs = [dict(flatten(tree)) for tree in trees]
+    titles = [task_title(config.pop("task.name"), config.pop("task.length")) for config in configs]
+    names = labels([Run(Path(), config, []) for config in configs])
+    if len(set(titles)) > 1:
+        names = [f"{name}, {title}" for name, title in zip(names, titles, strict=True)]
+    several = len({s.seed for s in settings}) > 1
+    notes = [
+        [*(["trained"] if s.trained else []), *([f"seed {s.seed}"] if s.trained or several else [])] for s in settings
+    ]
+    full = [_noted(name, note) for name, note in zip(names, notes, strict=True)]
+    return [
+        one if full.count(one) == 1 else _noted(name, [*note, printable(s.place)])
+        for one, name, note, s in zip(full, names, notes, settings, strict=True)
+    ]
+
+
+def _noted(name: str, notes: Sequence[str]) -> str:
+    words = ", ".join(filter(None, notes))
+    return f"{name} ({words})" if words else name
+
+
+class Analysis:
+    """The parts of `show=`, each measured, printed and written into the folder `out`. Raises: DiskError."""
 
     def __init__(self, out: str) -> None:
         self.folder = Path(out).expanduser()
@@ -54,7 +118,8 @@ class Report:
         """The table, and figures of gradients, weight gradients, Jacobians, exponents, influence and gates."""
         found: list[Measurement] = []
         subjects: list[tuple[str, AnalysedNetwork]] = []
-        for name, setting in zip(setting_labels(settings), settings, strict=True):
+        names = setting_labels(settings)
+        for name, setting in zip(names, settings, strict=True):
             with self.console.status(Text(f"measuring {name}")):
                 subjects.append((name, setting.subject(sequences)))
                 found += measure(*subjects[-1])
@@ -64,16 +129,18 @@ class Report:
                 self.console.print(f"{m.label}: a Jacobian is larger than its bound, which can't be: report this")
         self._write("table.csv", lambda path: _write_csv(path, [m.numbers() for m in found]))
         self.results["flow"] = [_as_data(m) for m in found]
-        self._figure("gradient.png", flow_figures.gradient_figure(found))
-        self._figure("weight_gradient.png", flow_figures.weight_figure(found))
-        self._figure("jacobian.png", flow_figures.jacobian_figure(found))
-        self._figure("lyapunov.png", flow_figures.lyapunov_figure(found))
+        networks = [network_name(dict(flatten(setting.plan.config.tree))) for setting in settings]
+        styles = dict(zip(names, style_numbers(names, networks), strict=True))
+        self._figure("gradient.png", gradflow_figures.gradient_figure(found, styles))
+        self._figure("weight_gradient.png", gradflow_figures.weight_figure(found, styles))
+        self._figure("jacobian.png", gradflow_figures.jacobian_figure(found))
+        self._figure("lyapunov.png", gradflow_figures.lyapunov_figure(found, styles))
         reached = {id(m.flow): m.influence for m in found}  # one for each network, whatever its layers
         seen = [(name, subject, values) for (name, subject), values in zip(subjects, reached.values(), strict=True)]
-        self._figure("influence.png", sentence_figures.influence_figure(seen))
-        self._figure("influence_by_distance.png", sentence_figures.distance_figure(seen))
+        self._figure("influence.png", gradflow_figures.influence_figure(seen))
+        self._figure("influence_by_distance.png", gradflow_figures.distance_figure(seen))
         if any(subject.cell.gate_names for _, subject in subjects):
-            self._figure("gates.png", sentence_figures.gates_figure(subjects))
+            self._figure("gates.png", gradflow_figures.gates_figure(subjects))
 
     def surgery(self, settings: Sequence[Setting]) -> None:
         """For each setting the table of operations."""
@@ -95,11 +162,11 @@ class Report:
             ]  # fmt: skip
 
     def activations(self) -> None:
-        for factor in activation_figures.FACTORS:
+        for factor in gradflow_figures.FACTORS:
             power = f"{factor}^365 = {factor**365:.4g}"
             words = f"what becomes of a gradient of 1 by a factor of {factor} a step, taken 365 times"
             self.console.print(f"{power}: {words}", soft_wrap=True)
-        self._figure("activations.png", activation_figures.activation_figure())
+        self._figure("activations.png", gradflow_figures.activation_figure())
 
     def gain_map(self, setting: Setting) -> None:
         """Of the setting's task, hidden size and seed."""
@@ -111,16 +178,15 @@ class Report:
         self.results["gain_map"] = {
             "gains": GAINS, "lengths": LENGTHS, **{name: as_lists(values) for name, values in maps.items()},
         }  # fmt: skip
-        self._figure("gain_map.png", activation_figures.gain_map_figure(maps, GAINS, LENGTHS))
+        self._figure("gain_map.png", gradflow_figures.gain_map_figure(maps, GAINS, LENGTHS))
 
     def _print(self, table: Table, lines: Sequence[str]) -> None:
         self.console.print(table)
         for line in lines:
             self.console.print(line, soft_wrap=True)
 
-    def _figure(self, name: str, figure: Figure) -> None:
-        self._write(name, lambda path: figure.savefig(path, dpi=100))
-        plt.close(figure)
+    def _figure(self, name: str, figure: Any) -> None:
+        self._write(name, lambda path: save(figure, path))
 
     def _write(self, name: str, write: Any) -> None:
         try:
@@ -152,3 +218,80 @@ def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
         writer.writerows(rows)
+
+
+def gradient_table(found: Sequence[Measurement], width: int = 200) -> tuple[Table, list[str]]:
+    """A row per setting and layer: how far back the gradient reaches. And the lines beneath it: the columns that
+    `width` characters had no room for, what the others mean."""
+    rows = [m.numbers() for m in found]
+    columns: dict[str, list[str]] = {"setting": [m.label for m in found]}
+    columns["parameters"] = [f"{m.parameters:,}" for m in found]
+    columns["half-life of ∂L/∂h"] = [_interval(r, "hidden") for r in rows]
+    if any("cell_half_life" in r for r in rows):
+        columns["of ∂L/∂c"] = [_interval(r, "cell") if "cell_half_life" in r else "—" for r in rows]
+    if any(m.gates_half_life for m in found):
+        columns["gates imply"] = [_implied(m) for m in found]
+    for name, title in (("10", "10 back"), ("100", "100 back"), ("first", "at the first")):
+        key = f"log10_gradient_ratio_lag_{name}"
+        if any(key in r for r in rows):
+            columns[f"∂h {title}"] = [_power(r.get(key)) for r in rows]
+    columns["∂W, last 10"] = [_share(r.get("weight_share_last_10")) for r in rows]
+    columns["90 % of ∂W in"] = [f"{r['steps_for_90%_of_weight_gradient']:.0f}" for r in rows]
+    columns["‖∂W‖"] = [f"{r['weight_gradient_norm']:.2g}" for r in rows]
+    columns["Lyapunov"] = [f"{r['lyapunov_largest']:+.4f}" for r in rows]
+    left_out = leave_out(columns, LEFT_OUT_FIRST, width)
+    meanings = [[words for column, words in line.items() if column in columns] for line in MEANINGS]
+    lines = ["; ".join(words) for words in meanings if words]
+    return _table(columns), [*_no_room(left_out, "table.csv"), *lines]
+
+
+def operations_table(rows: Sequence[SurgeryRow], metrics: Sequence[str], width: int = 200) -> tuple[Table, list[str]]:
+    """A row per operation: the score and the gradient after it. And the line beneath it, if `width` characters have
+    no room for some columns: the gradient, and metrics but the first."""
+    columns = {"operation": [row.name for row in rows]}
+    columns |= {m: [f"{row.scores[m]:.4g}" if m in row.scores else "—" for row in rows] for m in ("loss", *metrics)}
+    columns["∂L/∂h at the first"] = [_power(row.ratio) for row in rows]
+    if any(row.cell_ratio is not None for row in rows):
+        columns["∂L/∂c at the first"] = [_power(row.cell_ratio) for row in rows]
+    columns["half-life, steps"] = [half_life_text(row.half_life) for row in rows]
+    left_out = leave_out(columns, (*LEFT_OUT_FIRST_OF_OPERATIONS, *reversed(metrics[1:])), width)
+    return _table(columns), _no_room(left_out, "results.json")
+
+
+def _table(columns: dict[str, list[str]]) -> Table:
+    """Names to the left, which are wrapped where it is narrow; numbers are whole always."""
+    _, *numbers = columns
+    table = as_table(columns, numbers)
+    for column in table.columns[1:]:
+        column.no_wrap = True
+    return table
+
+
+def _no_room(left_out: Sequence[str], file: str) -> list[str]:
+    names = ", ".join(header.replace(",", "") for header in left_out)
+    return [f"No room for: {names}; {file} has them"] if left_out else []
+
+
+def _interval(row: dict[str, float], state: str) -> str:
+    low, high = row[f"{state}_half_life_low"], row[f"{state}_half_life_high"]
+    return f"{half_life_text(row[f'{state}_half_life'])} [{half_life_text(low)} … {half_life_text(high)}]"
+
+
+def _implied(m: Measurement) -> str:
+    if m.gates_half_life is None:
+        return "—"
+    middle, low, high = (half_life_text(value) for value in m.gates_half_life)
+    return f"{middle} ({low}–{high})"
+
+
+def _share(value: float | None) -> str:
+    return "—" if value is None else f"{value:.0%}"
+
+
+def _power(log10: float | None) -> str:
+    """10^log10, as 3.2e-17."""
+    if log10 is None or math.isnan(log10):
+        return "—"
+    if math.isinf(log10):
+        return "0"
+    return f"{10 ** (log10 % 1):.1f}e{math.floor(log10):+03d}"

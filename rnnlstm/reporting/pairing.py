@@ -14,10 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rnnlstm.config.errors import ConfigError, show
-from rnnlstm.reporting.paired import Bounds, Differences, median_of
 from rnnlstm.reporting.runs import Run, labels
 from rnnlstm.reporting.selection import canonical, select
-from rnnlstm.reporting.survival import evaluated_every, solve_time
+from rnnlstm.reporting.statistics import Bounds, Differences, evaluated_every, median_of, solve_time
 
 #: Keys beside those of the task that decide what the data of a seed are.
 DATA_KEYS = ("train.batch_size", "eval.samples", "data")

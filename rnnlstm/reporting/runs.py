@@ -1,11 +1,16 @@
-"""Finished and unfinished runs, read from their folders."""
+"""Runs, finished or not, read from their folders; the states of their seeds; their labels in tables and charts."""
 
 from __future__ import annotations
 
+import json
 import logging
 import math
+import os
 import random
+import re
+import socket
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,10 +20,11 @@ from typing import Any
 import numpy as np
 
 from rnnlstm.config.errors import ConfigError, printable, show
-from rnnlstm.record.folders import FLOW, METRICS, find_run_folders, seed_folder
-from rnnlstm.record.reader import read_flow, read_metrics
-from rnnlstm.record.summary import read_summaries
-from rnnlstm.reporting.liveness import settled
+from rnnlstm.record.files import LOCK
+from rnnlstm.record.folders import FLOW, METRICS, SAMPLES, SUMMARY, find_run_folders, seed_folder, seed_folders
+from rnnlstm.record.reader import Sample, read_flow, read_metrics, read_samples
+from rnnlstm.record.summary import read_summaries, read_summary
+from rnnlstm.reporting.records import Curve, Flow, evaluation_curve, flows_by_state
 
 LOG = logging.getLogger("rnnlstm")
 
@@ -28,9 +34,57 @@ MOST_RECORDS = 64
 SHOWN = ("eval", "baseline/", "clip/", "gate/", "gate_by_kind/")
 
 
+def without_processes(folder: Path, summaries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The summaries of a run folder, `stopped` in place of `running` where its process is known to be gone."""
+    if not any(summary.get("status") == "running" for summary in summaries) or held(folder) is not False:
+        return list(summaries)
+    return [{**s, "status": "stopped"} if s.get("status") == "running" else s for s in summaries]
+
+
+def held(folder: Path) -> bool | None:
+    """Whether a process of this machine holds the run folder; None if that can't be known: it ran on another machine,
+    or the lock is just being taken.
+
+    The lock file names the process, which must have the file open. Trying the lock instead would make a training
+    command that starts at that moment find it taken.
+    """
+    path = folder / LOCK
+    try:
+        holder = json.loads(path.read_bytes()[:4096])
+        pid, host = int(holder["pid"]), holder["host"]
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
+        return None
+    if host != socket.gethostname() or pid <= 0:
+        return None
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # another user's
+        return None
+    return _has_open(pid, path)
+
+
+def _has_open(pid: int, path: Path) -> bool | None:
+    """Whether a process has the file open: another one may have got the number of one that has ended."""
+    try:
+        entries = list(Path(f"/proc/{pid}/fd").iterdir())
+        wanted = path.stat()
+    except OSError:  # no such folder on this system, or another user's
+        return None
+    for entry in entries:
+        try:
+            found = entry.stat()
+        except OSError:
+            continue
+        if (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino):
+            return True
+    return False
+
+
 @dataclass(frozen=True)
 class Run:
-    """One configuration and what its seeds came to."""
+    """One configuration, its seeds' summaries, and their records over training."""
 
     folder: Path
     config: dict[str, Any]  #: flat: `model.init` → `chrono`
@@ -57,9 +111,28 @@ class Run:
         return [_series(folder, quiet=not seed["steps"]) for folder, seed in self.records]
 
     @cached_property
-    def flow(self) -> list[list[tuple[int, dict[str, np.ndarray]]]]:
-        """Steps and gradient norms by state, (L, K), of each seed's looks."""
-        return [list(read_flow(folder / FLOW)) for folder, _ in self.records]
+    def flows(self) -> dict[str, Flow]:
+        """By state, the gradient through time over training."""
+        return flows_by_state([list(read_flow(folder / FLOW)) for folder, _ in self.records])
+
+    def curve(self, tag: str) -> Curve | None:
+        """`tag` over training; None without any value."""
+        return evaluation_curve(self.series, tag)
+
+    def tags(self, beginning: str) -> list[str]:
+        """Tags that begin so, in the order in which they were written."""
+        return list({tag: None for seed in self.series for tag in seed if tag.startswith(beginning)})
+
+    def ends(self, tag: str) -> tuple[float, float] | None:
+        """The medians over seeds of the first and of the last finite value."""
+        values = [[v for v in seed.get(tag, {}).values() if math.isfinite(v)] for seed in self.series]
+        found = [(v[0], v[-1]) for v in values if v]
+        return (float(np.median([v[0] for v in found])), float(np.median([v[1] for v in found]))) if found else None
+
+    @property
+    def samples(self) -> list[tuple[int, list[Sample]]]:
+        """Step and decoded sequences of the first seed that has any."""
+        return next((looks for folder, _ in self.records if (looks := list(read_samples(folder / SAMPLES)))), [])
 
     @property
     def solved(self) -> int:
@@ -83,7 +156,7 @@ def find_runs(places: Iterable[str]) -> list[Run]:
         for problem in problems:
             LOG.warning("%s; the seed is left out", printable(problem))
         if summaries:
-            found.append(Run(folder, config, settled(folder, summaries)))
+            found.append(Run(folder, config, without_processes(folder, summaries)))
     if not found:
         raise ConfigError(f"no runs in {', '.join(show(place) for place in places)}: none has a summary of a seed")
     return sorted(found, key=_order)
@@ -135,17 +208,17 @@ def label(run: Run, runs: Iterable[Run]) -> str:
     return _label(run, differing_keys(runs))
 
 
-def labels(runs: Sequence[Run], longest: int = 1000) -> list[str]:
-    """The label of each, in which also task, length and the like stand if some would be the same without; cut to so
-    many characters."""
+def labels(runs: Sequence[Run]) -> list[str]:
+    """The label of each. Task, length and the budget are in it only if labels would be equal without them."""
     differing = differing_keys(runs)
     names = [_label(run, differing) for run in runs]
     if len(set(names)) < len(names):
         names = [_label(run, differing, ()) for run in runs]
-    return [shortened(name, longest) for name in names]
+    return names
 
 
 def shortened(name: str, longest: int) -> str:
+    """At most so many characters, the last then an ellipsis."""
     return name if len(name) <= longest else f"{name[: longest - 1]}…"
 
 
@@ -158,3 +231,65 @@ def _label(run: Run, differing: Iterable[str], left_out: Sequence[str] = UNLABEL
             name = key.removesuffix(".name") if end == "name" else end if ends.count(end) == 1 else key
             words.append(f"{name}={show(run.config[key])}")
     return ", ".join(words) or "all"
+
+
+#: A seed's states, in the order of the table; `stopped`: its process is gone and left no reason.
+STATES = ("done", "running", "interrupted", "stopped", "diverged", "failed", "missing")
+MOST_REASONS = 5  # lines
+
+
+def counts(run: Run) -> dict[str, int]:
+    """How many seeds are in each state, all of `STATES`. A state that isn't known here counts as failed."""
+    found = Counter(str(seed.get("status")) for seed in run.seeds)
+    known = {state: found.pop(state, 0) for state in STATES}
+    known["failed"] += found.total()
+    return known | {"missing": sum(len(missing_seeds(member)) for member in run.members)}
+
+
+def missing_seeds(run: Run) -> list[int]:
+    """Seeds that were started or requested and left no readable summary.
+
+    A run's folder doesn't say how many seeds were requested. A seed is missing if it has a folder without a readable
+    summary, or if its number is a gap between those of others and there are fewer gaps than seeds.
+    """
+    present = {seed["seed"] for seed in run.seeds if isinstance(seed.get("seed"), int)}
+    try:
+        begun = {seed: place for seed, place in seed_folders(run.folder) if seed not in present}
+    except OSError:
+        return []
+    missing = {seed for seed, place in begun.items() if not _readable(place / SUMMARY)}
+    row = range(min(present, default=0), max(present, default=-1) + 1)
+    if len(row) < 2 * len(present):
+        missing |= set(row) - present - set(begun)
+    if not missing or held(run.folder):  # they may be about to start
+        return []
+    return sorted(missing)
+
+
+def _readable(path: Path) -> bool:
+    try:
+        read_summary(path)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def reasons(runs: Sequence[Run]) -> list[str]:
+    """Lines with the reasons for which seeds diverged or failed, most frequent first, and a run that has each."""
+    found: dict[tuple[str, str], list[tuple[str, str]]] = {}  # where, and the reason in full
+    for run, name in zip(runs, labels(runs), strict=True):
+        for seed in run.seeds:
+            if seed.get("status") in ("diverged", "failed"):
+                text = " ".join(str(seed.get("reason") or "no reason given").split())
+                found.setdefault((seed["status"], re.sub(r"\d+", "#", text)), []).append((name, text))
+    lines = []
+    for (status, _), cases in sorted(found.items(), key=lambda item: -len(item[1])):
+        places = list(dict.fromkeys(name for name, _ in cases))
+        texts = dict.fromkeys(text for _, text in cases)
+        more = f" and {len(places) - 1:,} more" if len(places) > 1 else ""
+        example = next(iter(texts)) + (", say" if len(texts) > 1 else "")
+        lines.append(f"{len(cases):,} {status}: {shortened(example, 120)} ({places[0]}{more})")
+    if len(lines) > MOST_REASONS:
+        left = len(lines) - MOST_REASONS + 1
+        lines = [*lines[: MOST_REASONS - 1], f"and {left:,} further reasons"]
+    return lines

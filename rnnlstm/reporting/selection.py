@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rnnlstm.config.errors import ConfigError, did_you_mean, show
-from rnnlstm.reporting.runs import Run
+from rnnlstm.reporting.runs import Run, find_runs
 
 MOST_VALUES = 8  # of a key, in a message
 
@@ -131,3 +131,21 @@ def _ends(keys: Iterable[str]) -> list[str]:
     return [key.rpartition(".")[2] for key in keys if not key.endswith(".name")] + [
         key.removesuffix(".name") for key in keys if key.endswith(".name")
     ]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The rows of a comparison: configurations, or groups of them."""
+
+    rows: list[Run]
+    by: list[str] = field(default_factory=list)  #: full keys, if the rows are groups
+    where: list[str] = field(default_factory=list)  #: the conditions that the runs meet
+
+
+def compare(places: Sequence[str], conditions: Sequence[str] = (), by: Sequence[str] = ()) -> Comparison:
+    """The runs below `places` that meet the conditions, grouped if asked for. Raises: ConfigError."""
+    runs = select(find_runs(places), conditions)
+    words = [word for words in by for word in words.split(",") if word]
+    if not words:
+        return Comparison(runs, where=list(conditions))
+    return Comparison(list(group_by(runs, words)), [find_key(word, runs) for word in words], list(conditions))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 
-from rnnlstm.reporting.colours import PALETTE
+from rnnlstm.reporting.colours import PALETTE, named_network, style_numbers
 from rnnlstm.reporting.statistics import wilson
 from rnnlstm.studies.results import name_of
 from rnnlstm.studies.study import Row, Rows, Study
@@ -61,8 +61,11 @@ def axis_label(study: Study, rows: Sequence[Row]) -> str:
 
 
 def _draw(axes: Axes, rows: Sequence[Row], what: str, log_scale: bool) -> None:
-    for y, row in enumerate(rows):
-        colour = PALETTE[y % len(PALETTE)]
+    networks = [named_network(row.arm) or row.arm for row in rows]  # rows of one network have one colour
+    distinct = list(dict.fromkeys(networks))
+    numbers = dict(zip(distinct, style_numbers(distinct, distinct), strict=True))
+    for y, (row, network) in enumerate(zip(rows, networks, strict=True)):
+        colour = PALETTE[numbers[network]]
         if what == "solved":
             low, high = wilson(row.solved_count, row.n)
             axes.plot([low, high], [y, y], color=colour, linewidth=3, alpha=0.35)

@@ -18,7 +18,7 @@ from rnnlstm.benchmarks.tables import MODELS
 from rnnlstm.benchmarks.timing import in_turn, matrix_product_rate
 from rnnlstm.benchmarks.training import against_plain_scripts, two_at_a_time
 from rnnlstm.compare import main as compare
-from rnnlstm.reporting.speed_figure import draw_ratios
+from rnnlstm.reporting.figures import speed_figure
 
 
 def test_contenders_take_turns_and_the_warm_up_does_not_count():
@@ -86,7 +86,7 @@ def test_ceilings_are_measured():
 
 
 def test_the_picture(tmp_path):
-    draw_ratios([measure("LSTM", 2, 3, 4, 1, False).as_dict()], tmp_path / "speed.png")
+    speed_figure([measure("LSTM", 2, 3, 4, 1, False).as_dict()], tmp_path / "speed.png")
     assert (tmp_path / "speed.png").stat().st_size > 5_000
 
 

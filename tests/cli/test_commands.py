@@ -18,7 +18,7 @@ import pytest
 from rnnlstm.__main__ import main as commands
 from rnnlstm.cli.help import FIRST, keys
 from rnnlstm.config.schema import TOP, choices_of_groups, every_key
-from rnnlstm.reporting.table import COLUMNS
+from rnnlstm.reporting.tables import COLUMNS
 
 from support.commands import ENVIRONMENT
 from support.training import SMALL

@@ -14,8 +14,7 @@ from rich.console import Console
 from rnnlstm.gradflow import _settings, main, parse
 from rnnlstm.instruments.analysed_network import AnalysedNetwork
 from rnnlstm.instruments.measurement import measure
-from rnnlstm.reporting.flow_table import gradient_table
-from rnnlstm.reporting.setting import setting_labels
+from rnnlstm.reporting.gradflow import gradient_table, setting_labels
 from rnnlstm.training.weights import load_network
 
 from support.training import plan_for

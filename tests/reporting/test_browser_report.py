@@ -11,8 +11,8 @@ import shutil
 import pytest
 
 from rnnlstm.jobs.job import compose_jobs
-from rnnlstm.reporting.comparison import compare
 from rnnlstm.reporting.html.page import write_page
+from rnnlstm.reporting.selection import compare
 from rnnlstm.training.loop import train_run
 from rnnlstm.training.plan import make_plan
 from rnnlstm.training.progress import Progress

@@ -19,7 +19,7 @@ from rnnlstm.jobs.job import compose_jobs
 from rnnlstm.record.environment import ENVIRONMENT, note_environment
 from rnnlstm.record.files import read_json
 from rnnlstm.record.folders import identity
-from rnnlstm.reporting.commands import override_value, train_commands
+from rnnlstm.reporting.html.reproduce import override_value, train_commands
 from rnnlstm.reporting.runs import Run
 
 

@@ -17,12 +17,9 @@ from PIL import Image
 from rnnlstm.compare import main
 from rnnlstm.config.errors import ConfigError
 from rnnlstm.record.files import write_json
-from rnnlstm.reporting.comparison import compare, paragraphs, spread_out
-from rnnlstm.reporting.liveness import held
-from rnnlstm.reporting.runs import MOST_RECORDS, find_runs
-from rnnlstm.reporting.selection import find_key, group_by, pool, pooled_over, select
-from rnnlstm.reporting.states import counts, missing_seeds, reasons
-from rnnlstm.reporting.terminal import SPARED
+from rnnlstm.reporting.runs import MOST_RECORDS, counts, find_runs, held, missing_seeds, reasons
+from rnnlstm.reporting.selection import compare, find_key, group_by, pool, pooled_over, select
+from rnnlstm.reporting.tables import SPARED, paragraphs, spread_out
 
 from support.run_folders import make_run, multiply
 

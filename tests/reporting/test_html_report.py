@@ -18,18 +18,25 @@ from rnnlstm.compare import main
 from rnnlstm.jobs.job import compose_jobs
 from rnnlstm.record.environment import ENVIRONMENT
 from rnnlstm.record.files import read_json, read_lines, write_json
-from rnnlstm.reporting.comparison import Comparison, compare
+from rnnlstm.reporting.charts import (
+    MOST_GROUPS,
+    MOST_POINTS,
+    MOST_SHOWN,
+    Axis,
+    Chart,
+    Line,
+    number,
+    round_ticks,
+    step_line,
+)  # fmt: skip
+from rnnlstm.reporting.colours import STYLES
 from rnnlstm.reporting.html import page as page_module
-from rnnlstm.reporting.html.markup import HERE, element, text
 from rnnlstm.reporting.html.page import page
-from rnnlstm.reporting.html.parts import Report
-from rnnlstm.reporting.html.plot import MOST_POINTS, Axis, Line, plot
-from rnnlstm.reporting.html.records import Records
-from rnnlstm.reporting.html.scale import Scale, number
-from rnnlstm.reporting.html.shown import MOST_GROUPS, MOST_SHOWN
-from rnnlstm.reporting.html.solving import _steps as steps_of
+from rnnlstm.reporting.html.parts import HERE, Report, element, stylesheet, text
+from rnnlstm.reporting.html.svg import plot
 from rnnlstm.reporting.runs import Run, find_runs
-from rnnlstm.reporting.survival import SolveTimes, solved_share
+from rnnlstm.reporting.selection import Comparison, compare
+from rnnlstm.reporting.statistics import SolveTimes, solved_share
 from rnnlstm.training.loop import train_run
 from rnnlstm.training.plan import make_plan
 from rnnlstm.training.progress import Progress
@@ -135,7 +142,7 @@ def test_its_numbers_are_those_of_the_record(sweep):
         lines = [list(read_lines(run.folder / f"seed_{seed}" / "metrics.jsonl")) for seed in (0, 1)]
         losses = [[line["eval/loss"] for line in seed if "eval/loss" in line][-1] for seed in lines]
         assert number(float(np.median(losses))) in cells
-        flow = Records().flow(run)["hidden"]
+        flow = run.flows["hidden"]
         last = [list(read_lines(run.folder / f"seed_{seed}" / "flow.jsonl"))[-1]["hidden"][0] for seed in (0, 1)]
         by_hand = np.median([np.log10(norms[11] / norms[0]) for norms in last])
         assert flow.last[11] == pytest.approx(by_hand)
@@ -328,13 +335,13 @@ def test_a_kind_of_figure_is_explained_once(tmp_path):
 def test_a_line_of_steps_holds_each_value_until_the_next():
     times = SolveTimes.of([10, 20, 30], [True, True, False])
     (group,) = Report.of(Comparison([Run(HERE, {}, [])])).groups
-    line = steps_of(group.shown[0], solved_share(times, 40), True)
+    line = step_line(group.shown[0], times, solved_share(times, 40), True)
     assert line.x.tolist() == [0, 10, 10, 20, 20, 30, 30]
     assert line.y == pytest.approx([0, 0, 1 / 3, 1 / 3, 2 / 3, 2 / 3, 2 / 3])
     assert np.isnan(line.low[:2]).all()
     assert (line.low[2:] < line.y[2:]).all()
     many = SolveTimes.of(np.arange(1, 1001), np.ones(1000, dtype=bool))
-    line = steps_of(group.shown[0], solved_share(many, 1000), False)
+    line = step_line(group.shown[0], many, solved_share(many, 1000), False)
     assert len(line.x) <= MOST_POINTS
     assert (np.diff(line.y)[::2] == 0).all()
     assert line.low is None
@@ -459,13 +466,13 @@ def test_open_shows_it(sweep, tmp_path, monkeypatch, capsys):
 def test_a_line_is_thinned_and_has_gaps(tmp_path):
     x = np.arange(1000.0)
     y = np.where((x > 400) & (x < 600), np.nan, x)
-    drawn = str(plot("k", "t", "d", Axis("x"), Axis("y"), [Line("l", 0, x, y)]))
+    drawn = str(plot("k", Chart("t", "d", Axis("x"), Axis("y"), [Line("l", 0, x, y)])))
     (path,) = re.findall(r' d="([^"]*)"', drawn)
     assert path.count("M") == 2
     assert 100 < path.count("L") < MOST_POINTS
     assert "nan" not in drawn
-    assert Scale(0, 10, 0, 1).ticks() == [(k, str(k)) for k in (0, 2, 4, 6, 8, 10)]
-    assert [words for _, words in Scale(-6, 0, 0, 1, log=True).ticks()] == ["10⁻⁶", "10⁻⁴", "0.01", "1"]
+    assert round_ticks(0, 10) == [(k, str(k)) for k in (0, 2, 4, 6, 8, 10)]
+    assert [words for _, words in round_ticks(-6, 0, log=True)] == ["10⁻⁶", "10⁻⁴", "0.01", "1"]
 
 
 def test_markup_escapes_what_is_put_in():
@@ -482,7 +489,7 @@ def test_colours_stand_out_in_both_themes():
         linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
-    blocks = re.findall(r":root \{(.*?)\}", (HERE / "style.css").read_text(), re.DOTALL)
+    blocks = re.findall(r":root \{(.*?)\}", stylesheet(), re.DOTALL)
     assert len(blocks) == 3  # light, dark, print
     for block in blocks:
         colours = dict(
@@ -496,7 +503,8 @@ def test_colours_stand_out_in_both_themes():
             lighter, darker = sorted((luminance(colours[name]), paper), reverse=True)
             return (lighter + 0.05) / (darker + 0.05)
 
-        assert all(contrast(f"c{k}") >= 3 for k in range(MOST_SHOWN)), {f"c{k}": contrast(f"c{k}") for k in range(8)}
+        contrasts = {f"c{k}": contrast(f"c{k}") for k in range(len(STYLES))}
+        assert min(contrasts.values()) >= 3, contrasts
         texts = [name for name in ("ink", "muted", "accent", "right", "wrong") if name in colours]
         assert all(contrast(name) >= 4.5 for name in texts), {name: contrast(name) for name in texts}
 

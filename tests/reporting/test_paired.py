@@ -10,12 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rnnlstm.config.errors import ConfigError
-from rnnlstm.reporting.comparison import compare, paragraphs
-from rnnlstm.reporting.paired import Differences, difference, median_of
 from rnnlstm.reporting.pairing import contests
 from rnnlstm.reporting.runs import find_runs
-from rnnlstm.reporting.selection import group_by
-from rnnlstm.reporting.statistics import sign_test
+from rnnlstm.reporting.selection import compare, group_by
+from rnnlstm.reporting.statistics import Differences, difference, median_of, sign_test
+from rnnlstm.reporting.tables import paragraphs
 
 from support.run_folders import make_run
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from rnnlstm.reporting.pictures import save_figures
-from rnnlstm.reporting.reach import Reach, reaches
+from rnnlstm.reporting.charts import Reach, reaches
+from rnnlstm.reporting.figures import save_figures
 from rnnlstm.reporting.runs import find_runs
 from rnnlstm.reporting.selection import group_by
 from rnnlstm.reporting.statistics import wilson

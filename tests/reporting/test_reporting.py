@@ -12,13 +12,11 @@ from PIL import Image
 from rnnlstm.compare import main
 from rnnlstm.config.errors import ConfigError
 from rnnlstm.record.files import read_json
-from rnnlstm.reporting.curves import evaluation_curve
-from rnnlstm.reporting.figures import learning_curves
-from rnnlstm.reporting.flow import flows
-from rnnlstm.reporting.pictures import save_figures
+from rnnlstm.reporting.charts import grouped
+from rnnlstm.reporting.figures import learning_figure, save_figures
 from rnnlstm.reporting.runs import differing_keys, find_runs, label
 from rnnlstm.reporting.statistics import bootstrap_median, interval, wilson
-from rnnlstm.reporting.table import COSTS, STANDING, equal_keys, row, write_csv
+from rnnlstm.reporting.tables import COSTS, STANDING, equal_keys, row, write_csv
 
 from support.run_folders import make_run
 
@@ -102,23 +100,23 @@ def test_curves_carry_on_what_a_finished_seed_reached(tmp_path):
     path = folder / "seed_2" / "metrics.jsonl"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:2]))
     run = find_runs([str(folder)])[0]
-    curve = evaluation_curve(run, "eval/accuracy")
+    curve = run.curve("eval/accuracy")
     assert curve.steps.tolist() == [0, 1, 2]
     assert curve.values[2].tolist() == [0, 0.3, 0.3]
     low, median, high = curve.band()
     assert (low[2], median[2], high[2]) == pytest.approx((0.2, 0.3, 0.4))
-    assert evaluation_curve(run, "absent") is None
+    assert run.curve("absent") is None
 
 
 def test_the_picture_shows_bands_baselines_and_maps(train, tmp_path):
     outcome = train("task=adding", "train.steps=6", "eval.every=2", "probe.every=2", "seeds=2")
     (run,) = find_runs([str(outcome.folder)])
-    flow = flows(run)["hidden"]
+    flow = run.flows["hidden"]
     steps, ratios = flow.steps, flow.by_step
     assert steps == [0, 2, 4, 6]
     assert ratios.shape == (4, 12)
     assert (ratios[:, 0] == 0).all()
-    figure = learning_curves([run])
+    figure = learning_figure(grouped([run]))
     lines = figure.axes[1].get_lines()
     assert sorted(line.get_ydata()[0] for line in lines[1:]) == pytest.approx([1 / 12, 1 / 6])
     plt.close(figure)

@@ -8,7 +8,7 @@ import torch
 
 from rnnlstm.instruments.analysed_network import AnalysedNetwork
 from rnnlstm.instruments.jacobians import influence
-from rnnlstm.reporting.sentence_figures import distance_figure, gates_figure, influence_figure
+from rnnlstm.reporting.gradflow_figures import distance_figure, gates_figure, influence_figure
 
 from support.training import SMALL, plan_for
 

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rnnlstm.reporting.charts import grouped
+from rnnlstm.reporting.figures import solving_figure
 from rnnlstm.reporting.runs import find_runs
-from rnnlstm.reporting.statistics import bootstrap_median, wilson
-from rnnlstm.reporting.survival import SolveTimes, kaplan_meier, solve_time, solve_times
-from rnnlstm.reporting.survival_figure import survival_curves
+from rnnlstm.reporting.statistics import SolveTimes, bootstrap_median, kaplan_meier, solve_time, solve_times, wilson
 
 from support.run_folders import make_run
 
@@ -135,7 +135,7 @@ def test_a_runs_times(tmp_path):
 def test_bands_are_drawn_from_the_first_solved_one_on(tmp_path):
     make_run(tmp_path / "some", solved={1, 2})  # at updates 51 and 52
     make_run(tmp_path / "none", model__name="rnn")
-    figure = survival_curves(find_runs([str(tmp_path)]))
+    figure = solving_figure(grouped(find_runs([str(tmp_path)])))
     (band,) = figure.axes[0].collections
     (path,) = band.get_paths()
     assert path.vertices[:, 0].min() == 51

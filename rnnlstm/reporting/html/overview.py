@@ -1,4 +1,4 @@
-"""In short: what was asked, who solved it, and how far the gradient reached, in sentences made from the records."""
+"""In short; the table of results; and what the networks answered: the report's words and tables without charts."""
 
 from __future__ import annotations
 
@@ -8,19 +8,34 @@ import statistics
 from dataclasses import dataclass
 
 import numpy as np
+from markupsafe import Markup
 
 from rnnlstm.config.untrusted import config_folder
-from rnnlstm.reporting.html.illustration import illustration
-from rnnlstm.reporting.html.markup import render
-from rnnlstm.reporting.html.parts import Report, Section, unbroken
-from rnnlstm.reporting.html.scale import number, share
-from rnnlstm.reporting.html.shown import Shown
-from rnnlstm.reporting.survival import solve_times
-from rnnlstm.reporting.table import finite, row
+from rnnlstm.record.reader import Sample
+from rnnlstm.reporting.charts import Shown, TaskGroup, number, share
+from rnnlstm.reporting.html.parts import (
+    Numbers,
+    Report,
+    Section,
+    chapter,
+    element,
+    keyed,
+    render,
+    table,
+    text,
+    unbroken,
+)
+from rnnlstm.reporting.html.svg import illustration
+from rnnlstm.reporting.runs import STATES, Run, counts, reasons
+from rnnlstm.reporting.selection import pooled_over
+from rnnlstm.reporting.statistics import solve_times
+from rnnlstm.reporting.tables import finite, metric_text, row, solved_text, states_text, steps_text
+
+# In short.
 
 #: Powers of ten by which gradients must differ to say that they tell networks apart.
 APART = 2.0
-#: What a start is, for those who meet the word first here.
+#: What each initialisation does.
 STARTS = {
     "default": "weights as PyTorch draws them; an LSTM’s forget gate then starts half closed",
     "chrono": "forget gates that start almost open: memory for about a sequence’s length (Tallec & Ollivier 2018)",
@@ -55,10 +70,10 @@ class Finding:
         )
 
 
-def section(report: Report) -> Section:
+def in_short(report: Report) -> Section:
     parts = []
     for group in report.drawn:
-        findings = [_finding(report, s) for s in group.shown]
+        findings = [_finding(s) for s in group.shown]
         parts.append((group, _first_line("task", group.task), findings, _words(findings), _conclusion(findings)))
     body = render("overview.html", parts=parts, illustration=illustration(), several=len(report.groups) > 1)
     return Section("in-short", "In short", body)
@@ -82,11 +97,11 @@ def _first_line(group: str, name: str) -> str:
     return path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
 
 
-def _finding(report: Report, s: Shown) -> Finding:
+def _finding(s: Shown) -> Finding:
     run, steps, metric = s.run, solve_times(s.run).median(), row(s.run)["metric"]
     losses, baselines = finite(run.values("loss")), finite(run.values("baseline"))
     reach, state, lag, steps_back = None, "", 0, 0
-    for name, flow in report.records.flow(run).items():
+    for name, flow in run.flows.items():
         arrived = np.flatnonzero(np.isfinite(flow.last))  # float32 rounds the rest to nothing
         if len(arrived) and (reach is None or flow.last[arrived[-1]] > reach):
             reach, lag, steps_back = float(flow.last[arrived[-1]]), int(arrived[-1]), len(flow.last) - 1
@@ -106,7 +121,7 @@ def _left(log10: float) -> str:
 
 
 def _conclusion(findings: list[Finding]) -> str:
-    """What the records say together; nothing if they don't hold solved and stuck networks beside each other."""
+    """Whether the gradient's reach separates solved from stuck networks; empty unless there are both."""
     solved = [f.reach for f in findings if 2 * f.solved > f.seeds and f.reach is not None]
     stuck = [f.reach for f in findings if f.stuck and f.reach is not None]
     if not solved or not stuck:
@@ -131,3 +146,152 @@ def _conclusion(findings: list[Finding]) -> str:
             "update by update."
         )
     return told
+
+
+# Results.
+
+RESULT_HEADS = (
+    "configuration", "solved (95\u00a0%)", "score", "updates to solve", "held-out loss", "seeds", "clipped",
+    "median norm", "parameters", "ms an update",
+)  # fmt: skip
+#: What the states of seeds that are not done mean.
+MEANINGS = {
+    "running": "still training when this was made",
+    "interrupted": "stopped after saving; the same command resumes it",
+    "stopped": "killed, or crashed without a message; the same command resumes it",
+    "diverged": "its loss or gradient was no longer a finite number; that is a result",
+    "failed": "ended by an error",
+    "missing": "started or requested, without a readable summary",
+}
+#: Rows of all tables together; a page of thousands would help nobody, and `--csv` has them all.
+MOST_ROWS = 500
+
+
+def results(report: Report) -> Section:
+    left, tables = MOST_ROWS, []
+    for group in report.groups:
+        if left > 0:
+            tables.append(_results_table(group, left))
+            left -= len(group.runs)
+    body = render(
+        "summary.html", tables=tables, left_out=max(0, -left), states=_states(report), reasons=reasons(report.runs),
+        by=report.found.by, pooled=pooled_over(report.runs),
+    )  # fmt: skip
+    return Section("results", "Results", body)
+
+
+def _states(report: Report) -> list[tuple[int, str, str]]:
+    """How many seeds are not done, and what that means; nothing if all are."""
+    total = dict.fromkeys(STATES, 0)
+    for run in report.runs:
+        for state, count in counts(run).items():
+            total[state] += count
+    return [(total[state], state, meaning) for state, meaning in MEANINGS.items() if total[state]]
+
+
+def _results_table(group: TaskGroup, most: int) -> Markup:
+    styles = {id(s.run): s.style for s in group.shown}
+    rows = []
+    for run, name in list(zip(group.runs, group.names, strict=True))[:most]:
+        style = styles.get(id(run))
+        rows.append([keyed(name, style), *_result_cells(run)])
+    return table(Numbers(group.title, RESULT_HEADS, rows))
+
+
+def _result_cells(run: Run) -> list[object]:
+    r = row(run)
+    losses = finite(run.values("loss"))
+    clipped = r["clip_rate"]
+    states = ", ".join(filter(None, (f"{r['done']} done" if r["done"] else "", states_text(r))))
+    return [
+        unbroken(solved_text(run)),
+        unbroken(metric_text(run, r)),
+        unbroken(steps_text(run)),
+        number(statistics.median(losses)) if losses else "—",
+        element("span", re.sub(r"(\d) ", "\\1\u00a0", states), class_="brief"),
+        "—" if clipped is None else f"{clipped:.0%}".replace("%", "\u00a0%"),
+        number(r["median_norm_before_clip"]),
+        number(r["parameters"]),
+        number(r["ms_per_update"]),
+    ]
+
+
+# Answers.
+
+ANSWERS = (
+    "Sequences that no network trained on, as text, each with its right answer and what the networks said (their "
+    "first seed), before training and at the last look. Underlined: the right answer, where it stands in the "
+    "sequence."
+)
+MOST_EXAMPLES = 4
+LONGEST_TEXT = 1500  #: characters of a sequence that are shown
+
+
+@dataclass(frozen=True)
+class Said:
+    """A network's answers to an example, before training and at the last look."""
+
+    shown: Shown
+    before: Sample | None  #: None if it has been asked once only
+    after: Sample
+
+
+@dataclass
+class Example:
+    """A sequence with its right answer, and what the networks answered."""
+
+    question: Markup
+    right: str
+    said: list[Said]
+
+
+def answers(report: Report) -> Section:
+    parts = [_answers(group) for group in report.drawn]
+    missing = "No decoded sequences were recorded (probe=off)."
+    return chapter("answers", "Answers", report, ANSWERS, parts, missing)
+
+
+def _answers(group: TaskGroup) -> Markup | None:
+    examples: dict[str, Example] = {}
+    for s in group.shown:
+        looks = sorted(s.run.samples, key=lambda look: look[0])
+        if not looks:
+            continue
+        before = {sample["text"]: sample for sample in looks[0][1]} if len(looks) > 1 else {}
+        for sample in looks[-1][1]:
+            question, _, right = sample["text"].rpartition(" → ")
+            example = examples.setdefault(sample["text"], Example(_question(question, right), _short(right), []))
+            example.said.append(Said(s, before.get(sample["text"]), sample))
+    if not examples:
+        return None
+    shown = sorted(examples.values(), key=lambda example: -len(example.said))[:MOST_EXAMPLES]
+    return render("examples.html", examples=shown, group=group, verdict=_verdict, numeric=_is_decimal(shown[0].right))
+
+
+def _question(question: str, right: str) -> Markup:
+    """The sequence with the right answer marked where it occurs; a single sign may occur by chance, and isn't."""
+    pieces = [text(piece) for piece in (_short(question).split(right) if len(right) > 2 else [_short(question)])]
+    return element("mark", right).join(pieces)
+
+
+def _short(words: str) -> str:
+    """The middle of a text that is too long is left out."""
+    if len(words) <= LONGEST_TEXT:
+        return words
+    half = LONGEST_TEXT // 2
+    return f"{words[:half]} … {len(words) - 2 * half:,} characters … {words[-half:]}"
+
+
+def _is_decimal(answer: str) -> bool:
+    return re.fullmatch(r"[-−]?\d+\.\d+", answer.strip()) is not None
+
+
+def _verdict(sample: Sample) -> Markup:
+    """The answer with a sign, a word and a colour for right and wrong, where that was recorded."""
+    answer, right = _short(sample["answer"]), sample["right"]
+    if right is None:
+        return text(answer)
+    word = "right" if right else "wrong"
+    sign = element("span", "✓" if right else "✗", class_=word, aria_hidden="true")
+    parts = [sign, element("span", answer, class_=word), element("span", f"({word})", class_="remark")]
+    return Markup(" ").join(parts)

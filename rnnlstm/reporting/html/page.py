@@ -11,40 +11,18 @@ from markupsafe import Markup
 from rnnlstm.config.errors import DiskError, show
 from rnnlstm.record.environment import package_version
 from rnnlstm.record.files import write_whole
-from rnnlstm.reporting.comparison import Comparison
-from rnnlstm.reporting.html import (
-    clipping,
-    cost,
-    differences,
-    examples,
-    gates,
-    gradient,
-    learning,
-    overview,
-    reach,
-    reproduce,
-    solving,
-    summary,
-)  # fmt: skip
-from rnnlstm.reporting.html.markup import HERE, render
-from rnnlstm.reporting.html.parts import Report, Section
-from rnnlstm.reporting.states import counts
+from rnnlstm.reporting.html.mechanisms import clipping, gates, gradient
+from rnnlstm.reporting.html.outcomes import cost, differences, learning, reach, solving
+from rnnlstm.reporting.html.overview import answers, in_short, results
+from rnnlstm.reporting.html.parts import Report, Section, render, stylesheet
+from rnnlstm.reporting.html.reproduce import reproduce
+from rnnlstm.reporting.runs import counts
+from rnnlstm.reporting.selection import Comparison
 
-#: The chapters, as they are read. A new one: a module with a function `section`, and its place here. None: no chapter
+#: The chapters in their order. None from one of them: the page lacks that chapter.
 SECTIONS: tuple[Callable[[Report], Section | None], ...] = (
-    overview.section,
-    summary.section,
-    learning.section,
-    solving.section,
-    reach.section,
-    differences.section,
-    gradient.section,
-    gates.section,
-    clipping.section,
-    examples.section,
-    cost.section,
-    reproduce.section,
-)
+    in_short, results, learning, solving, reach, differences, gradient, gates, clipping, answers, cost, reproduce,
+)  # fmt: skip
 
 
 def page(found: Comparison, against: Sequence[str] = ()) -> str:
@@ -58,7 +36,7 @@ def page(found: Comparison, against: Sequence[str] = ()) -> str:
         "page.html",
         title=f"{'; '.join(tasks[:3])}{' …' if len(tasks) > 3 else ''}",
         sections=[section for make in SECTIONS if (section := make(report)) is not None],
-        style=Markup((HERE / "style.css").read_text(encoding="utf-8")),
+        style=Markup(stylesheet()),
         version=package_version("rnnlstm"),
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         rows=len(runs),

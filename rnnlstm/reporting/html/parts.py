@@ -1,28 +1,88 @@
-"""What sections are made of: the report's data, figures with a caption and their numbers as a table, legends."""
+"""What sections are made of: markup, the report's data, figures with a caption and their numbers as a table, legends.
+
+Text gets into the page in one way, and that way escapes it.
+"""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
-from markupsafe import Markup
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 
-from rnnlstm.reporting.comparison import Comparison
-from rnnlstm.reporting.html.markup import element, render
-from rnnlstm.reporting.html.plot import MARKS
-from rnnlstm.reporting.html.records import Records
-from rnnlstm.reporting.html.shown import MOST_GROUPS, Shown, TaskGroup, grouped
+from rnnlstm.reporting.charts import MOST_GROUPS, Shown, TaskGroup, grouped
+from rnnlstm.reporting.colours import STYLES
 from rnnlstm.reporting.runs import Run
+from rnnlstm.reporting.selection import Comparison
+
+HERE = Path(__file__).parent
+
+
+def text(value: object) -> Markup:
+    """`value` as text in a page. Names, answers and the like come from files that anyone may have written: marks
+    are escaped, and what can't be seen, or would turn the direction of writing, is shown as its escape."""
+    if isinstance(value, Markup):
+        return value
+    return escape("".join(c if c.isprintable() or c in "\n\u00a0" else ascii(c)[1:-1] for c in str(value)))
+
+
+def element(name: str, *children: object, **attributes: object) -> Markup:
+    """`<name attribute="…">children</name>`. Of an attribute's name, `_` is written `-`, and one at its end dropped;
+    numbers are rounded to a tenth; None leaves it out."""
+    parts = [Markup("<"), Markup(name)]
+    for key, value in attributes.items():
+        if value is not None:
+            shown = f"{value:.1f}".removesuffix(".0") if isinstance(value, float) else value
+            parts.append(Markup(' {}="{}"').format(key.rstrip("_").replace("_", "-"), text(shown)))
+    return Markup("").join([*parts, Markup(">"), *map(text, children), Markup(f"</{name}>")])
+
+
+@functools.cache
+def _templates() -> Environment:
+    return Environment(
+        loader=FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=text,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def render(template: str, **values: Any) -> Markup:
+    """A template of this package, filled in."""
+    return Markup(_templates().get_template(template).render(**values))
+
+
+def stylesheet() -> str:
+    """`style.css` with the networks' colours, dashes and themes from `colours.STYLES`."""
+    numbered = list(enumerate(STYLES))
+    rules = []
+    for k, style in numbered:
+        dashes = f" stroke-dasharray: {' '.join(map(str, style.dashes))};" if style.dashes else ""
+        rules.append(f".s{k} {{ --c: var(--c{k});{dashes} }}")
+    filled = {
+        "on white": " ".join(f"--c{k}: {style.on_white};" for k, style in numbered),
+        "on dark": " ".join(f"--c{k}: {style.on_dark};" for k, style in numbered),
+        "styles": "\n".join(rules),
+    }
+    css = (HERE / "style.css").read_text(encoding="utf-8")
+    for name, words in filled.items():
+        css = css.replace(f"/* networks: {name} */", words)
+    return css
 
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that a section may draw on."""
+    """A comparison, its rows by task and length, and which captions the page has already."""
 
     found: Comparison
     groups: list[TaskGroup]
     against: Sequence[str] = ()  #: conditions of the row that others are compared with
-    records: Records = field(default_factory=Records)
     explained: dict[str, str] = field(default_factory=dict)  #: captions, and the first figure that has each
 
     @classmethod
@@ -43,7 +103,7 @@ class Report:
         """What to see in the figure `key`, or where an earlier one of its kind says so."""
         first = self.explained.setdefault(words, key)
         if first == key:
-            return Markup(words)
+            return Markup("<strong>What to see.</strong> {}").format(words)
         return Markup('<strong>What to see</strong>: as in <a href="#{}">the first of these figures</a>.').format(
             first
         )
@@ -103,7 +163,7 @@ def figure(
 def legend(group: TaskGroup, dots: bool = False) -> Markup:
     """Names, colours, dashes or the shapes of dots of the configurations in a group's figures, and how many are in
     the table alone."""
-    return render("legend.html", group=group, marks=MARKS if dots else None)
+    return render("legend.html", group=group, marks=[style.mark for style in STYLES] if dots else None)
 
 
 def chapter(

@@ -1,0 +1,370 @@
+"""The figures of `gradflow`: gradients, Jacobians, exponents, sentences, gates, activations, the map of gains.
+
+Ranges are fixed, so that two figures can be laid side by side.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from rnnlstm.cells.rnn import NONLINEARITIES
+from rnnlstm.instruments.analysed_network import AnalysedNetwork
+from rnnlstm.instruments.measurement import Measurement
+from rnnlstm.record.heatmap import HIGH, LOW
+from rnnlstm.reporting.colours import PALETTE
+from rnnlstm.reporting.figures import FLOW_COLOURS
+from rnnlstm.tasks.task import until_over
+
+#: log10 of a gradient against that at the last scored position.
+DECAY = (-20.0, 5.0)
+DASHES = ("-", "--", "-.", ":")  # by layer
+
+
+def gradient_figure(found: Sequence[Measurement], styles: Mapping[str, int]) -> Figure:
+    """‖∂L/∂h_t‖ over the steps before the answer, and beside it ‖∂L/∂c_t‖ where there is one."""
+    states = ["hidden", *(["cell"] if any("cell" in m.flow.total for m in found) else [])]
+    figure, axes = plt.subplots(
+        1, len(states), figsize=(6.4 * len(states), 4.6), sharey=True, squeeze=False, layout="constrained"
+    )
+    for state, axis in zip(states, axes[0], strict=True):
+        for m, looks in zip(found, _looks(found, styles), strict=True):
+            if state not in m.flow.total:
+                continue
+            norms = m.flow.total[state][m.layer].log10()
+            half_life = m.flow.half_life(state, m.layer)[0]
+            label = f"{m.label}: half-life {half_life_text(half_life)} steps"
+            axis.plot((norms - norms[0]).clamp(min=-400).numpy(), label=label, linewidth=1.8, **looks)
+        letter = "h" if state == "hidden" else "c"
+        _decay_axes(axis, f"$\\|\\partial L/\\partial {letter}_t\\|$, the total gradient", found)
+        axis.set_xlabel("steps before the answer (lag)")
+        axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=1 + (len(found) > 4))
+    axes[0, 0].set_ylabel("against the answer's step, log10")
+    if "hidden" in states:
+        axes[0, 0].plot(0, 0, "kv", markersize=7)
+        axes[0, 0].annotate(
+            "direct part: only here,\nnothing at any other step",
+            (0, 0),
+            (12, 8),
+            textcoords="offset points",
+            fontsize=8,
+        )
+    return figure
+
+
+def weight_figure(found: Sequence[Measurement], styles: Mapping[str, int]) -> Figure:
+    """The share of the weight gradient that comes from the last k steps."""
+    figure, axis = plt.subplots(figsize=(6.8, 4.4), layout="constrained")
+    K = max(len(m.weights.share) for m in found)
+    for m, looks in zip(found, _looks(found, styles), strict=True):
+        axis.plot(np.arange(1, len(m.weights.share) + 1), m.weights.share.numpy(), label=m.label, **looks)
+    steps = np.arange(1, K + 1)
+    axis.plot(steps, steps / K, color="0.6", linestyle=":", label="every step alike")
+    axis.axhline(1, color="0.35", linestyle="--", linewidth=1)
+    axis.set(
+        xscale="log", ylim=(-0.25, 1.25), xlabel="steps used, counted back from the answer (k + 1)",
+        ylabel=r"share of the weight gradient $\langle G_{\leq k}, G\rangle / \|G\|^2$",
+    )  # fmt: skip
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8, loc="upper left")
+    return figure
+
+
+def jacobian_figure(found: Sequence[Measurement]) -> Figure:
+    """A panel per setting: singular values of ∂state_T/∂state_k by lag under their bounds."""
+    figure, axes = panels(len(found), 4.6)
+    for m, axis in zip(found, axes, strict=True):
+        values = m.singular.clamp(min=-400)
+        axis.plot(values[:, 0].numpy(), color=PALETTE[0], linewidth=2, label="largest singular value")
+        median = values.quantile(0.5, dim=1)
+        median[median < values[:, 0] - 15] = math.nan  # rounding of the largest
+        axis.plot(median.numpy(), color=PALETTE[5], linewidth=1.2, label="median singular value")
+        words = {"steps": "bound: product of the steps' norms", "weights": "bound: max φ' and σ of W, each step"}
+        for (name, bound), style in zip(m.bounds.items(), ("--", ":"), strict=False):
+            axis.plot(bound.numpy(), color="0.3", linestyle=style, label=words[name])
+        if m.cell is not None:
+            axis.plot(
+                _finite(m.cell.along), color=PALETTE[1], linewidth=1.8, label="c to c along the cell: product of f"
+            )
+            axis.plot(_finite(m.cell.rest), color=PALETTE[2], linewidth=1.2, label="c to c through h: the rest")
+        _decay_axes(axis, wrapped(m.label), found)
+        axis.set_xlabel("lag: steps from k to T")
+    handles = {text: h for axis in axes for h, text in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, fontsize=8)
+    axes[0].set_ylabel("log10 of $\\partial state_T/\\partial state_k$")
+    return figure
+
+
+def lyapunov_figure(found: Sequence[Measurement], styles: Mapping[str, int]) -> Figure:
+    """The spectrum of each setting; above zero directions explode."""
+    figure, axis = plt.subplots(figsize=(6.8, 4.4), layout="constrained")
+    for m, looks in zip(found, _looks(found, styles), strict=True):
+        spectrum = m.lyapunov.numpy()
+        axis.plot(np.linspace(0, 1, len(spectrum)), np.where(np.isfinite(spectrum), spectrum, np.nan),
+                  label=f"{m.label}: largest {spectrum[0]:+.4f}", **looks)  # fmt: skip
+    axis.axhline(0, color="0.35", linestyle="--", linewidth=1)
+    axis.annotate(
+        "explodes above, vanishes below", (1, 0), (-4, 4), ("data"), "offset points", ha="right", fontsize=8
+    )
+    axis.set(ylim=(-3, 0.5), xlabel="direction, from the slowest to the fastest (share of all)")
+    axis.set_ylabel("Lyapunov exponent, nats a step")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8, loc="lower left")
+    return figure
+
+
+def panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
+    """So many panels with one scale of values, at most four in a row."""
+    rows = math.ceil(count / 4)
+    columns = math.ceil(count / rows)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(4.6 * columns, height * rows), sharey=True, squeeze=False, layout="constrained"
+    )
+    for axis in axes.flat[count:]:
+        axis.set_visible(False)
+    return figure, list(axes.flat[:count])
+
+
+def _looks(found: Sequence[Measurement], styles: Mapping[str, int]) -> list[dict[str, Any]]:
+    """A line's looks for each: the network's colour (`styles`: its number by label), the layer's dashes."""
+    return [{"color": PALETTE[styles[m.network]], "linestyle": DASHES[m.layer % len(DASHES)]} for m in found]
+
+
+def save(figure: Figure, path: Path) -> None:
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+
+
+def half_life_text(value: float) -> str:
+    """A half-life in steps, which may be infinite or unknown."""
+    return "∞" if math.isinf(value) else "—" if math.isnan(value) else f"{value:.3g}"
+
+
+def wrapped(label: str) -> str:
+    """A label as the title of one of these panels: a long one would run into its neighbour's."""
+    return textwrap.fill(label, 48)
+
+
+def _decay_axes(axis: Axes, title: str, found: Sequence[Measurement]) -> None:
+    axis.set(ylim=DECAY, title=title, xlim=(-1, max(len(m.singular) for m in found)))
+    axis.axhline(0, color="0.35", linestyle="--", linewidth=1)
+    axis.axhline(math.log10(1.2e-7), color="0.7", linewidth=0.8)
+    axis.annotate("float32 rounding", (1, math.log10(1.2e-7)), (-3, 2), ("axes fraction", "data"), "offset points",
+                  ha="right", fontsize=7, color="0.5")  # fmt: skip
+    axis.grid(alpha=0.3)
+
+
+def _finite(values: Tensor) -> np.ndarray:
+    array: np.ndarray = values.numpy()
+    return np.where(np.isfinite(array), array, np.nan)
+
+
+#: Words in a line of the influence figure, and time steps in a row of the gate figure.
+WORDS_IN_A_LINE, STEPS_IN_A_ROW = 12, 50
+#: log10 of an input's influence against the largest in the sentence.
+INFLUENCE = (-4.0, 0.0)
+#: Most networks in one of these figures.
+MOST_NETWORKS = 4
+#: Longest sentence whose words are drawn whole; of longer ones the ends.
+MOST_WORDS = 240
+
+
+def influence_figure(found: Sequence[tuple[str, AnalysedNetwork, Tensor]], sequence: int = 0) -> Figure:
+    """A block of text for each network, every word on a ground that says how much the answer depends on it.
+
+    `found`: label, subject and influence (T, B) of each.
+    """
+    found = found[:MOST_NETWORKS]
+    words = _ends(_words(found[0][1], sequence))
+    lines = math.ceil(len(words) / WORDS_IN_A_LINE)
+    figure, axes = plt.subplots(
+        len(found), 1, figsize=(13, 0.9 + len(found) * (0.5 + 0.3 * lines)), squeeze=False, layout="constrained"
+    )
+    for (label, subject, values), axis in zip(found, axes[:, 0], strict=True):
+        words = _words(subject, sequence)
+        logs, words = values[: len(words), sequence].log10(), _ends(words)
+        _draw_words(axis, words, _ends((logs - logs.max()).clamp(min=-400).tolist()), _ends(_rare(subject, sequence)))
+        axis.set_title(label, loc="left", fontsize=10)
+    scale = mpl.cm.ScalarMappable(mpl.colors.Normalize(*INFLUENCE), "Blues")
+    bar = figure.colorbar(scale, ax=list(axes[:, 0]), shrink=0.8, extend="min", ticks=range(-4, 1))
+    bar.set_label("influence on the answer, log10\n(0: the most influential word)")
+    return figure
+
+
+def distance_figure(found: Sequence[tuple[str, AnalysedNetwork, Tensor]]) -> Figure:
+    """A panel for each network: influence over the distance to the answer, a colour for each kind of token."""
+    figure, axes = panels(len(found), 4.2)
+    for (label, subject, values), axis in zip(found, axes, strict=True):
+        T = len(values)
+        logs = (values / values.amax(0)).log10().clamp(min=-400)  # (T, B)
+        distance = torch.arange(T - 1, -1, -1)[:, None].expand_as(logs)
+        kinds = subject.batch.kinds
+        names = subject.task.kind_names if kinds is not None else ("input",)
+        counts = [int((kinds == k).sum()) if kinds is not None else logs.numel() for k in range(len(names))]
+        for k in sorted((k for k in range(len(names)) if counts[k]), key=lambda k: -counts[k]):
+            chosen = kinds == k if kinds is not None else torch.ones_like(logs, dtype=torch.bool)
+            size = 3 if counts[k] == max(counts) else 16
+            colour = PALETTE[k % len(PALETTE)]
+            axis.scatter(
+                distance[chosen], logs[chosen], s=size, color=colour, alpha=0.5, label=names[k], linewidths=0
+            )
+        axis.set(title=wrapped(label), ylim=(-12, 0.5), xlabel="steps before the answer")
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, markerscale=1.5)
+    axes[0].set_ylabel("influence on the answer, log10\n(0: the most influential of its sequence)")
+    return figure
+
+
+def gates_figure(found: Sequence[tuple[str, AnalysedNetwork]], sequence: int = 0, layer: int = 0) -> Figure:
+    """Mean over the units of each gate, and of |c|, at every word. Gates from 0 (white) to 1 (dark), |c| from 0 to
+    its largest in the sentence: it has no bound, and would soon be dark everywhere."""
+    rows = [(label, subject, _gate_means(subject, sequence, layer)) for label, subject in found]
+    rows = [(label, subject, series) for label, subject, series in rows if series][:MOST_NETWORKS]
+    T = max(len(_words(subject, sequence)) for _, subject, _ in rows)
+    parts = min(math.ceil(T / STEPS_IN_A_ROW), 4)
+    heights = [len(series) for _, _, series in rows for _ in range(parts)]
+    figure, axes = plt.subplots(
+        len(heights), 1, figsize=(13, sum(heights) * 0.26 + 1.15 * len(heights)), squeeze=False, layout="constrained",
+        gridspec_kw={"height_ratios": heights},
+    )  # fmt: skip
+    panels = iter(axes[:, 0])
+    for label, subject, series in rows:
+        words = _words(subject, sequence)
+        values = torch.stack(list(series.values()))  # (rows, T)
+        for part in range(parts):
+            axis = next(panels)
+            steps = range(part * STEPS_IN_A_ROW, min((part + 1) * STEPS_IN_A_ROW, len(words)))
+            if not steps:  # another network's sentence is longer
+                axis.axis("off")
+                continue
+            axis.imshow(values[:, steps.start : steps.stop].numpy(), cmap="Purples", vmin=0, vmax=1, aspect="auto")
+            axis.set_yticks(range(len(series)), list(series), fontsize=8)
+            axis.set_xticks(range(len(steps)), [words[t] for t in steps], rotation=90, fontsize=7)
+            axis.set_xlim(-0.5, STEPS_IN_A_ROW - 0.5)
+            if part == 0:
+                axis.set_title(label, loc="left", fontsize=10)
+    scale = mpl.cm.ScalarMappable(mpl.colors.Normalize(0, 1), "Purples")
+    bar = figure.colorbar(scale, ax=list(axes[:, 0]), shrink=0.6, pad=0.01, ticks=[0, 1])
+    bar.ax.set_yticklabels(["0 shut", "1 open"], fontsize=8)  # fits where one network makes a low picture
+    return figure
+
+
+def _gate_means(subject: AnalysedNetwork, sequence: int, layer: int) -> dict[str, Tensor]:
+    """(T,) by name: gates, and |c| of the cell state against its largest."""
+    series = {name: gate[:, sequence].mean(-1) for name, gate in subject.path.gates[layer].items()}
+    if "cell" in subject.path.states[layer]:
+        size = subject.path.states[layer]["cell"][: len(_words(subject, sequence)), sequence].abs().mean(-1)
+        series["|c| / its largest"] = size / size.max().clamp(min=1e-300)
+    return series
+
+
+def _words(subject: AnalysedNetwork, sequence: int) -> list[str]:
+    """Without the padding after the sequence's end."""
+    return until_over(subject.task.words(subject.batch, sequence))
+
+
+def _rare(subject: AnalysedNetwork, sequence: int) -> list[bool]:
+    """Whether each token is of another kind than most: the keyword, a decoy, the question."""
+    words, kinds = _words(subject, sequence), subject.batch.kinds
+    if kinds is None:
+        return [False] * len(words)
+    here = kinds[: len(words), sequence]
+    flags: list[bool] = (here != here.mode().values).tolist()
+    return flags
+
+
+def _draw_words(axis: Axes, words: Sequence[str], logs: Sequence[float], rare: Sequence[bool]) -> None:
+    """Words in a grid, each on its colour; rare kinds of token framed."""
+    colours = plt.get_cmap("Blues")
+    lines = math.ceil(len(words) / WORDS_IN_A_LINE)
+    axis.set(xlim=(0, WORDS_IN_A_LINE), ylim=(lines, 0))
+    axis.axis("off")
+    for k, (word, log, framed) in enumerate(zip(words, logs, rare, strict=True)):
+        share = float(np.clip((log - INFLUENCE[0]) / (INFLUENCE[1] - INFLUENCE[0]), 0, 1))
+        row, column = divmod(k, WORDS_IN_A_LINE)
+        axis.add_patch(mpl.patches.Rectangle((column, row), 1, 1, facecolor=colours(share), edgecolor="white"))
+        if framed:
+            place = (column + 0.03, row + 0.08)
+            axis.add_patch(mpl.patches.Rectangle(place, 0.94, 0.84, fill=False, edgecolor="#D55E00", linewidth=1.5))
+        axis.text(column + 0.5, row + 0.5, word, ha="center", va="center", fontsize=7.5 if len(word) < 15 else 6,
+                  color="white" if share > 0.6 else "black")  # fmt: skip
+
+
+def _ends(entries: list[Any]) -> list[Any]:
+    """All entries, or of a long sequence both ends."""
+    if len(entries) <= MOST_WORDS:
+        return entries
+    half = MOST_WORDS // 2
+    return [*entries[:half], *entries[-half:]]
+
+
+#: With the number of the colour: tanh and ReLU have that of their RNN.
+NONLINEARITIES_SHOWN = {"sigmoid": 10, "tanh": 0, "relu": 5, "centred_sigmoid": 11, "steep_sigmoid": 8}
+FACTORS = (1.01, 0.99)
+STEPS = 365
+
+
+def activation_figure() -> Figure:
+    """φ and φ' of each nonlinearity, and c^t for a factor just above and just below one."""
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(14, 4.2), layout="constrained")
+    x = torch.linspace(-5, 5, 801, dtype=torch.float64, requires_grad=True)
+    for name, number in NONLINEARITIES_SHOWN.items():
+        colour = PALETTE[number]
+        y = NONLINEARITIES[name][0](x)
+        (slope,) = torch.autograd.grad(y.sum(), x)
+        style = "--" if name in ("centred_sigmoid", "steep_sigmoid") else "-"
+        words = {"centred_sigmoid": "2σ(x) − 1", "steep_sigmoid": "σ(4x)"}.get(name, name)
+        left.plot(x.detach(), y.detach(), style, color=colour, label=words)
+        middle.plot(x.detach(), slope, style, color=colour, label=f"{words}: at most {slope.max():.3g}")
+    left.set(title="activation φ(x)", ylim=(-1.2, 2), xlim=(-5, 5), xlabel="x")
+    middle.set(title="derivative φ'(x)", ylim=(-0.05, 1.15), xlim=(-5, 5), xlabel="x")
+    middle.axhline(0.25, color="0.6", linewidth=0.8, linestyle=":")
+    t = np.arange(STEPS + 1)
+    for factor, colour in zip(FACTORS, (PALETTE[10], PALETTE[11]), strict=True):
+        right.plot(t, factor**t, color=colour, label=f"{factor}^{STEPS} = {factor**STEPS:.3g}")
+    right.axhline(1, color="0.35", linestyle="--", linewidth=1)
+    right.set(
+        title="one factor, taken again and again", yscale="log", xlabel="steps", ylim=(0.01, 100), xlim=(0, STEPS)
+    )
+    for axis in (left, middle, right):
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8, loc="upper left")
+    return figure
+
+
+def gain_map_figure(maps: Mapping[str, Tensor], gains: Sequence[float], lengths: Sequence[int]) -> Figure:
+    """A panel per nonlinearity: how strong the gradient is at the first step, from vanished to exploded."""
+    figure, axes = plt.subplots(
+        1, len(maps), figsize=(4.6 * len(maps) + 1, 4.8), sharey=True, squeeze=False, layout="constrained"
+    )
+    for (name, values), axis in zip(maps.items(), axes[0], strict=True):
+        shown = np.nan_to_num(values.numpy(), neginf=-300.0, posinf=300.0)
+        axis.imshow(shown, cmap=FLOW_COLOURS, vmin=LOW, vmax=HIGH, aspect="auto", origin="lower")
+        axis.contour(shown, levels=[0.0], colors="black", linewidths=2)
+        axis.contour(shown, levels=[-3.0, 3.0], colors="black", linewidths=0.8, linestyles="dotted")
+        axis.set_xticks(range(len(lengths)), [str(length) for length in lengths])
+        axis.set_yticks(range(len(gains)), [f"{gain:g}" for gain in gains])
+        for i, row in enumerate(shown):
+            for j, value in enumerate(row):
+                dark = value < -3.5 or value > 2.5
+                number = "−∞" if value <= -300 else f"{round(value):d}".replace("-", "−")
+                axis.text(j, i, number, ha="center", va="center", fontsize=7, color="white" if dark else "black")
+        axis.set(title=f"{name} RNN, orthogonal weights × gain", xlabel="length T, steps")
+    axes[0, 0].set_ylabel("gain of the recurrent weights")
+    scale = mpl.cm.ScalarMappable(mpl.colors.Normalize(LOW, HIGH), FLOW_COLOURS)
+    bar = figure.colorbar(scale, ax=list(axes[0]), extend="both", ticks=range(-8, 5, 2))
+    bar.set_label(
+        "gradient at the first step against the last, log10\n(thick line: 0, neither vanishes nor explodes)"
+    )
+    return figure

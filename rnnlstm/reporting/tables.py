@@ -1,0 +1,355 @@
+"""The comparison as tables: a row per configuration or group, for a terminal and as CSV."""
+
+from __future__ import annotations
+
+import csv
+import math
+import statistics
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.cells import cell_len
+from rich.table import Table
+from rich.text import Text
+
+from rnnlstm.config.errors import DiskError, show
+from rnnlstm.reporting.pairing import Contest, contests
+from rnnlstm.reporting.runs import STATES, Run, counts, differing_keys, reasons
+from rnnlstm.reporting.selection import Comparison, first_of_each, pooled_over
+from rnnlstm.reporting.statistics import ENOUGH_SEEDS, Differences, interval, sign_test, solve_times, wilson
+
+
+def leave_out(columns: dict[str, list[str]], spared: Sequence[str], width: int) -> list[str]:
+    """Removes columns named in `spared`, in that order, until the rest fit into `width` characters. Returns those
+    removed."""
+    left_out = []
+    for header in filter(columns.__contains__, spared):
+        if sum(3 + max(map(cell_len, (head, *cells))) for head, cells in columns.items()) <= width:
+            break
+        del columns[header]
+        left_out.append(header)
+    return left_out
+
+
+def as_table(columns: dict[str, list[str]], numbers: Sequence[str] = (), title: str | None = None) -> Table:
+    """A table for a terminal; the columns `numbers` are aligned right."""
+    result = Table(
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        header_style="bold",
+        title=Text(title) if title else None,
+        title_justify="left",
+    )
+    for header in columns:
+        result.add_column(Text(header), justify="right" if header in numbers else "left")
+    for cells in zip(*columns.values(), strict=True):
+        result.add_row(*map(Text, cells))  # as it is: nothing in it is markup
+    return result
+
+
+COLUMNS = (
+    "task", "length", "model", "init", "backend", "hidden_size", "parameters", "seeds", "solved",
+    "median_steps_to_solve", "metric_name", "metric", "metric_low", "metric_high", "baseline",
+    "clip_rate", "median_norm_before_clip", "steps_per_second",
+)  # fmt: skip
+#: What it costs, the last columns of the CSV.
+COSTS = ("ms_per_update", "multiply_adds", "state_size", "bytes_kept")
+#: States of the seeds, and intervals; after all others.
+STANDING = (*STATES, "configurations", "steps_to_solve_low", "steps_to_solve_high", "followed_to")
+#: Configuration keys that have a column of their own.
+NAMED = ("task.name", "task.length", "model.name", "model.init", "model.backend", "model.hidden_size")
+
+
+def row(run: Run) -> dict[str, Any]:
+    """The columns of one configuration; medians over its seeds, None where nothing is known, or where the runs of a
+    group have nothing in common."""
+    names = _common(run, "metric_name")
+    metric = finite(run.values("metric")) if names is not None else []
+    low, high = interval(metric) or (None, None)
+    times = solve_times(run)
+    earliest, latest = times.interval()
+    return {
+        "task": run.config.get("task.name"),
+        "length": run.config.get("task.length"),
+        "model": run.config.get("model.name"),
+        "init": run.config.get("model.init"),
+        "backend": _common(run, "backend") or run.config.get("model.backend"),
+        "hidden_size": run.config.get("model.hidden_size"),
+        "parameters": _common(run, "parameters"),
+        "seeds": len(run.seeds),
+        "solved": run.solved,
+        "median_steps_to_solve": finite_or_none(times.median()),
+        "metric_name": names,
+        "metric": _median(metric),
+        "metric_low": low,
+        "metric_high": high,
+        "baseline": _common(run, "baseline"),
+        "clip_rate": _median(run.values("clip_rate")),
+        "median_norm_before_clip": _median(run.values("median_norm_before_clip")),
+        "steps_per_second": _median(run.values("steps_per_second")),
+        "ms_per_update": _median(run.values("ms_per_update")),
+        "multiply_adds": _common(run, "multiply_adds"),
+        "state_size": _common(run, "state_size"),
+        "bytes_kept": _common(run, "bytes_kept"),
+        **counts(run),
+        "configurations": len(run.members),
+        "steps_to_solve_low": finite_or_none(earliest),
+        "steps_to_solve_high": finite_or_none(latest),
+        "followed_to": times.followed,
+    }
+
+
+def write_csv(runs: Sequence[Run], path: str) -> None:
+    """The table as CSV: `COLUMNS`, then every other key in which the rows differ, then `COSTS` and `STANDING`.
+
+    An empty `median_steps_to_solve` or `steps_to_solve_high`: not by the update `followed_to`.
+
+    Raises: DiskError.
+    """
+    further = [key for key in differing_keys(runs) if key not in NAMED]
+    try:
+        with Path(path).open("w", newline="", encoding="utf-8", errors="replace") as file:
+            writer = csv.writer(file)
+            writer.writerow([*COLUMNS, *further, *COSTS, *STANDING])
+            for run in runs:
+                values = row(run)
+                cells = [*(values[name] for name in COLUMNS), *(run.config.get(key) for key in further)]
+                cells += [values[name] for name in (*COSTS, *STANDING)]
+                writer.writerow(["" if cell is None else cell for cell in cells])
+    except OSError as error:
+        raise DiskError(f"can't write {path}: {error.strerror}") from None
+
+
+def equal_keys(runs: Sequence[Run]) -> str:
+    """Keys that are left out of the table, being equal in every row: `task=keyword, task.length=100`."""
+    differing = differing_keys(runs)
+    in_all = set.intersection(*(set(run.config) for run in runs))
+    keys = [key for key in (*NAMED, "optimizer.lr") if key not in differing and key in in_all]
+    return ", ".join(f"{key.removesuffix('.name')}={show(runs[0].config[key])}" for key in keys)
+
+
+def finite(values: Iterable[float]) -> list[float]:
+    return [value for value in values if math.isfinite(value)]
+
+
+def finite_or_none(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _common(run: Run, key: str) -> Any:
+    """A summary's value, if all seeds have the same."""
+    first = run.seeds[0].get(key)
+    return first if all(seed.get(key) == first for seed in run.seeds) else None
+
+
+def _median(values: Iterable[float]) -> float | None:
+    values = list(values)
+    return statistics.median(values) if values else None
+
+
+def differences_text(differences: Differences, form: str) -> str:
+    """Median and interval; where the median is only known to lie between bounds, these."""
+    if not differences.bounds or differences.open == len(differences.bounds):
+        return "—"
+    low, high = differences.median()
+    if low == high:
+        middle = "never" if math.isinf(low) else f"{low:+{form}}"
+    elif math.isinf(low) and math.isinf(high):
+        middle = "?"
+    elif math.isinf(low) or math.isinf(high):
+        middle = f"≤ {high:+{form}}" if math.isinf(low) else f"≥ {low:+{form}}"
+    else:
+        middle = f"{low:+{form}} to {high:+{form}}"
+    if len(differences.bounds) == 1:
+        return middle.replace("-", "−")
+    low, high = differences.interval()
+    ends = [f"{end:+{form}}".replace("inf", "∞") for end in (low, high)]
+    brackets = "[]" if len(differences.bounds) >= ENOUGH_SEEDS else "()"
+    return f"{middle} {brackets[0]}{' … '.join(ends)}{brackets[1]}".replace("-", "−")
+
+
+def score_text(wins: int, losses: int, differences: Differences) -> str:
+    """`5 of 6, p = 0.22`: ties and undecided pairs are named, and left out of the sign test."""
+    if not differences.bounds:
+        return "—"
+    parts = [f"{wins} of {len(differences.bounds)}"]
+    if differences.equal:
+        parts.append(f"{differences.equal} equal")
+    if differences.open:
+        parts.append(f"{differences.open} undecided")
+    if wins + losses:
+        parts.append(f"p = {sign_test(wins, losses):.2g}")
+    return ", ".join(parts)
+
+
+def metric_text(run: Run, r: dict[str, Any]) -> str:
+    """The median, and under five seeds every value, from five on the interval of the median."""
+    if r["metric"] is None:
+        return "—"
+    text, values = f"{r['metric_name']} {r['metric']:.3g}", finite(run.values("metric"))
+    if len(values) == 1:
+        return text
+    if len(values) < ENOUGH_SEEDS:
+        return f"{text} ({'  '.join(f'{value:.3g}' for value in sorted(values))})"
+    return f"{text} [{r['metric_low']:.3g} … {r['metric_high']:.3g}]"
+
+
+def solved_text(run: Run) -> str:
+    low, high = wilson(run.solved, len(run.seeds))
+    return f"{run.solved}/{len(run.seeds)} ({low * 100:.0f}–{high * 100:.0f} %)"
+
+
+def steps_text(run: Run) -> str:
+    """The Kaplan–Meier median with its interval; `> 2,000` where it lies beyond what has been seen."""
+    times = solve_times(run)
+
+    def text(step: float) -> str:
+        if math.isfinite(step):
+            return f"{step:,.0f}"
+        return "never" if times.never else f"> {times.followed:,.0f}"
+
+    if len(times.steps) == 1 or not times.solved.any():
+        return text(times.median())
+    low, high = times.interval()
+    brackets = "[]" if len(times.steps) >= ENOUGH_SEEDS else "()"
+    return f"{text(times.median())} {brackets[0]}{text(low)} … {text(high)}{brackets[1]}"
+
+
+def states_text(r: dict[str, Any]) -> str:
+    """`2 running, 1 diverged`, or nothing if all are done."""
+    return ", ".join(f"{r[state]} {state}" for state in STATES if state != "done" and r[state])
+
+
+def number_text(value: float | None, form: str) -> str:
+    return "—" if value is None else format(value, form)
+
+
+#: Columns that a narrow terminal lacks, in the order of leaving them out. In the middle, keys that change no result.
+SPARED = (
+    "bytes kept", "multiply-adds", "median norm", "ms/update",
+    "log.every", "probe.every", "probe", "eval.every", "device",
+    "parameters", "clipped",
+)  # fmt: skip
+
+
+def table(
+    runs: Sequence[Run], among: Sequence[Run], by: Sequence[str] = (), width: int = 200
+) -> tuple[Table, list[str]]:
+    """A row per configuration or group of `runs`: the keys `by` which they are grouped, or else those that differ
+    among all rows (`among`); then the results. Returns also the columns left out to fit `width` characters."""
+    columns = _columns(runs, among, by)
+    left_out = leave_out(columns, SPARED, width)
+    numbers = [h for h, cells in columns.items() if h not in ("metric", "not done") and all(map(_is_number, cells))]
+    return as_table(columns, numbers), left_out
+
+
+def _columns(runs: Sequence[Run], among: Sequence[Run], by: Sequence[str]) -> dict[str, list[str]]:
+    rows = [row(run) for run in runs]
+    differing = differing_keys(among)
+    keys = list(by) or [key for key in (*NAMED, "optimizer.lr") if key in differing]
+    keys += [key for key in differing if key not in keys]
+    columns: dict[str, list[str]] = {
+        key.removesuffix(".name").removeprefix("model."): [
+            show(run.config[key]) if key in run.config else "—" for run in runs
+        ]
+        for key in keys or ["model.name"]
+    }
+    if any(r["configurations"] > 1 for r in rows):
+        columns["configurations"] = [f"{r['configurations']:,}" for r in rows]
+    columns |= {
+        "metric": [metric_text(run, r) for run, r in zip(runs, rows, strict=True)],
+        "solved (95 %)": [solved_text(run) for run in runs],
+        "steps to solve": [steps_text(run) for run in runs],
+        "clipped": [number_text(r["clip_rate"], ".0%") for r in rows],
+        "median norm": [number_text(r["median_norm_before_clip"], ".2g") for r in rows],
+        "parameters": [number_text(r["parameters"], ",.0f") for r in rows],
+        "multiply-adds": [number_text(r["multiply_adds"], ",.0f") for r in rows],
+        "bytes kept": [number_text(r["bytes_kept"], ",.0f") for r in rows],
+        "ms/update": [number_text(r["ms_per_update"], ".3g") for r in rows],
+    }
+    states = [states_text(r) for r in rows]
+    if any(states):
+        columns["not done"] = states
+    return columns
+
+
+def _is_number(cell: str) -> bool:
+    return cell[:1].isdigit() or cell.startswith((">", "—", "never", "null"))
+
+
+def paired_tables(found: Sequence[Contest]) -> Iterator[Table]:
+    """Each row's differences from its reference, pair by pair; + is more than the reference."""
+    for title in dict.fromkeys(contest.title for contest in found):
+        rows = [contest for contest in found if contest.title == title]
+        names = {contest.metric_name or "metric" for contest in rows}
+        columns = {
+            "configuration": [contest.name for contest in rows],
+            names.pop() if len(names) == 1 else "metric": [
+                differences_text(contest.metric, ".3g") for contest in rows
+            ],
+            "better in": [score_text(contest.better, contest.worse, contest.metric) for contest in rows],
+            "steps to solve": [differences_text(contest.steps, ",.0f") for contest in rows],
+            "sooner in": [score_text(contest.steps.below, contest.steps.above, contest.steps) for contest in rows],
+        }
+        yield as_table(columns, title=title)
+
+
+#: Up to so many rows, differences are printed without `--paired`; more would be longer than the table.
+FEW = 8
+MOST_KEYS = 12  # named beneath the table
+
+
+def paragraphs(
+    found: Comparison, top: int, paired: bool, against: Sequence[str], width: int
+) -> Iterator[Table | str]:
+    """The table, what belongs under it, and the differences over shared seeds: if asked for, or if few rows share
+    two seeds or more. Raises: ConfigError for `against` that names no row."""
+    pairs = contests(found.rows, against) if paired or against or len(found.rows) <= FEW else []
+    if not paired and not against:
+        pairs = [contest for contest in pairs if len(contest.steps.bounds) > 1]
+    shown = spread_out(found.rows, top)
+    results, left_out = table(shown, found.rows, found.by, width)
+    yield results
+    if len(shown) < len(found.rows):
+        yield f"{len(found.rows) - len(shown):,} more rows: --top {len(found.rows)} shows them, --csv writes all"
+    if left_out:
+        yield f"No room for: {', '.join(left_out)}; --csv has them"
+    if equal := equal_keys(found.rows):
+        yield f"Equal in all: {equal}"
+    if pooled := pooled_over(found.rows):
+        yield f"Pooled over: {_some(pooled)}; the intervals take every seed of every configuration as one of equals"
+    yield from reasons(found.rows)
+    if pairs:
+        yield from paired_tables(pairs[:top])
+        yield from _explanation(pairs, top, bool(against))
+    elif paired or against:
+        yield "No two rows of one task share seeds and data."
+
+
+def spread_out(rows: Sequence[Run], top: int) -> list[Run]:
+    """At most `top` rows: the first of each task and length, then the second of each, and so on."""
+    tasks = [(run.config.get("task.name"), run.config.get("task.length")) for run in rows]
+    return [rows[k] for k in first_of_each(tasks, top)]
+
+
+def _explanation(pairs: Sequence[Contest], top: int, named: bool) -> Iterator[str]:
+    if len(pairs) > top:
+        yield f"{len(pairs) - top:,} more rows: --top {len(pairs)} shows them"
+    yield (
+        "Differences seed by seed, on the same data: the median, [its 95 % bootstrap interval] or (the range) under "
+        "five pairs; p: exact sign test"
+    )
+    most = max(len(differences.bounds) for contest in pairs for differences in (contest.metric, contest.steps))
+    if most < ENOUGH_SEEDS:
+        pooled = any(len(contest.run.members) > 1 for contest in pairs)  # then one seed may make several pairs
+        what = ("pair" if pooled else "seed") + "s" * (most > 1)
+        yield f"With {most} {what} p can't fall below {sign_test(most, 0):.2g}"
+    if not named:
+        yield "The reference has the lowest loss of these very seeds, which flatters it; --against names another"
+
+
+def _some(keys: Sequence[str]) -> str:
+    left = len(keys) - MOST_KEYS
+    return ", ".join(keys[:MOST_KEYS]) + (f" and {left} more" if left > 0 else "")
