@@ -32,6 +32,7 @@ def command(module: str, *arguments: str, cwd: Path) -> subprocess.CompletedProc
     return subprocess.run(line, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments", [["train", "--help"], ["train", "--cfg", "job"], ["compare", "--help"], ["events", "--help"]]
 )
@@ -48,6 +49,7 @@ def test_help_and_configuration_need_no_torch(arguments):
     assert "rnnlstm" in done.stdout or "task:" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_package_itself_names_its_commands(tmp_path):
     code = "import sys, runpy\nsys.argv[1:] = []\ntry: runpy.run_module('rnnlstm', run_name='__main__')\n"
     code += "except SystemExit as e: assert e.code == 0\nassert 'torch' not in sys.modules"
@@ -65,6 +67,7 @@ def test_the_package_itself_takes_no_arguments(arguments, capsys):
     assert ("did you mean train?" in line) == (arguments[0] == "tarin")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", ["setup", "demo"])
 @pytest.mark.parametrize("flag", ["-h", "--help"])
 def test_scripts_say_what_they_do_before_they_do_it(script, flag, tmp_path):
@@ -80,6 +83,7 @@ def test_scripts_say_what_they_do_before_they_do_it(script, flag, tmp_path):
         assert second == f"EXTRA is one of pyproject.toml's: {', '.join(extras)}."
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("extra", ["digit", "--what"])
 def test_setup_refuses_an_extra_that_is_none(extra, tmp_path):
     (tmp_path / "scripts").mkdir()
@@ -104,11 +108,13 @@ def test_help_lists_every_key_and_what_is_needed_first():
     assert max(map(len, text.splitlines())) <= 118
 
 
+@pytest.mark.slow
 def test_importing_the_package_is_light():
     code = "import sys, rnnlstm; assert 'torch' not in sys.modules; rnnlstm.LSTM; assert 'torch' in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
+@pytest.mark.slow
 def test_a_sweep_then_a_comparison(tmp_path):
     sweep = ["-m", "task=adding,keyword", "model=rnn,lstm", "clip.threshold=0.5", "seeds=2", "train.steps=3"]
     small = [option for option in SMALL if "embedding" not in option]
@@ -139,6 +145,7 @@ def test_a_sweep_then_a_comparison(tmp_path):
         assert row["backend"] == "fused"  # what auto came to
 
 
+@pytest.mark.slow
 def test_backends_side_by_side_have_equal_losses(tmp_path):
     sweep = ["-m", "model.backend=reference,torch", "dtype=float64", "train.steps=5", "log.every=1"]
     assert command("train", *sweep, *SMALL, cwd=tmp_path).returncode == 0
@@ -150,6 +157,7 @@ def test_backends_side_by_side_have_equal_losses(tmp_path):
     assert losses[0] == pytest.approx(losses[1], rel=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_a_run_after_saving(tmp_path, sent, code):
     line = [sys.executable, "-m", "rnnlstm.train", *SMALL, "train.steps=1000000", "train.stop_when_solved=false"]
@@ -169,6 +177,7 @@ def test_a_signal_ends_a_run_after_saving(tmp_path, sent, code):
     assert list(tmp_path.glob("runs/*/*/seed_0/weights.pt"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [[], ["nowhere"], ["."], ["--what"]])
 def test_compare_without_runs(tmp_path, arguments):
     done = command("compare", *arguments, cwd=tmp_path)

@@ -19,7 +19,7 @@ from rnnlstm.training.loop import train_run
 from rnnlstm.training.plan import make_plan
 from rnnlstm.training.progress import Progress
 
-from support.training import SMALL
+from support.training import SMALL, compose
 
 CHOICES = [
     path.relative_to(config_folder()).with_suffix("").as_posix()
@@ -33,7 +33,7 @@ def test_every_choice_trains(choice, tmp_path):
     group, _, name = choice.partition("/")
     overrides = [f"{group}={name}", *SMALL, "train.steps=3", f"runs_root={tmp_path}", "overwrite=true", "threads=1"]
     overrides += ["task.length=64"] if "digits" in choice else []
-    (job,) = compose_jobs(overrides)
+    job = compose(*overrides)
     outcome = train_run(make_plan(job.config), job.folder, Progress())
     assert {summary["status"] for summary in outcome.summaries} == {"done"}
     assert {summary["steps"] for summary in outcome.summaries} == {3}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 
 import pytest
@@ -39,6 +40,7 @@ RNNS = [
 SETTINGS = [*((name, "seed=0") for name in CELLS), *RNNS]
 
 
+@functools.cache  # nothing below changes a subject
 def subject_for(model: str, *overrides: str, layers: int = 1, updates: int = 0) -> Subject:
     plan = plan_for(*SMALL, f"model={model}", f"model.num_layers={layers}", *overrides)
     trainer = Trainer(plan, [0])

@@ -31,8 +31,12 @@ def randn(*shape):
     return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
 
 
-@pytest.mark.parametrize("backend", ["reference", "auto"])
-@pytest.mark.parametrize(("name", "options"), CHOICES)
+@pytest.mark.parametrize(("name", "options", "backend"), [
+    pytest.param(*choice.values, backend, id=f"{choice.id}-{backend}")
+    for choice in CHOICES
+    for backend in ("reference", "fused")
+    if has_backend(make_cell(choice.values[0], **choice.values[1]), backend)
+])  # fmt: skip
 def test_gradients_agree_with_finite_differences(name, options, backend):
     torch.manual_seed(0)
     model = Recurrence(make_cell(name, **options), 2, 3, 2, backend=backend, max_lag=6, dtype=torch.float64)

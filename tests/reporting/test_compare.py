@@ -185,6 +185,7 @@ with locked(Path(sys.argv[1])):
 """
 
 
+@pytest.mark.slow
 def test_running_is_told_from_stopped_and_the_lock_is_left_alone(tmp_path):
     folder = make_run(tmp_path / "a", seeds=2, status="running")
     assert held(folder) is None  # copied from somewhere, say
