@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing.process
 import subprocess
 
 import pytest
 import torch
 
+from rnnlstm.config.compose import Composer
 from rnnlstm.recurrence.fused.build import load_kernel
 from rnnlstm.training.loop import Outcome, train_run
 from rnnlstm.training.plan import make_plan
@@ -45,7 +47,7 @@ def only_slow_tests_start_processes(request, monkeypatch):
 
     def noted(real):
         def call(self, *arguments, **options):
-            started.append(arguments[0] if arguments else self)
+            started.append(arguments[0] if arguments else [type(self).__name__])
             return real(self, *arguments, **options)
 
         return call
@@ -53,7 +55,21 @@ def only_slow_tests_start_processes(request, monkeypatch):
     for place, name in ((subprocess.Popen, "__init__"), (multiprocessing.process.BaseProcess, "start")):
         monkeypatch.setattr(place, name, noted(getattr(place, name)))
     yield
-    assert not started, f"starts a process: mark it with @pytest.mark.slow ({started[0]})"
+    others = [command for command in started if list(command)[:1] != ["git"]]  # a run's record names its commit
+    assert not others, f"starts a process: mark it with @pytest.mark.slow ({others[0]})"
+
+
+@pytest.fixture
+def shared_composer(monkeypatch):
+    """Let commands in the test's process use composers that are kept: a new one parses the YAML files again, 0.2 s.
+    Not for tests that register a cell or a task, which the kept ones would not list."""
+    for module in ("jobs.job", "jobs.search", "studies.composing"):
+        monkeypatch.setattr(f"rnnlstm.{module}.Composer", kept_composer)
+
+
+@functools.cache
+def kept_composer(extra: str | None = None, also: tuple[str, ...] = ()) -> Composer:
+    return Composer(extra, also)
 
 
 @pytest.fixture

@@ -11,6 +11,8 @@ import pytest
 from rnnlstm.tasks.digits import _images
 from rnnlstm.train import main
 
+pytestmark = pytest.mark.usefixtures("shared_composer")
+
 #: A command line, and words its one line must hold.
 CASES = [
     (["model.hiden_size=3"], ["model.hiden_size=3", "unknown key; did you mean model.hidden_size?"]),

@@ -251,6 +251,7 @@ BAD = {
 }
 
 
+@pytest.mark.usefixtures("shared_composer")
 @pytest.mark.parametrize("words", BAD)
 def test_a_mistake_is_one_line_and_leaves_nothing(words, tmp_path, capsys):
     assert main(["-m", *words.split(), f"runs_root={tmp_path / 'runs'}"]) == 2

@@ -30,6 +30,8 @@ from results_overview import NETWORKS, overview_figure, save_overview
 from results_overview import STUDIES as OVERVIEW_STUDIES
 from results_page import page
 
+pytestmark = pytest.mark.usefixtures("shared_composer")
+
 COMMITTED = Path(__file__).parents[2] / "docs/results"
 EVERY = [pytest.param(study, size, id=f"{study.name}-{size}") for study in studies().values() for size in study.sizes]
 
