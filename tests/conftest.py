@@ -59,12 +59,14 @@ def only_slow_tests_start_processes(request, monkeypatch):
     assert not others, f"starts a process: mark it with @pytest.mark.slow ({others[0]})"
 
 
-@pytest.fixture
-def shared_composer(monkeypatch):
+@pytest.fixture(scope="module")
+def shared_composer():
     """Let commands in the test's process use composers that are kept: a new one parses the YAML files again, 0.2 s.
     Not for tests that register a cell or a task, which the kept ones would not list."""
-    for module in ("jobs.job", "jobs.search", "studies.composing"):
-        monkeypatch.setattr(f"rnnlstm.{module}.Composer", kept_composer)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("jobs.job", "jobs.search", "studies.composing"):
+            patch.setattr(f"rnnlstm.{module}.Composer", kept_composer)
+        yield
 
 
 @functools.cache

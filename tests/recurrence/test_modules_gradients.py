@@ -32,10 +32,12 @@ def randn(*shape):
 
 
 @pytest.mark.parametrize(("name", "options", "backend"), [
-    pytest.param(*choice.values, backend, id=f"{choice.id}-{backend}")
+    pytest.param(name, options, backend, id=f"{choice.id}-{backend}")
     for choice in CHOICES
+    for name, options in [choice.values]
     for backend in ("reference", "fused")
-    if has_backend(make_cell(choice.values[0], **choice.values[1]), backend)
+    # An initialisation changes the weights, not the equations: each cell's default is enough here.
+    if has_backend(make_cell(name, **options), backend) and options.get("init", "default") == "default"
 ])  # fmt: skip
 def test_gradients_agree_with_finite_differences(name, options, backend):
     torch.manual_seed(0)
