@@ -21,6 +21,8 @@ from rnnlstm.training.progress import Progress
 
 from support.training import SMALL, compose
 
+pytestmark = pytest.mark.usefixtures("shared_composer")
+
 CHOICES = [
     path.relative_to(config_folder()).with_suffix("").as_posix()
     for path in sorted(config_folder().rglob("*.yaml"))

@@ -241,6 +241,7 @@ def test_what_is_shown_of_very_many_is_spread_over_the_tasks(tmp_path):
     assert spread_out(runs, 100) == runs
 
 
+@pytest.mark.slow
 def test_pictures_of_very_many_lengths_stay_small(tmp_path):
     for length in range(30):
         make_run(tmp_path / "runs" / f"{length}", seeds=1, task__length=length)

@@ -48,6 +48,7 @@ def each_once(sweep):
     return dataclasses.replace(sweep, settings=tuple(settings))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("study", "size"), EVERY)
 def test_every_study_composes_and_plans(study, size, tmp_path, monkeypatch):
     if (sweep := study.sweep(size)) is None:
