@@ -129,9 +129,7 @@ def test_a_missing_plugin_is_one_line(name, monkeypatch, capsys, tmp_path):
 
 
 def test_how_a_sweep_stands(tmp_path):
-    jobs = rnnlstm.jobs.job.compose_jobs(
-        ["model=rnn,lstm,gru", "train.steps=100", f"runs_root={tmp_path}"], sweep=True
-    )
+    jobs = rnnlstm.jobs.compose_jobs(["model=rnn,lstm,gru", "train.steps=100", f"runs_root={tmp_path}"], sweep=True)
     standing = Standing(jobs, dict(enumerate(jobs)))
     assert line(standing.look([0, 1, 2], set()), 0) == "0 of 3 jobs ended"
     record = jobs[1].folder / "seed_0" / "metrics.jsonl"

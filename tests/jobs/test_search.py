@@ -112,7 +112,7 @@ def test_suggestions_depend_on_earlier_trials_and_the_seed_alone_and_come_closer
 def test_a_trials_loss_is_the_median_over_its_seeds(seeds, loss, tmp_path):
     from rnnlstm.jobs.search import Trial
 
-    (job,) = rnnlstm.jobs.job.compose_jobs(["seed=4", f"seeds={len(seeds)}", f"runs_root={tmp_path}"])
+    (job,) = rnnlstm.jobs.compose_jobs(["seed=4", f"seeds={len(seeds)}", f"runs_root={tmp_path}"])
     for number, ending in enumerate(seeds, start=4):
         if ending is not None:
             place = job.folder / f"seed_{number}"
@@ -274,6 +274,6 @@ def test_without_m_and_without_optuna(tmp_path, capsys, monkeypatch):
 
 def test_a_search_changes_nothing_of_a_run():
     plain, searched = (
-        [job.folder for job in rnnlstm.jobs.job.compose_jobs([*o], to_train=False)] for o in ([], OPTUNA[:3])
+        [job.folder for job in rnnlstm.jobs.compose_jobs([*o], to_train=False)] for o in ([], OPTUNA[:3])
     )
     assert plain == searched
