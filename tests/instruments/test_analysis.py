@@ -31,6 +31,7 @@ from rnnlstm.instruments.weight_gradient import weight_gradients
 from rnnlstm.record.glossary import explain
 from rnnlstm.training.step import Trainer
 
+from support.training import KINDS as CELL_KINDS
 from support.training import plan_for
 
 SMALL = ("task.length=12", "model.hidden_size=6", "model.embedding_size=4", "train.batch_size=5", "dtype=float64")
@@ -54,7 +55,11 @@ def subject_for(model: str, *overrides: str, layers: int = 1, updates: int = 0) 
 #: Fresh and trained, one layer and two; of the rest of the zoo the two ends.
 KINDS = {"fresh": (1, 0), "trained-2": (2, 8), "fresh-2": (2, 0), "trained": (1, 8)}
 SUBJECTS = [
-    pytest.param((setting, *how), id=f"{kind}-{'-'.join(setting)}")
+    pytest.param(
+        (setting, *how),
+        id=f"{kind}-{'-'.join(setting)}",
+        marks=() if setting[0] in CELL_KINDS else pytest.mark.slow,
+    )
     for setting in SETTINGS
     for kind, how in KINDS.items()
     if setting[0] in ("rnn", "lstm", "lstm_1997", "gru") or kind in ("fresh", "trained-2")

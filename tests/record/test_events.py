@@ -23,6 +23,8 @@ from rnnlstm.record.tensorboard import BESIDE, TensorBoardView
 from support.resuming import start
 from support.training import SMALL
 
+pytestmark = pytest.mark.slow
+
 SIZES = {"scalars": 0, "images": 0, "tensors": 0}
 
 
@@ -296,7 +298,6 @@ def test_a_disk_that_fills_up_costs_one_warning(after, train, monkeypatch, caplo
     assert views(whole) == anew
 
 
-@pytest.mark.slow
 def test_a_real_limit_on_the_size_of_files(tmp_path):
     """As a full disk: pictures make the events larger than the record."""
     command = [sys.executable, "-m", "rnnlstm.train", *SMALL, *STEPS, "probe.every=1", f"runs_root={tmp_path}"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 
+import pytest
+
 from rnnlstm.cells import CELLS, Cell, make_cell
 from rnnlstm.config.compose import Composer
 from rnnlstm.config.errors import OptionError
@@ -48,4 +50,8 @@ MODELS_AND_BACKENDS = [
 #: A cell of each kind, for what depends on the kind alone: plain, gated with and without a second state, normalised,
 #: complex and linear (computed by a scan), element-wise. Values and gradients are tested for every cell.
 KINDS = ("rnn", "lstm", "gru", "lstm_layer_norm", "lru", "indrnn")
-KINDS_AND_BACKENDS = [(model, backend) for model, backend in MODELS_AND_BACKENDS if model in KINDS]
+#: Every model with each backend; the quick tests take those of `KINDS`.
+EACH_MODEL_AND_BACKEND = [
+    pytest.param(model, backend, marks=() if model in KINDS else pytest.mark.slow)
+    for model, backend in MODELS_AND_BACKENDS
+]

@@ -23,7 +23,7 @@ from rnnlstm.training.step import Trainer
 
 from support.pretend_device import DEVICE, PretendDevice, There
 from support.tasks import VARIANTS, small
-from support.training import MODELS_AND_BACKENDS, SMALL, plan_for
+from support.training import EACH_MODEL_AND_BACKEND, SMALL, plan_for
 
 OPTIONS = ("task.length=12", "model.hidden_size=8", "train.batch_size=5", "train.stop_when_solved=false")
 
@@ -54,7 +54,7 @@ def test_the_pretence_refuses_what_cuda_refuses():
             x.numpy()
 
 
-@pytest.mark.parametrize(("model", "backend"), MODELS_AND_BACKENDS)
+@pytest.mark.parametrize(("model", "backend"), EACH_MODEL_AND_BACKEND)
 def test_an_update_equals_the_cpus_and_waits_twice(model, backend):
     overrides = (*OPTIONS, f"model={model}", f"model.backend={backend}", "clip.threshold=0.1", "optimizer.lr=0.02")
     here = Trainer(plan_for(*overrides), [0, 1])
@@ -101,10 +101,13 @@ def test_what_else_is_done_to_an_update(more):
 PROTOCOLS = protocols()
 
 
-DRAWN = [pytest.param(protocol, "cpu", id=protocol) for protocol in PROTOCOLS] + [
-    pytest.param(protocol, "device", id=f"{protocol} drawn there")
+#: Of these the quick tests take one of numbers and one of tokens.
+QUICK = ("adding standard", "keyword standard")
+DRAWN = [
+    pytest.param(protocol, data, id=protocol + where, marks=() if protocol in QUICK else pytest.mark.slow)
+    for data, where in (("cpu", ""), ("device", " drawn there"))
     for protocol in PROTOCOLS
-    if protocol != "embedded_reber"  # strings of a grammar, in NumPy
+    if data == "cpu" or protocol != "embedded_reber"  # strings of a grammar, in NumPy
 ]
 
 

@@ -44,6 +44,7 @@ class FailingDisk:
         return call
 
 
+@pytest.mark.slow
 def test_wherever_the_disk_fails_the_run_goes_on_from_its_last_good_state(tmp_path):
     (whole,) = compose_jobs([*OVERRIDES, f"runs_root={tmp_path / 'whole'}"])
     plan = make_plan(whole.config)
