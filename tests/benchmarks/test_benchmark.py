@@ -39,6 +39,7 @@ def test_a_recurrence_with_all_contenders(cell, monkeypatch):
     assert result.rate > 0
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's compiler looks at it
 def test_every_shape_is_compiled_however_many_there_are(monkeypatch):
     """Each takes two compilations, as the first state has no gradient."""
@@ -48,6 +49,7 @@ def test_every_shape_is_compiled_however_many_there_are(monkeypatch):
             assert compiled_cell(rnnlstm.GRU(10, 4, backend="fused"), torch.randn(3, B, 10)) is not None
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's compiler looks at it
 def test_the_compiled_loop_computes_the_same_and_failing_to_compile_is_no_end(monkeypatch):
     module, x = rnnlstm.LSTM(10, 4, backend="fused"), torch.randn(3, 2, 10)
@@ -58,6 +60,7 @@ def test_the_compiled_loop_computes_the_same_and_failing_to_compile_is_no_end(mo
     assert compiled_cell(module, x) is None
 
 
+@pytest.mark.slow
 def test_growth_load_and_pairs_of_scripts():
     assert len(growth(1)) == 9
     assert all(set(times) == {"torch.nn", "fused"} for times in under_load(1, T=3, B=2, H=4).values())
@@ -96,6 +99,7 @@ def test_training_against_plain_scripts_writes_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_training_on_a_device_of_its_own(tmp_path, monkeypatch, capsys):
     """On the CPU, and with networks small enough for it."""
     small = ["task.length=5", "model.hidden_size=4", "train.batch_size=2"]

@@ -16,6 +16,8 @@ from rnnlstm.training.progress import Progress
 
 from support.training import SMALL
 
+pytestmark = pytest.mark.slow
+
 PAGE = 4096
 
 

@@ -15,7 +15,7 @@ from rnnlstm.recurrence import Recurrence, Trace, traced
 from rnnlstm.tasks.random_streams import RandomStream
 from rnnlstm.training.step import Trainer
 
-from support.training import plan_for
+from support.training import KINDS, plan_for
 
 T, B, H = 9, 4, 5
 GATED = [name for name in CELLS if make_cell(name).gate_names]
@@ -170,7 +170,7 @@ def test_the_probe_sees_truncation(train):
     assert all(value == 0 for value in line["hidden"][0][3:])
 
 
-@pytest.mark.parametrize("model", list(CELLS))
+@pytest.mark.parametrize("model", [pytest.param(m, marks=() if m in KINDS else pytest.mark.slow) for m in CELLS])
 def test_the_table_of_operations(model):
     plan = plan_for("task.length=12", "model.hidden_size=6", f"model={model}")
     network = plan.network(0)

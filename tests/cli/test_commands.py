@@ -31,6 +31,7 @@ def command(module: str, *arguments: str, cwd: Path) -> subprocess.CompletedProc
     return subprocess.run(line, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments", [["train", "--help"], ["train", "--cfg", "job"], ["compare", "--help"], ["events", "--help"]]
 )
@@ -47,6 +48,7 @@ def test_help_and_configuration_need_no_torch(arguments):
     assert "rnnlstm" in done.stdout or "task:" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_package_itself_names_its_commands(tmp_path):
     code = "import sys, runpy\nsys.argv[1:] = []\ntry: runpy.run_module('rnnlstm', run_name='__main__')\n"
     code += "except SystemExit as e: assert e.code == 0\nassert 'torch' not in sys.modules"
@@ -64,7 +66,8 @@ def test_the_package_itself_takes_no_arguments(arguments, capsys):
     assert ("did you mean train?" in line) == (arguments[0] == "tarin")
 
 
-@pytest.mark.parametrize("script", ["setup", "demo"])
+@pytest.mark.slow
+@pytest.mark.parametrize("script", ["setup", "demo", "test"])
 @pytest.mark.parametrize("flag", ["-h", "--help"])
 def test_scripts_say_what_they_do_before_they_do_it(script, flag, tmp_path):
     """Of a copy without the project around it, in which nothing else would work."""
@@ -72,13 +75,14 @@ def test_scripts_say_what_they_do_before_they_do_it(script, flag, tmp_path):
     copy = shutil.copy(ROOT / "scripts" / script, tmp_path / "scripts")
     done = subprocess.run([copy, flag], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
-    first, second = done.stdout.splitlines()
+    first, second, *_ = done.stdout.splitlines()
     assert first.startswith(f"scripts/{script} [")
     if script == "setup":
         extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
         assert second == f"EXTRA is one of pyproject.toml's: {', '.join(extras)}."
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("extra", ["digit", "--what"])
 def test_setup_refuses_an_extra_that_is_none(extra, tmp_path):
     (tmp_path / "scripts").mkdir()
@@ -107,6 +111,7 @@ def test_help_lists_every_key_and_what_is_needed_first():
 WITHOUT_FCNTL = "import runpy, sys; sys.modules['fcntl'] = None; sys.argv[1:] = sys.argv[2:]; "
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "module",
     ["", ".train", ".compare", ".gradflow", ".reproduce", ".events", ".benchmark"],
@@ -120,17 +125,20 @@ def test_on_windows_a_command_says_so_in_one_line(module, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_on_windows_the_modules_import_and_the_trainer_says_why_not():
     code = WITHOUT_FCNTL + "import rnnlstm; rnnlstm.LSTM, rnnlstm.make_task('copy')\ntry: rnnlstm.run([])\n"
     code += "except rnnlstm.ConfigError as error: assert str(error).startswith('rnnlstm needs Linux or macOS')"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
+@pytest.mark.slow
 def test_importing_the_package_is_light():
     code = "import sys, rnnlstm; assert 'torch' not in sys.modules; rnnlstm.LSTM; assert 'torch' in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
+@pytest.mark.slow
 def test_a_sweep_then_a_comparison(tmp_path):
     sweep = ["-m", "task=adding,keyword", "model=rnn,lstm", "clip.threshold=0.5", "seeds=2", "train.steps=3"]
     small = [option for option in SMALL if "embedding" not in option]
@@ -161,6 +169,7 @@ def test_a_sweep_then_a_comparison(tmp_path):
         assert row["backend"] == "fused"  # what auto came to
 
 
+@pytest.mark.slow
 def test_backends_side_by_side_have_equal_losses(tmp_path):
     sweep = ["-m", "model.backend=reference,torch", "dtype=float64", "train.steps=5", "log.every=1"]
     assert command("train", *sweep, *SMALL, cwd=tmp_path).returncode == 0
@@ -172,6 +181,7 @@ def test_backends_side_by_side_have_equal_losses(tmp_path):
     assert losses[0] == pytest.approx(losses[1], rel=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_a_run_after_saving(tmp_path, sent, code):
     line = [sys.executable, "-m", "rnnlstm.train", *SMALL, "train.steps=1000000", "train.stop_when_solved=false"]
@@ -191,6 +201,7 @@ def test_a_signal_ends_a_run_after_saving(tmp_path, sent, code):
     assert list(tmp_path.glob("runs/*/*/seed_0/weights.pt"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [[], ["nowhere"], ["."], ["--what"]])
 def test_compare_without_runs(tmp_path, arguments):
     done = command("compare", *arguments, cwd=tmp_path)

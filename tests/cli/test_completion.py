@@ -13,7 +13,7 @@ import pytest
 
 from rnnlstm.train import main
 
-pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")]
 
 
 @functools.cache

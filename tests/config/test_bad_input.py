@@ -11,6 +11,8 @@ import pytest
 from rnnlstm.tasks.digits import _images
 from rnnlstm.train import main
 
+pytestmark = pytest.mark.usefixtures("shared_composer")
+
 #: A command line, and words its one line must hold.
 CASES = [
     (["model.hiden_size=3"], ["model.hiden_size=3", "unknown key; did you mean model.hidden_size?"]),
@@ -117,7 +119,7 @@ CASES = [
     (["--config-dir", "/nowhere/at/all"], ["--config-dir", "/nowhere/at/all"]),
 ]
 #: Those that are tried as a command, too, by their number in `CASES`.
-AS_A_COMMAND = range(0, len(CASES), 2)
+AS_A_COMMAND = range(0, len(CASES), 20)
 
 
 @pytest.mark.parametrize(("arguments", "words"), CASES, ids=[" ".join(case[0])[:50] for case in CASES])
@@ -127,6 +129,7 @@ def test_one_line_exit_2_and_nothing_on_disk(arguments, words, tmp_path, monkeyp
     check(capsys.readouterr().err, words, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", AS_A_COMMAND)
 def test_the_same_from_the_shell(number, tmp_path):
     arguments, words = CASES[number]

@@ -21,7 +21,9 @@ from rnnlstm.training.plan import make_plan
 from rnnlstm.training.progress import Progress
 
 from option_defaults import texts
-from support.training import SMALL
+from support.training import SMALL, compose
+
+pytestmark = pytest.mark.usefixtures("shared_composer")
 
 CHOICES = [
     f"{group}/{name}"
@@ -31,12 +33,14 @@ CHOICES = [
 ]
 
 
-@pytest.mark.parametrize("choice", CHOICES)
+@pytest.mark.parametrize(
+    "choice", [pytest.param(c, marks=pytest.mark.slow if c.startswith("experiment/") else ()) for c in CHOICES]
+)
 def test_every_choice_trains(choice, tmp_path):
     group, _, name = choice.partition("/")
     overrides = [f"{group}={name}", *SMALL, "train.steps=3", f"runs_root={tmp_path}", "overwrite=true", "threads=1"]
     overrides += ["task.length=64"] if "digits" in choice else []
-    (job,) = compose_jobs(overrides)
+    job = compose(*overrides)
     outcome = train_run(make_plan(job.config), job.folder, Progress())
     assert {summary["status"] for summary in outcome.summaries} == {"done"}
     assert {summary["steps"] for summary in outcome.summaries} == {3}

@@ -27,6 +27,8 @@ from rnnlstm.record.folders import flatten
 from rnnlstm.train import main
 from rnnlstm.training.plan import make_plan
 
+pytestmark = pytest.mark.usefixtures("shared_composer")
+
 KNOWN = [key for key, _ in flatten(rnnlstm.jobs.job.compose_tree([]))]
 #: Their value may be right, and be a great many jobs, or training of matching sizes: not what is tried here.
 SLOW = ("match", "plugins")

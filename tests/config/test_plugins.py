@@ -29,6 +29,7 @@ def test_readme_shows_both_in_under_thirty_lines():
     assert all(len(text.splitlines()) < 30 for text in BLOCKS.values())
 
 
+@pytest.mark.slow
 def test_readmes_command_runs_with_every_instrument(modules):
     (command,) = re.findall(r"python -m rnnlstm\.train (plugins=.*)", README)
     done = train(modules, *command.split(), *SHORT)
@@ -42,6 +43,7 @@ def test_readmes_command_runs_with_every_instrument(modules):
     assert list((folder / "aggregate").iterdir())
 
 
+@pytest.mark.slow
 def test_a_task_of_ones_own_is_drawn_on_the_device_if_its_draws_allow(modules):
     assert train(modules, "plugins=[my_task]", "task=parity", "data=device", *SHORT).returncode == 0
     own = BLOCKS["my_task"]
@@ -66,6 +68,7 @@ def test_a_task_of_ones_own_is_drawn_on_the_device_if_its_draws_allow(modules):
         assert not (modules / "none").exists()
 
 
+@pytest.mark.slow
 def test_each_works_beside_the_projects_own(modules):
     assert train(modules, "plugins=[my_cell]", "model=leaky", "model.num_layers=2", *SHORT).returncode == 0
     assert train(modules, "plugins=[my_task]", "task=parity", "model=lstm", *SHORT).returncode == 0
@@ -78,6 +81,7 @@ def test_each_works_beside_the_projects_own(modules):
     assert train(modules, "model=leaky").returncode == 2
 
 
+@pytest.mark.slow
 def test_the_gradient_flow_of_a_users_own_trained_network(modules):
     plugins = "plugins=[my_cell,my_task]"
     assert train(modules, plugins, "model=leaky", "task=parity", "model.hidden_size=8", *SHORT).returncode == 0
@@ -103,6 +107,7 @@ def test_the_gradient_flow_of_a_users_own_trained_network(modules):
     assert line.endswith(f"add {plugins}")
 
 
+@pytest.mark.slow
 def test_plugins_come_from_the_command_line_only(modules):
     (modules / "own" / "experiment").mkdir(parents=True)
     (modules / "own" / "experiment" / "sly.yaml").write_text("# @package _global_\nplugins: [my_cell]\n")

@@ -24,6 +24,8 @@ from rnnlstm.config.untrusted import LARGEST_FILE, MOST_FILES, check_folder
 from rnnlstm.jobs.job import compose_jobs
 from rnnlstm.train import main
 
+pytestmark = pytest.mark.usefixtures("shared_composer")
+
 PACKAGE = Path(rnnlstm.__file__).parent
 ESC = "\x1b[31m"
 HEAD = "# @package _global_\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 
 import pytest
@@ -28,6 +29,7 @@ from rnnlstm.instruments.weight_gradient import weight_gradients
 from rnnlstm.record.glossary import explain
 from rnnlstm.training.step import Trainer
 
+from support.training import KINDS as CELL_KINDS
 from support.training import plan_for
 
 SMALL = ("task.length=12", "model.hidden_size=6", "model.embedding_size=4", "train.batch_size=5", "dtype=float64")
@@ -37,6 +39,7 @@ RNNS = [
 SETTINGS = [*((name, "seed=0") for name in CELLS), *RNNS]
 
 
+@functools.cache  # nothing below changes a subject
 def subject_for(model: str, *overrides: str, layers: int = 1, updates: int = 0) -> AnalysedNetwork:
     plan = plan_for(*SMALL, f"model={model}", f"model.num_layers={layers}", *overrides)
     trainer = Trainer(plan, [0])
@@ -50,7 +53,11 @@ def subject_for(model: str, *overrides: str, layers: int = 1, updates: int = 0) 
 #: Fresh and trained, one layer and two; of the rest of the zoo the two ends.
 KINDS = {"fresh": (1, 0), "trained-2": (2, 8), "fresh-2": (2, 0), "trained": (1, 8)}
 SUBJECTS = [
-    pytest.param((setting, *how), id=f"{kind}-{'-'.join(setting)}")
+    pytest.param(
+        (setting, *how),
+        id=f"{kind}-{'-'.join(setting)}",
+        marks=() if setting[0] in CELL_KINDS else pytest.mark.slow,
+    )
     for setting in SETTINGS
     for kind, how in KINDS.items()
     if setting[0] in ("rnn", "lstm", "lstm_1997", "gru") or kind in ("fresh", "trained-2")

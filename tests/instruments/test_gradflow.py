@@ -30,6 +30,7 @@ FIGURES = {
 }
 
 
+@pytest.mark.slow
 def test_several_models_in_one_command(tmp_path, capsys):
     assert main(["model=rnn,lstm,gru", "model.num_layers=2", *SMALL, f"out={tmp_path / 'a'}", "sequences=3"]) == 0
     printed = capsys.readouterr().out
@@ -50,6 +51,7 @@ def test_several_models_in_one_command(tmp_path, capsys):
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["copy", "adding"])
 def test_every_task_can_be_looked_at(task, tmp_path):
     assert (
@@ -79,6 +81,7 @@ def test_a_trained_network_from_its_run_folder(train, tmp_path, capsys):
     assert (longer.seed, longer.plan.task.sequence_length, longer.plan.backend) == (4, 20, "reference")
 
 
+@pytest.mark.slow
 def test_every_trained_network_below_a_folder(train, tmp_path, capsys):
     folders = [train("train.steps=2", f"model={model}").folder for model in ("rnn", "gru")]
     (folders[0].parent / "lstm-unfinished").mkdir()
@@ -97,6 +100,7 @@ def settings_of(*arguments):
     return setting_labels(_settings(parse(arguments)))
 
 
+@pytest.mark.slow
 def test_a_label_says_which_seed_is_looked_at(train, tmp_path):
     run = train("train.steps=1", "seeds=2", "model=rnn").folder
     assert settings_of(f"weights={run}") == ["rnn (trained, seed 0)"]
@@ -108,6 +112,7 @@ def test_a_label_says_which_seed_is_looked_at(train, tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_task_and_length_are_in_the_label_where_they_differ(train, tmp_path):
     for options in (["task.length=12"], ["task.length=14"], ["task=adding"]):
         train("train.steps=1", "model=rnn", *options)
@@ -211,6 +216,7 @@ def _sample(plan):
     return plan.task.sample(0, 0, "probe", 3)
 
 
+@pytest.mark.slow
 def test_groups_of_settings(tmp_path):
     line = [*SMALL, f"out={tmp_path}", "--", "model=rnn", "model.nonlinearity=tanh,relu", "--", "model=lstm"]
     assert main(line) == 0

@@ -24,6 +24,7 @@ pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="needs rnnlstm
 LOCAL = ("launcher=local", "launcher.workers=2")
 
 
+@pytest.mark.slow
 def test_the_same_sweep_in_turn_and_beside_each_other(tmp_path):
     (tmp_path / "threads_used.py").write_text(THREADS)
     jobs = ("plugins=[threads_used]", "task=threads_used", "model=rnn,lstm", "seed=0,1", "train.steps=30")
@@ -47,6 +48,7 @@ def test_the_same_sweep_in_turn_and_beside_each_other(tmp_path):
     assert all(path.stat().st_mtime_ns == before for path, before in written.items())
 
 
+@pytest.mark.slow
 def test_a_sweep_survives_its_jobs_and_then_runs_only_what_is_missing(tmp_path):
     (tmp_path / "faulty.py").write_text(FAULTY)
     faults = ("raise", "none", "exit", "kill", "hang", "memory")
@@ -68,6 +70,7 @@ def test_a_sweep_survives_its_jobs_and_then_runs_only_what_is_missing(tmp_path):
     assert not (tmp_path / "runs" / ".launch").exists()
 
 
+@pytest.mark.slow
 def test_a_signal_saves_every_job_and_the_same_command_goes_on(tmp_path):
     jobs = ("task=adding", "model=rnn,lstm,gru", *LONG)
     process = running(tmp_path, *jobs, *LOCAL)
@@ -82,6 +85,7 @@ def test_a_signal_saves_every_job_and_the_same_command_goes_on(tmp_path):
     assert_same_runs(tmp_path / "runs", tmp_path / "alone", seeds=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whom", ["the command", "its launcher", "a worker"])
 def test_whoever_is_killed_the_jobs_save_and_nothing_stays(tmp_path, whom):
     process = running(tmp_path, "task=adding", "model=rnn,lstm", *LONG, "train.steps=1000000", *LOCAL)
@@ -103,6 +107,7 @@ def test_whoever_is_killed_the_jobs_save_and_nothing_stays(tmp_path, whom):
     assert len(list(tmp_path.glob("runs/*/*/checkpoints/*.pt"))) >= 2
 
 
+@pytest.mark.slow
 def test_from_python(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "script.py").write_text(

@@ -122,6 +122,7 @@ def test_a_trials_loss_is_the_median_over_its_seeds(seeds, loss, tmp_path):
     assert Trial(0, {}, job).loss == pytest.approx(loss)
 
 
+@pytest.mark.slow
 def test_a_killed_search_goes_on_with_the_trials_that_it_would_have_had(tmp_path, monkeypatch, capsys):
     search = (*OPTUNA, LR, "model.hidden_size=int(interval(4,16))", "seeds=2")
     process = running(tmp_path, *search)
@@ -159,6 +160,7 @@ def test_a_killed_search_goes_on_with_the_trials_that_it_would_have_had(tmp_path
     assert trials(tmp_path / "unbroken")[:4] == trials(tmp_path / "runs")
 
 
+@pytest.mark.slow
 def test_beside_each_other_a_search_is_the_same(tmp_path):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="needs rnnlstm[parallel]")
     search = (*OPTUNA, LR, "search.at_once=2")
@@ -168,6 +170,7 @@ def test_beside_each_other_a_search_is_the_same(tmp_path):
     assert_same_runs(tmp_path / "together", tmp_path / "alone", seeds=4)
 
 
+@pytest.mark.slow
 def test_a_search_survives_its_trials_and_tries_those_that_failed_again(tmp_path):
     (tmp_path / "faulty.py").write_text(FAULTY)
     search = (*OPTUNA, "plugins=[faulty]", "task=faulty", "task.fault=none,raise", LR, "search.startup=4")
@@ -185,6 +188,7 @@ def test_a_search_survives_its_trials_and_tries_those_that_failed_again(tmp_path
     assert trials(tmp_path / "runs") == tried
 
 
+@pytest.mark.slow
 def test_a_signal_saves_the_trial_and_ends_the_search(tmp_path):
     search = (*OPTUNA, LR, "train.steps=1000000", "checkpoint.every=20", "train.stop_when_solved=false")
     process = running(tmp_path, *search)
@@ -198,6 +202,7 @@ def test_a_signal_saves_the_trial_and_ends_the_search(tmp_path):
     assert not (tmp_path / "runs" / ".search").exists()  # the same trial will be suggested again
 
 
+@pytest.mark.slow
 def test_equal_trials_are_one_run(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = rnnlstm.run(["-m", *OPTUNA, *SMALL, "model.hidden_size=4,8", "search.at_once=4"])
@@ -246,6 +251,7 @@ BAD = {
 }
 
 
+@pytest.mark.usefixtures("shared_composer")
 @pytest.mark.parametrize("words", BAD)
 def test_a_mistake_is_one_line_and_leaves_nothing(words, tmp_path, capsys):
     assert main(["-m", *words.split(), f"runs_root={tmp_path / 'runs'}"]) == 2

@@ -15,6 +15,8 @@ from rnnlstm.record.files import read_json
 
 from support.sweeping import FAULTY, OPTIONS, command, started, wait_for
 
+pytestmark = pytest.mark.slow
+
 FAULTS = ("raise", "none", "exit", "vanish", "kill", "segfault", "memory", "hang")
 SLOW = "train.steps=1000000"  # ends by its timeout
 

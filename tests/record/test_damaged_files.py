@@ -25,6 +25,8 @@ from rnnlstm.training.progress import Progress
 from support.resuming import StopAt
 from support.training import SMALL, plan_for
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = (*SMALL, "model=rnn", "seeds=2", "train.stop_when_solved=false", "train.steps=8", "log.every=1")
 OPTIONS += ("eval.every=2", "probe.every=2", "checkpoint.every=2", "threads=1")
 

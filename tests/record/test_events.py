@@ -23,6 +23,8 @@ from rnnlstm.record.tensorboard import BESIDE, TensorBoardView
 from support.resuming import start
 from support.training import SMALL
 
+pytestmark = pytest.mark.slow
+
 SIZES = {"scalars": 0, "images": 0, "tensors": 0}
 
 

@@ -11,13 +11,12 @@ import pytest
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from rnnlstm.jobs.job import compose_jobs
 from rnnlstm.record.files import LineWriter, read_lines
 from rnnlstm.record.glossary import GLOSSARY, explain
 from rnnlstm.record.summary import FIELDS
 from rnnlstm.training.replica import Subsample
 
-from support.training import SMALL
+from support.training import SMALL, compose
 
 SUMMARY_FIELDS = {
     "status", "seed", "steps", "solved", "steps_to_solve", "metric_name", "metric", "loss", "baseline", "parameters",
@@ -143,7 +142,7 @@ def test_quantiles_are_exact_while_there_is_room_and_close_beyond():
 
 def test_names_say_what_differs_and_only_that():
     def name(*overrides):
-        (job,) = compose_jobs(list(overrides))
+        job = compose(*overrides)
         return str(job.folder)
 
     default = name()

@@ -232,6 +232,7 @@ def test_half_precision_takes_the_portable_path(dtype):
     assert engine.engine_for(out) is portable
 
 
+@pytest.mark.slow
 def test_without_a_compiler_it_works_and_says_so_once(tmp_path):
     code = (
         "import torch, rnnlstm; from rnnlstm.recurrence.fused.engine import engine_for\n"
@@ -246,6 +247,7 @@ def test_without_a_compiler_it_works_and_says_so_once(tmp_path):
     assert done.stderr.count("no C compiler was found; install gcc or clang") == 1
 
 
+@pytest.mark.slow
 @needs_kernel
 def test_a_cache_that_others_can_write_to_is_not_loaded(tmp_path):
     (tmp_path / "rnnlstm").mkdir(mode=0o777)

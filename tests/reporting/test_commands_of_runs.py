@@ -15,17 +15,18 @@ from hypothesis import strategies as st
 
 from rnnlstm.config.compose import Composer
 from rnnlstm.config.untrusted import DEEPEST
-from rnnlstm.jobs.job import compose_jobs
 from rnnlstm.record.environment import ENVIRONMENT, note_environment
 from rnnlstm.record.files import read_json
 from rnnlstm.record.folders import identity
 from rnnlstm.reporting.html.reproduce import override_value, train_commands
 from rnnlstm.reporting.runs import Run
 
+from support.training import compose
+
 
 def kept(folder: Path, overrides: list[str], seeds=(0,)) -> tuple[Run, object]:
     """A run folder with the configuration that these overrides compose to, and that configuration."""
-    (job,) = compose_jobs(overrides, to_train=False)
+    job = compose(*overrides)
     tree = {key: value for key, value in job.config.tree.items() if key not in ("seed", "seeds")}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))
@@ -50,7 +51,7 @@ def test_the_command_composes_to_the_same_run(tmp_path, overrides):
     assert second.endswith("seed=7")
     words = shlex.split(first)
     assert words[:3] == ["python", "-m", "rnnlstm.train"]
-    (again,) = compose_jobs(words[3:], to_train=False)
+    again = compose(*words[3:])
     assert identity(again.config.tree) == identity(config.tree)
     assert again.config.seed_numbers == range(2, 5)
     assert len(words) <= len(overrides) + 3 + 4, "only what differs is said"

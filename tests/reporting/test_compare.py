@@ -182,6 +182,7 @@ with locked(Path(sys.argv[1])):
 """
 
 
+@pytest.mark.slow
 def test_running_is_told_from_stopped_and_the_lock_is_left_alone(tmp_path):
     folder = make_run(tmp_path / "a", seeds=2, status="running")
     assert held(folder) is None  # copied from somewhere, say
@@ -237,6 +238,7 @@ def test_what_is_shown_of_very_many_is_spread_over_the_tasks(tmp_path):
     assert spread_out(runs, 100) == runs
 
 
+@pytest.mark.slow
 def test_pictures_of_very_many_lengths_stay_small(tmp_path):
     for length in range(30):
         make_run(tmp_path / "runs" / f"{length}", seeds=1, task__length=length)

@@ -189,6 +189,7 @@ def test_hostile_texts_stay_texts(runs):
     check_whole(reader)
 
 
+@pytest.mark.slow
 def test_a_plugin_task_with_hostile_texts(tmp_path):
     (tmp_path / "hostile.py").write_text(
         "import rnnlstm\n"
@@ -509,6 +510,7 @@ def test_colours_stand_out_in_both_themes():
         assert all(contrast(name) >= 4.5 for name in texts), {name: contrast(name) for name in texts}
 
 
+@pytest.mark.slow
 def test_it_needs_neither_torch_nor_matplotlib(sweep, tmp_path):
     code = (
         "import sys, rnnlstm.compare as m\n"

@@ -11,14 +11,20 @@ from rnnlstm.cells import CELLS
 from rnnlstm.reporting.runs import Run
 from rnnlstm.training.step import Trainer
 
-from support.training import plan_for
+from support.training import KINDS, plan_for
 from zoo_tables import zoo_tables
 
 SMALL = ("match=none", "model.hidden_size=8", "model.embedding_size=8", "train.batch_size=16", "optimizer.lr=3e-3")
 
 
-@pytest.mark.parametrize("model", list(CELLS))
-@pytest.mark.parametrize("task", ["adding", "keyword", "copy"])
+@pytest.mark.parametrize(
+    ("task", "model"),
+    [
+        pytest.param(task, model, marks=() if model in KINDS and task == "adding" else pytest.mark.slow)
+        for task in ("adding", "keyword", "copy")
+        for model in CELLS
+    ],
+)
 def test_every_model_trains_on_the_three_tasks(task, model):
     plan = plan_for(f"experiment=zoo/{task}", f"model={model}", *SMALL)
     assert plan.task.length == {"adding": 50, "keyword": 50, "copy": 20}[task]

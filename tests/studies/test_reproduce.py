@@ -26,6 +26,8 @@ from results_overview import NETWORKS, overview_figure, save_overview
 from results_overview import STUDIES as OVERVIEW_STUDIES
 from results_page import page
 
+pytestmark = pytest.mark.usefixtures("shared_composer")
+
 COMMITTED = Path(__file__).parents[2] / "docs/results"
 EVERY = [pytest.param(study, size, id=f"{study.name}-{size}") for study in studies().values() for size in study.sizes]
 
@@ -42,6 +44,7 @@ def each_once(sweep):
     return dataclasses.replace(sweep, settings=tuple(settings))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("study", "size"), EVERY)
 def test_every_study_composes_and_plans(study, size, tmp_path, monkeypatch):
     if (sweep := study.sweep(size)) is None:

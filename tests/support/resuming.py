@@ -7,11 +7,12 @@ import signal
 
 import torch
 
-from rnnlstm.jobs.job import compose_jobs
 from rnnlstm.record.files import read_json, read_lines
 from rnnlstm.training.loop import train_run
 from rnnlstm.training.plan import make_plan
 from rnnlstm.training.progress import Progress
+
+from support.training import compose
 
 SMALL = (
     "task.length=12",
@@ -44,7 +45,7 @@ class StopAt(Progress):
 
 
 def start(root, *overrides, stop_at=None):
-    (job,) = compose_jobs([*SMALL, f"runs_root={root}", *overrides])
+    job = compose(*SMALL, f"runs_root={root}", *overrides)
     return train_run(make_plan(job.config), job.folder, StopAt(stop_at))
 
 

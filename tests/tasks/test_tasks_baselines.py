@@ -156,6 +156,7 @@ def test_marks_stored_are_plateaus_of_temporal_order(variant, stored):
     assert_is_best(task, list(task.plateaus.values())[stored - 1], known, chunks=10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [9, 14, 40])
 @pytest.mark.parametrize("plateau", ["outer symbol forgotten", "grammar"])
 def test_plateaus_of_the_embedded_grammar(plateau, length):

@@ -208,6 +208,7 @@ def train_linear(task, features, batch):
     return answers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=IDS)
 def test_a_linear_model_on_hidden_inputs_is_at_chance_on_new_ones(case):
     task, sizes = make_task(case.name, **case.options), (800, 2000)

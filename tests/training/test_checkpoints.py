@@ -168,6 +168,7 @@ def test_a_checkpoint_of_something_else_is_refused(change, words, tmp_path):
         start(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_folder_in_use_names_its_holder_and_is_free_when_the_holder_dies(tmp_path):
     code = "import sys, time; from pathlib import Path; from rnnlstm.record.files import locked\n"
     code += "with locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"

@@ -13,18 +13,17 @@ import torch
 
 from rnnlstm.benchmarks.costs import protocols
 from rnnlstm.config.errors import OptionError
-from rnnlstm.jobs.job import compose_jobs
 from rnnlstm.recurrence.fused import portable
 from rnnlstm.tasks import make_task
 from rnnlstm.training.batches import TrainingBatches, check_drawn_on_device, sent
 from rnnlstm.training.loop import train_run
-from rnnlstm.training.plan import Plan, make_plan
+from rnnlstm.training.plan import Plan
 from rnnlstm.training.progress import Progress
 from rnnlstm.training.step import Trainer
 
 from support.pretend_device import DEVICE, PretendDevice, There
 from support.tasks import VARIANTS, small
-from support.training import MODELS_AND_BACKENDS, SMALL, plan_for
+from support.training import EACH_MODEL_AND_BACKEND, SMALL, plan_for
 
 OPTIONS = ("task.length=12", "model.hidden_size=8", "train.batch_size=5", "train.stop_when_solved=false")
 
@@ -55,13 +54,13 @@ def test_the_pretence_refuses_what_cuda_refuses():
             x.numpy()
 
 
-@pytest.mark.parametrize(("model", "backend"), MODELS_AND_BACKENDS)
+@pytest.mark.parametrize(("model", "backend"), EACH_MODEL_AND_BACKEND)
 def test_an_update_equals_the_cpus_and_waits_twice(model, backend):
     overrides = (*OPTIONS, f"model={model}", f"model.backend={backend}", "clip.threshold=0.1", "optimizer.lr=0.02")
     here = Trainer(plan_for(*overrides), [0, 1])
     with PretendDevice() as device:
         away = Trainer(there(plan_for(*overrides)), [0, 1])
-        for step in (1, 2, 3):
+        for step in (1, 2):
             device.crossings.clear()
             a, b = here.step(step), away.step(step)
             assert device.crossings == {"to the CPU": 2}  # gradient norms, losses
@@ -102,10 +101,13 @@ def test_what_else_is_done_to_an_update(more):
 PROTOCOLS = protocols()
 
 
-DRAWN = [pytest.param(protocol, "cpu", id=protocol) for protocol in PROTOCOLS] + [
-    pytest.param(protocol, "device", id=f"{protocol} drawn there")
+#: Of these the quick tests take one of numbers and one of tokens.
+QUICK = ("adding standard", "keyword standard")
+DRAWN = [
+    pytest.param(protocol, data, id=protocol + where, marks=() if protocol in QUICK else pytest.mark.slow)
+    for data, where in (("cpu", ""), ("device", " drawn there"))
     for protocol in PROTOCOLS
-    if protocol != "embedded_reber"  # strings of a grammar, in NumPy
+    if data == "cpu" or protocol != "embedded_reber"  # strings of a grammar, in NumPy
 ]
 
 
@@ -114,20 +116,17 @@ def test_a_run_leaves_the_record_that_the_cpu_leaves(protocol, data, tmp_path):
     """Every task: data, loss, metrics, slices, decoded samples, probes, curriculum, checkpoints, final weights."""
     name, *variant = protocol.split()
     length = max(12, _shortest(name, variant))
-    probe = f"probe={'full' if name == 'keyword' else 'standard'}"
-    records = []
-    for device in (None, DEVICE):
-        overrides = [
-            *SMALL, f"task={name}", *(f"task.variant={v}" for v in variant), f"task.length={length}", "seeds=2",
-            "train.steps=4", "eval.every=2", "log.every=1", "probe.every=2", probe, "checkpoint.every=2",
-            "model.hidden_size=4", f"runs_root={tmp_path}/{device}", "train.stop_when_solved=false", f"data={data}",
-        ]  # fmt: skip
-        (job,) = compose_jobs(overrides)
-        plan = make_plan(job.config)
+    network = ("model=lstm", "probe=full") if name == "keyword" else ("model=rnn",)  # fewer operations to pretend
+    plan = plan_for(
+        *SMALL, f"task={name}", *(f"task.variant={v}" for v in variant), f"task.length={length}", "seeds=2",
+        *network, "train.steps=2", "eval.every=1", "log.every=1", "probe.every=1", "checkpoint.every=1",
+        "model.hidden_size=4", "train.stop_when_solved=false", f"data={data}",
+    )  # fmt: skip
+    records = [tmp_path / "here", tmp_path / "there"]
+    for folder, each in zip(records, (plan, there(plan)), strict=True):
         with PretendDevice():
-            outcome = train_run(there(plan) if device else plan, job.folder, Progress())
+            outcome = train_run(each, folder, Progress())
         assert [summary["status"] for summary in outcome.summaries] == ["done", "done"]
-        records.append(job.folder)
     for file in ("metrics.jsonl", "clip_events.jsonl", "flow.jsonl", "samples.jsonl"):
         a, b = (_lines(folder / "seed_1" / file) for folder in records)
         assert a == b
@@ -152,6 +151,7 @@ def _lines(path):
     return [{k: v for k, v in line.items() if not k.startswith("time/")} for line in lines]
 
 
+@pytest.mark.slow
 def test_cuda_is_told_to_be_exact_and_repeatable_and_the_cpu_nothing():
     code = (
         "import os, sys, torch\nfrom rnnlstm.training.device import make_deterministic\n"

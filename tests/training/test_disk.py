@@ -44,6 +44,7 @@ class FailingDisk:
         return call
 
 
+@pytest.mark.slow
 def test_wherever_the_disk_fails_the_run_goes_on_from_its_last_good_state(tmp_path):
     (whole,) = compose_jobs([*OVERRIDES, f"runs_root={tmp_path / 'whole'}"])
     plan = make_plan(whole.config)
@@ -74,6 +75,7 @@ def run(*overrides, limit=None):
     return done.returncode, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [3_000, 12_000, 30_000])  # the configuration's, a checkpoint's, a record's size
 def test_a_full_disk_ends_a_run_with_74_and_the_same_command_goes_on(limit, tmp_path):
     steps = "train.steps=120"
@@ -106,6 +108,7 @@ def mounted():
         yield mount
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_and_gets_larger(mounted, tmp_path):
     small_disk = mounted(tmp_path / "disk", "size=600k")
     steps = "train.steps=400"
@@ -121,6 +124,7 @@ def test_a_disk_that_fills_up_and_gets_larger(mounted, tmp_path):
     assert_same(*(Outcome(*place.glob("*/*"), []) for place in (small_disk, tmp_path / "whole")), [0, 1])
 
 
+@pytest.mark.slow
 def test_a_read_only_tensorboard_folder_costs_one_warning(mounted, tmp_path):
     (job,) = compose_jobs([*OVERRIDES, f"runs_root={tmp_path}"])
     mounted(job.folder / "aggregate", "ro,size=4k")

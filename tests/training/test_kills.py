@@ -16,6 +16,8 @@ from rnnlstm.training.loop import Outcome
 
 from support.resuming import assert_same
 
+pytestmark = pytest.mark.slow
+
 STEPS = 400
 OVERRIDES = (
     "task.length=16",

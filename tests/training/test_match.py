@@ -5,18 +5,18 @@ from __future__ import annotations
 import pytest
 
 from rnnlstm.cells import CELLS
-from rnnlstm.jobs.job import compose_jobs
 from rnnlstm.models import Replicas
 from rnnlstm.record.files import read_json
 from rnnlstm.training.match import nearest
 from rnnlstm.training.plan import make_plan
 
-from support.training import plan_for
+from support.training import KINDS, compose, plan_for
 
 
 @pytest.mark.parametrize("model", list(CELLS))
-@pytest.mark.parametrize("task", ["keyword", "adding", "copy"])
-@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize(
+    ("task", "layers"), [("keyword", 1), ("adding", 3), ("copy", 1)]
+)  # embedded, numbers, one-hot
 def test_the_counted_parameters_are_those_of_the_network(model, task, layers):
     plan = plan_for(f"task={task}", f"model={model}", "model.hidden_size=7", f"model.num_layers={layers}")
     assert plan.cost.parameters == Replicas([plan.network(0)]).parameters_each
@@ -37,14 +37,13 @@ def test_nearest():
     assert nearest(lambda n: n, 0) == 1
 
 
-@pytest.mark.parametrize("model", list(CELLS))
-@pytest.mark.parametrize("layers", [1, 2, 4])
+@pytest.mark.parametrize(
+    ("model", "layers"), [*((model, 2) for model in CELLS), *((model, n) for model in KINDS for n in (1, 4))]
+)
 def test_budgets_are_kept_to_within_one_unit(model, layers):
     budget = plan_for("model=lstm", "model.hidden_size=40").cost
     for match in ("parameters", "state", "units"):
-        (job,) = compose_jobs(
-            [f"match={match}", f"model={model}", "model.hidden_size=40", f"model.num_layers={layers}"], to_train=False
-        )
+        job = compose(f"match={match}", f"model={model}", "model.hidden_size=40", f"model.num_layers={layers}")
         plan, H = make_plan(job.config), job.config.network.hidden_size
         cost = {
             "parameters": lambda n, plan=plan: plan.cost_of(n).parameters,
@@ -58,12 +57,12 @@ def test_budgets_are_kept_to_within_one_unit(model, layers):
 
 def test_the_reference_matches_itself_whatever_its_own_options():
     for match in ("parameters", "state", "units"):
-        (job,) = compose_jobs([f"match={match}", "model.hidden_size=24", "model.init=default"], to_train=False)
+        job = compose(f"match={match}", "model.hidden_size=24", "model.init=default")
         assert job.config.network.hidden_size == 24
 
 
 def test_equal_step_time_is_measured():
-    (job,) = compose_jobs(["match=step_time", "model=rnn", "model.hidden_size=8", "task.length=10"], to_train=False)
+    job = compose("match=step_time", "model=rnn", "model.hidden_size=8", "task.length=10")
     assert 4 <= job.config.network.hidden_size <= 1024
 
 

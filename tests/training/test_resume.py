@@ -9,11 +9,11 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from rnnlstm.jobs.job import compose_jobs
 from rnnlstm.record.files import read_lines
 from rnnlstm.training.plan import make_plan
 
 from support.resuming import SMALL, assert_same, start
+from support.training import compose
 
 
 @pytest.mark.parametrize("overrides", [
@@ -41,7 +41,7 @@ def test_a_run_that_was_stopped_twice_ends_as_the_unbroken_one(overrides, tmp_pa
 def test_replicas_that_ended_before_the_stop_are_as_they_would_have_been(tmp_path):
     overrides = ("task=copy", "task.length=3", "seeds=3", "optimizer.lr=0.05", "train.stop_when_solved=true")
     # One is made to diverge, one to be solved, by what a user could do: a task's criterion and a wild gradient.
-    (job,) = compose_jobs([*SMALL, f"runs_root={tmp_path / 'whole'}", *overrides])
+    job = compose(*SMALL, f"runs_root={tmp_path / 'whole'}", *overrides)
     task = type(make_plan(job.config).task)
 
     def trained(root, stop_at=None):
