@@ -19,12 +19,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rnnlstm.cli.arguments import Parser, check_writable
 from rnnlstm.cli.exits import DONE, code_of, run_command
 from rnnlstm.config.errors import ConfigError, did_you_mean, show
-from rnnlstm.studies import studies
-from rnnlstm.studies.study import Study
+
+if TYPE_CHECKING:
+    from rnnlstm.studies.study import Study
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,6 +69,8 @@ def _main(arguments: Sequence[str]) -> int:
 
 def _chosen(names: Sequence[str], size: str | None = None) -> list[Study]:
     """The studies with these names. Raises: ConfigError for an unknown name, or a study without this size."""
+    from rnnlstm.studies import studies
+
     known = studies()
     if list(names) == ["all"]:
         return [study for study in known.values() if size is None or size in study.sizes]
@@ -82,6 +86,8 @@ def _chosen(names: Sequence[str], size: str | None = None) -> list[Study]:
 def _list(names: Sequence[str]) -> None:
     """Print a line for each study, or everything about those named. Raises: ConfigError for an unknown name."""
     if not names:
+        from rnnlstm.studies import studies
+
         print("About how long each takes on one core: quick, standard.\n")
         for study in studies().values():
             times = " ".join(f"{_time(study, size):>7}" for size in ("quick", "standard"))

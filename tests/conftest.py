@@ -64,7 +64,7 @@ def shared_composer():
     """Let commands in the test's process use composers that are kept: a new one parses the YAML files again, 0.2 s.
     Not for tests that register a cell or a task, which the kept ones would not list."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("jobs.job", "jobs.search", "studies.composing"):
+        for module in ("jobs.job", "jobs.search", "studies.runner"):
             patch.setattr(f"rnnlstm.{module}.Composer", kept_composer)
         yield
 

@@ -93,7 +93,8 @@ def test_setup_refuses_an_extra_that_is_none(extra, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["scripts"]
 
 
-def test_help_lists_every_key_and_what_is_needed_first():
+def test_help_lists_every_key_and_what_is_needed_first(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "118")  # narrower, a meaning begins on a line of its own
     text = keys()
     heads = ["Keys you will need first", "Further keys of every run", "Groups", "Keys of the chosen task"]
     assert [text.index(head) for head in heads] == sorted(text.index(head) for head in heads)

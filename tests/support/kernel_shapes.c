@@ -1,6 +1,6 @@
 /* The native kernel, forward and backward, over odd shapes; to be compiled with sanitizers (tests/recurrence/test_kernel_shapes.py).
  * Every buffer has exactly its size, so that a read or write beyond it is seen. Prints the number of shapes and a sum. */
-#include "../rnnlstm/recurrence/fused/kernel/kernel.c"
+#include "../../rnnlstm/recurrence/fused/kernel/kernel.c"
 
 #include <stdio.h>
 

@@ -78,7 +78,7 @@ def test_the_same_seed_gives_the_same_bits_and_noise_makes_a_difference(key):
     # Every step draws anew, and every seed its own.
     trainer = Trainer(plan, [0, 1])
     batches = trainer.step(1).batches
-    one, two = trainer._noise(1, batches), trainer._noise(2, batches)
+    one, two = trainer._noise_masks(1, batches), trainer._noise_masks(2, batches)
     for name in one[0]:
         assert not torch.equal(one[0][name], two[0][name])
         assert not torch.equal(one[0][name], one[1][name])
