@@ -25,6 +25,7 @@ def training_commands(page):
         yield shlex.split(words, comments=True)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("shared_composer")
 def test_training_commands_compose():
     found = [(page.name, words) for page in PAGES for words in training_commands(page)]

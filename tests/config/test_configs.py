@@ -33,9 +33,8 @@ CHOICES = [
 ]
 
 
-@pytest.mark.parametrize(
-    "choice", [pytest.param(c, marks=pytest.mark.slow if c.startswith("experiment/") else ()) for c in CHOICES]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("choice", CHOICES)
 def test_every_choice_trains(choice, tmp_path):
     group, _, name = choice.partition("/")
     overrides = [f"{group}={name}", *SMALL, "train.steps=3", f"runs_root={tmp_path}", "overwrite=true", "threads=1"]

@@ -136,6 +136,7 @@ def holds(arguments: Sequence[str], folder: Path) -> None:
 REPEATABLE = settings(derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
 
 
+@pytest.mark.slow
 @settings(REPEATABLE, max_examples=200)
 @given(lines)
 @example(["-m", "seed=range(nan,1)"])
@@ -146,6 +147,7 @@ def test_a_random_command_line(place, arguments):
     holds(arguments, place)
 
 
+@pytest.mark.slow
 @settings(REPEATABLE, max_examples=40)
 @given(st.sampled_from(KEYS), st.one_of(numbers, names, references, functions), st.booleans())
 def test_a_key_with_a_random_value(place, key, value, sweep):
@@ -173,6 +175,7 @@ OVERRIDES = st.one_of(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @settings(REPEATABLE, max_examples=60)
 @given(st.lists(OVERRIDES, max_size=4))
 @example(["task.length=7", "task=copy"])

@@ -65,6 +65,7 @@ def test_a_cell_without_gates_has_no_figure_of_them(tmp_path):
     assert {path.name for path in tmp_path.glob("*.png")} == FIGURES
 
 
+@pytest.mark.slow
 def test_a_trained_network_from_its_run_folder(train, tmp_path, capsys):
     outcome = train("train.steps=5", "seeds=2", "seed=3")
     out = f"out={tmp_path / 'flow'}"
@@ -132,6 +133,7 @@ def test_where_nothing_else_differs_the_folder_is_in_the_label(train, tmp_path):
     assert labels == [f"rnn (trained, seed 0, {run})", f"rnn (trained, seed 0, {tmp_path / 'copy'})"]
 
 
+@pytest.mark.slow
 def test_map_and_activations(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("rnnlstm.reporting.gradflow.GAINS", (0.9, 1.1))
     monkeypatch.setattr("rnnlstm.reporting.gradflow.LENGTHS", (4, 8))

@@ -259,6 +259,7 @@ def test_a_cache_that_others_can_write_to_is_not_loaded(tmp_path):
     assert "can be written to by others" in done.stderr
 
 
+@pytest.mark.slow
 @needs_kernel
 def test_memory_is_flat_over_many_calls():
     import resource

@@ -12,7 +12,7 @@ from rnnlstm.cells import CELLS, make_cell
 from rnnlstm.config.errors import OptionError
 from rnnlstm.recurrence import BACKENDS, Recurrence
 
-from support.training import has_backend
+from support.training import KINDS, has_backend
 
 #: Every choice of every cell, one at a time: a new cell or choice is tested by being there.
 CHOICES = [
@@ -32,7 +32,9 @@ def randn(*shape):
 
 
 @pytest.mark.parametrize(("name", "options", "backend"), [
-    pytest.param(name, options, backend, id=f"{choice.id}-{backend}")
+    pytest.param(
+        name, options, backend, id=f"{choice.id}-{backend}", marks=() if name in KINDS else pytest.mark.slow
+    )
     for choice in CHOICES
     for name, options in [choice.values]
     for backend in ("reference", "fused")

@@ -33,6 +33,7 @@ def kept(folder: Path, overrides: list[str], seeds=(0,)) -> tuple[Run, object]:
     return Run(folder, {}, [{"seed": seed} for seed in seeds]), job.config
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -77,6 +78,7 @@ def test_a_users_own_task_is_said_key_by_key(tmp_path):
     assert train_commands([run]) == [[]]
 
 
+@pytest.mark.slow
 @given(st.text(st.characters(categories=("L", "N", "P", "S")) | st.just(" "), max_size=30))
 @settings(max_examples=150, deadline=None)
 def test_any_text_survives_hydras_grammar(words):

@@ -99,6 +99,7 @@ def check_whole(reader: Reader, keys=KEYS) -> None:
     assert all(b <= a + 1 for a, b in itertools.pairwise(levels)), "a level of headings is skipped"
 
 
+@pytest.mark.slow
 def test_a_page_of_a_real_sweep(sweep):
     reader = read(sweep)
     check_whole(reader)

@@ -26,6 +26,7 @@ def test_the_longest_length_is_reached_from_below(solved, longest):
     assert reach.intervals == [wilson(k, 4) for k in solved]
 
 
+@pytest.mark.slow
 def test_lengths_are_counted_for_each_network_and_only_ended_seeds(tmp_path):
     for length, ends in {10: "SSS", 20: "SUD", 40: "UUR"}.items():
         _run(tmp_path / f"lstm{length}", ends, model__name="lstm", task__length=length)

@@ -108,6 +108,7 @@ def test_curves_carry_on_what_a_finished_seed_reached(tmp_path):
     assert run.curve("absent") is None
 
 
+@pytest.mark.slow
 def test_the_picture_shows_bands_baselines_and_maps(train, tmp_path):
     outcome = train("task=adding", "train.steps=6", "eval.every=2", "probe.every=2", "seeds=2")
     (run,) = find_runs([str(outcome.folder)])
@@ -141,6 +142,7 @@ def test_the_aggregate_is_the_median_and_band_and_counts_earlier_seeds(train):
     assert math.isclose(events.Scalars("adding_T12/baseline/loss")[0].value, 1 / 6, rel_tol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_threshold_that_decides_everything_or_nothing_is_named(train, caplog):
     train("train.steps=100", "clip.threshold=1e-6", "eval.every=100", "probe=off", "name=all")
     assert "clipping fired on 100% of the updates" in caplog.text

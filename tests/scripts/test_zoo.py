@@ -17,6 +17,7 @@ from zoo_tables import zoo_tables
 SMALL = ("match=none", "model.hidden_size=8", "model.embedding_size=8", "train.batch_size=16", "optimizer.lr=3e-3")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "model"),
     [

@@ -266,6 +266,7 @@ def runner(study, folder, said):
     return Runner(study, "quick", folder, said.append, lambda job: Progress())
 
 
+@pytest.mark.slow
 def test_a_study_goes_on_where_it_stopped_and_ends_the_same(tmp_path, monkeypatch):
     study, said = Tiny(), []
     whole = runner(study, tmp_path / "whole", said).rows()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import pytest
 
@@ -39,6 +41,11 @@ def has_backend(cell: Cell, backend: str) -> bool:
     return True
 
 
+def quick_if(quick: Callable[..., bool], cases: Iterable[tuple[Any, ...]]) -> list[Any]:
+    """Parameters of a test, with the mark `slow` where `quick(*case)` is false."""
+    return [pytest.param(*case, marks=() if quick(*case) else pytest.mark.slow) for case in cases]
+
+
 #: Every model with each backend that computes it.
 MODELS_AND_BACKENDS = [
     (model, backend)
@@ -51,7 +58,4 @@ MODELS_AND_BACKENDS = [
 #: complex and linear (computed by a scan), element-wise. Values and gradients are tested for every cell.
 KINDS = ("rnn", "lstm", "gru", "lstm_layer_norm", "lru", "indrnn")
 #: Every model with each backend; the quick tests take those of `KINDS`.
-EACH_MODEL_AND_BACKEND = [
-    pytest.param(model, backend, marks=() if model in KINDS else pytest.mark.slow)
-    for model, backend in MODELS_AND_BACKENDS
-]
+EACH_MODEL_AND_BACKEND = quick_if(lambda model, backend: model in KINDS, MODELS_AND_BACKENDS)

@@ -54,6 +54,7 @@ def test_the_pretence_refuses_what_cuda_refuses():
             x.numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "backend"), EACH_MODEL_AND_BACKEND)
 def test_an_update_equals_the_cpus_and_waits_twice(model, backend):
     overrides = (*OPTIONS, f"model={model}", f"model.backend={backend}", "clip.threshold=0.1", "optimizer.lr=0.02")
@@ -71,6 +72,7 @@ def test_an_update_equals_the_cpus_and_waits_twice(model, backend):
             assert [clip.norms for clip in b.clips] == [clip.norms for clip in a.clips]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "more",
     [
@@ -101,16 +103,15 @@ def test_what_else_is_done_to_an_update(more):
 PROTOCOLS = protocols()
 
 
-#: Of these the quick tests take one of numbers and one of tokens.
-QUICK = ("adding standard", "keyword standard")
 DRAWN = [
-    pytest.param(protocol, data, id=protocol + where, marks=() if protocol in QUICK else pytest.mark.slow)
+    pytest.param(protocol, data, id=protocol + where)
     for data, where in (("cpu", ""), ("device", " drawn there"))
     for protocol in PROTOCOLS
     if data == "cpu" or protocol != "embedded_reber"  # strings of a grammar, in NumPy
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("protocol", "data"), DRAWN)
 def test_a_run_leaves_the_record_that_the_cpu_leaves(protocol, data, tmp_path):
     """Every task: data, loss, metrics, slices, decoded samples, probes, curriculum, checkpoints, final weights."""

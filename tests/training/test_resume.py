@@ -13,10 +13,9 @@ from rnnlstm.record.files import read_lines
 from rnnlstm.training.plan import make_plan
 
 from support.resuming import SMALL, assert_same, start
-from support.training import compose
+from support.training import compose, quick_if
 
-
-@pytest.mark.parametrize("overrides", [
+STOPPED = [
     ("model=rnn",),
     ("model=lstm", "seeds=3"),
     ("model=lstm", "optimizer=rmsprop", "clip=value", "model.num_layers=2"),
@@ -24,7 +23,10 @@ from support.training import compose
     ("task=adding", "curriculum=growing", "curriculum.start=4", "seeds=2", "optimizer=sgd", "optimizer.momentum=0.9"),
     ("model=lstm", "model.backend=torch", "seeds=2", "probe=off"),
     ("model=lstm", "data=device", "seeds=2"),
-])  # fmt: skip
+]
+
+
+@pytest.mark.parametrize("overrides", quick_if(lambda case: case in STOPPED[:2], [(case,) for case in STOPPED]))
 def test_a_run_that_was_stopped_twice_ends_as_the_unbroken_one(overrides, tmp_path):
     whole = start(tmp_path / "whole", *overrides)
     for step in (4, 19):
