@@ -170,6 +170,7 @@ def test_the_probe_sees_truncation(train):
     assert all(value == 0 for value in line["hidden"][0][3:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [pytest.param(m, marks=() if m in KINDS else pytest.mark.slow) for m in CELLS])
 def test_the_table_of_operations(model):
     plan = plan_for("task.length=12", "model.hidden_size=6", f"model={model}")

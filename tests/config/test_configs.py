@@ -116,6 +116,7 @@ def test_no_experiment_is_a_choice_too():
             compose_jobs([f"experiment={wrong}"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overrides", [
     ["seed=3", "optimizer.lr=1e-3"],
     ["optimizer.lr=.5", "task=copy", "task.length=7", "optimizer.lr=0.25"],

@@ -117,6 +117,7 @@ def test_plugins_come_from_the_command_line_only(modules):
     assert not (modules / "runs").exists()
 
 
+@pytest.mark.slow
 def test_run_from_python(tmp_path):
     overrides = ["task=adding", "task.length=8", "seeds=2", "train.steps=3", f"runs_root={tmp_path}", "threads=1"]
     summaries = rnnlstm.run(overrides)

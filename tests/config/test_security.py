@@ -127,6 +127,7 @@ CASES = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("arguments", "words"), CASES, ids=[ascii(" ".join(case[0]))[:50] for case in CASES])
 def test_one_line_exit_2_and_nothing_on_disk(arguments, words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -232,6 +233,7 @@ FILES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_hostile_files_are_refused(name, tmp_path, monkeypatch, capsys):
     content, words = FILES[name]

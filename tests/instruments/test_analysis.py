@@ -314,6 +314,7 @@ def test_the_gain_map_of_a_linear_network_is_known():
     assert (gain_map(task, "tanh", 8, 0, gains, lengths) < found).all()
 
 
+@pytest.mark.slow
 def test_a_measurement_and_the_full_probe_agree_and_every_tag_is_in_the_glossary(subject):
     measured = measure("it", subject)
     scalars = full_scalars(subject)

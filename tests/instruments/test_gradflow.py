@@ -19,6 +19,8 @@ from rnnlstm.training.weights import load_network
 
 from support.training import plan_for
 
+pytestmark = pytest.mark.slow
+
 SMALL = ["task.length=12", "model.hidden_size=8", "model.embedding_size=4"]
 FIGURES = {
     "gradient.png",
@@ -30,7 +32,6 @@ FIGURES = {
 }
 
 
-@pytest.mark.slow
 def test_several_models_in_one_command(tmp_path, capsys):
     assert main(["model=rnn,lstm,gru", "model.num_layers=2", *SMALL, f"out={tmp_path / 'a'}", "sequences=3"]) == 0
     printed = capsys.readouterr().out
@@ -51,7 +52,6 @@ def test_several_models_in_one_command(tmp_path, capsys):
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("task", ["copy", "adding"])
 def test_every_task_can_be_looked_at(task, tmp_path):
     assert (
@@ -65,7 +65,6 @@ def test_a_cell_without_gates_has_no_figure_of_them(tmp_path):
     assert {path.name for path in tmp_path.glob("*.png")} == FIGURES
 
 
-@pytest.mark.slow
 def test_a_trained_network_from_its_run_folder(train, tmp_path, capsys):
     outcome = train("train.steps=5", "seeds=2", "seed=3")
     out = f"out={tmp_path / 'flow'}"
@@ -82,7 +81,6 @@ def test_a_trained_network_from_its_run_folder(train, tmp_path, capsys):
     assert (longer.seed, longer.plan.task.sequence_length, longer.plan.backend) == (4, 20, "reference")
 
 
-@pytest.mark.slow
 def test_every_trained_network_below_a_folder(train, tmp_path, capsys):
     folders = [train("train.steps=2", f"model={model}").folder for model in ("rnn", "gru")]
     (folders[0].parent / "lstm-unfinished").mkdir()
@@ -101,7 +99,6 @@ def settings_of(*arguments):
     return setting_labels(_settings(parse(arguments)))
 
 
-@pytest.mark.slow
 def test_a_label_says_which_seed_is_looked_at(train, tmp_path):
     run = train("train.steps=1", "seeds=2", "model=rnn").folder
     assert settings_of(f"weights={run}") == ["rnn (trained, seed 0)"]
@@ -113,7 +110,6 @@ def test_a_label_says_which_seed_is_looked_at(train, tmp_path):
     ]
 
 
-@pytest.mark.slow
 def test_task_and_length_are_in_the_label_where_they_differ(train, tmp_path):
     for options in (["task.length=12"], ["task.length=14"], ["task=adding"]):
         train("train.steps=1", "model=rnn", *options)
@@ -133,7 +129,6 @@ def test_where_nothing_else_differs_the_folder_is_in_the_label(train, tmp_path):
     assert labels == [f"rnn (trained, seed 0, {run})", f"rnn (trained, seed 0, {tmp_path / 'copy'})"]
 
 
-@pytest.mark.slow
 def test_map_and_activations(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("rnnlstm.reporting.gradflow.GAINS", (0.9, 1.1))
     monkeypatch.setattr("rnnlstm.reporting.gradflow.LENGTHS", (4, 8))
@@ -218,7 +213,6 @@ def _sample(plan):
     return plan.task.sample(0, 0, "probe", 3)
 
 
-@pytest.mark.slow
 def test_groups_of_settings(tmp_path):
     line = [*SMALL, f"out={tmp_path}", "--", "model=rnn", "model.nonlinearity=tanh,relu", "--", "model=lstm"]
     assert main(line) == 0

@@ -21,6 +21,7 @@ from support.training import EACH_MODEL_AND_BACKEND, plan_for
 SMALL = ("task.length=12", "model.hidden_size=8", "model.embedding_size=4", "train.batch_size=5", "dtype=float64")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "backend"), EACH_MODEL_AND_BACKEND)
 @pytest.mark.parametrize(("layers", "seeds"), [(1, 1), (2, 3)])
 def test_the_probes_flow_is_the_gradient_of_the_same_loss_on_the_same_batch(backend, model, layers, seeds):

@@ -120,6 +120,7 @@ def test_from_python(tmp_path, monkeypatch):
     assert (done.returncode, done.stdout) == (0, "2\n"), done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["local", "slurm", "ray"])
 def test_a_missing_plugin_is_one_line(name, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(engines, "EXTRAS", {name: ("the_extra", "no-such-package")})

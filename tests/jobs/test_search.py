@@ -100,6 +100,7 @@ def test_suggestions_depend_on_earlier_trials_and_the_seed_alone_and_come_closer
     assert suggest(space, options, lost, 2)  # every trial so far has failed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seeds", "loss"), [
     ([("done", 0.3), ("done", 0.1), ("done", 0.2)], 0.2),
     ([("done", 0.3), ("diverged", 0.0), ("done", 0.2)], 0.3),

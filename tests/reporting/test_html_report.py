@@ -46,6 +46,8 @@ from support.html_reader import Reader
 from support.run_folders import make_run
 from support.training import SMALL
 
+pytestmark = pytest.mark.slow
+
 KEYS = [
     "in-short", "results", "learning", "solving", "seed-by-seed", "gradient", "gates", "clipping", "answers", "cost",
     "reproduce",
@@ -99,7 +101,6 @@ def check_whole(reader: Reader, keys=KEYS) -> None:
     assert all(b <= a + 1 for a, b in itertools.pairwise(levels)), "a level of headings is skipped"
 
 
-@pytest.mark.slow
 def test_a_page_of_a_real_sweep(sweep):
     reader = read(sweep)
     check_whole(reader)
@@ -190,7 +191,6 @@ def test_hostile_texts_stay_texts(runs):
     check_whole(reader)
 
 
-@pytest.mark.slow
 def test_a_plugin_task_with_hostile_texts(tmp_path):
     (tmp_path / "hostile.py").write_text(
         "import rnnlstm\n"
@@ -511,7 +511,6 @@ def test_colours_stand_out_in_both_themes():
         assert all(contrast(name) >= 4.5 for name in texts), {name: contrast(name) for name in texts}
 
 
-@pytest.mark.slow
 def test_it_needs_neither_torch_nor_matplotlib(sweep, tmp_path):
     code = (
         "import sys, rnnlstm.compare as m\n"

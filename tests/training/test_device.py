@@ -185,6 +185,7 @@ def test_the_next_batches_are_drawn_ahead_unless_something_else_is_asked_for():
                     assert torch.equal(tensor.cpu(), getattr(expected, name))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "options"), VARIANTS)
 def test_what_is_drawn_there_is_what_the_cpu_draws_and_nothing_waits(name, options):
     """Also for one replica by itself: the first takes part in a draw for all, then is drawn alone."""

@@ -95,6 +95,7 @@ def test_a_finished_run_returns_at_once_and_more_seeds_train_what_is_missing(tmp
     assert_same(anew, more, [0, 1])
 
 
+@pytest.mark.slow
 def test_a_group_goes_on_as_a_whole_and_then_the_missing_seeds(tmp_path):
     whole = start(tmp_path / "whole", "seeds=2")
     start(tmp_path / "broken", "seeds=2", stop_at=11)
