@@ -9,50 +9,35 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rnnlstm.api import run
-    from rnnlstm.cells import Cell, register_cell
-    from rnnlstm.config.errors import ConfigError
-    from rnnlstm.config.options import option
-    from rnnlstm.recurrence import GRU, LSTM, RNN, record_gradients
-    from rnnlstm.tasks import Task, make_task, register_task
-    from rnnlstm.tasks.batch import Batch
-    from rnnlstm.training.clip import ClipEvent, clip_gradients
+    from rnnlstm.api import run as run
+    from rnnlstm.cells import Cell as Cell
+    from rnnlstm.cells import register_cell as register_cell
+    from rnnlstm.config.errors import ConfigError as ConfigError
+    from rnnlstm.config.options import option as option
+    from rnnlstm.recurrence import GRU as GRU
+    from rnnlstm.recurrence import LSTM as LSTM
+    from rnnlstm.recurrence import RNN as RNN
+    from rnnlstm.recurrence import record_gradients as record_gradients
+    from rnnlstm.tasks import Task as Task
+    from rnnlstm.tasks import make_task as make_task
+    from rnnlstm.tasks import register_task as register_task
+    from rnnlstm.tasks.batch import Batch as Batch
+    from rnnlstm.training.clip import ClipEvent as ClipEvent
+    from rnnlstm.training.clip import clip_gradients as clip_gradients
 
-_HOMES = {
-    "GRU": "rnnlstm.recurrence",
-    "LSTM": "rnnlstm.recurrence",
-    "RNN": "rnnlstm.recurrence",
-    "Batch": "rnnlstm.tasks.batch",
-    "Cell": "rnnlstm.cells",
-    "ClipEvent": "rnnlstm.training.clip",
-    "ConfigError": "rnnlstm.config.errors",
-    "Task": "rnnlstm.tasks",
-    "clip_gradients": "rnnlstm.training.clip",
-    "make_task": "rnnlstm.tasks",
-    "option": "rnnlstm.config.options",
-    "record_gradients": "rnnlstm.recurrence",
-    "register_cell": "rnnlstm.cells",
-    "register_task": "rnnlstm.tasks",
-    "run": "rnnlstm.api",
+#: Public names, by the module that has them.
+_NAMES = {
+    "rnnlstm.api": ["run"],
+    "rnnlstm.cells": ["Cell", "register_cell"],
+    "rnnlstm.config.errors": ["ConfigError"],
+    "rnnlstm.config.options": ["option"],
+    "rnnlstm.recurrence": ["GRU", "LSTM", "RNN", "record_gradients"],
+    "rnnlstm.tasks": ["Task", "make_task", "register_task"],
+    "rnnlstm.tasks.batch": ["Batch"],
+    "rnnlstm.training.clip": ["ClipEvent", "clip_gradients"],
 }
-
-__all__ = [
-    "GRU",
-    "LSTM",
-    "RNN",
-    "Batch",
-    "Cell",
-    "ClipEvent",
-    "ConfigError",
-    "Task",
-    "clip_gradients",
-    "make_task",
-    "option",
-    "record_gradients",
-    "register_cell",
-    "register_task",
-    "run",
-]
+_HOMES = {name: module for module, names in _NAMES.items() for name in names}
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

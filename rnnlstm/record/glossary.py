@@ -17,105 +17,68 @@ class Entry:
     meaning: str
 
 
-GLOSSARY = (
-    Entry("train/loss", "the task's loss", "loss of the training batch, before its update"),
-    Entry("train/<metric>", "the task's metric", "metric on the training batch, before its update"),
-    Entry("eval/loss", "the task's loss", "loss on held-out sequences, after the update"),
-    Entry("eval/<metric>", "the task's metric", "metric on held-out sequences, after the update"),
-    Entry("eval_T<length>/<metric>", "the task's metric", "loss or metric on held-out sequences of another length"),
-    Entry("eval_slice/<slice>", "the task's metric", "headline metric on a part of those: see the task's `slices`"),
-    Entry(
-        "eval_current/<metric>",
-        "the task's metric",
-        "loss or metric on held-out sequences of the length that a growing curriculum is at",
-    ),
-    Entry("curriculum/length", "task length", "length of this update's sequences, where a curriculum changes it"),
-    Entry("eval_decoys<rate>/<metric>", "the task's metric", "loss or metric on texts with another share of decoys"),
-    Entry(
-        "baseline/loss",
-        "the task's loss",
-        "loss of the best predictor that knows the task and the position, but no input value",
-    ),
-    Entry("baseline/<plateau>", "the task's loss", "a loss on which training tends to stall"),
-    Entry("grad/norm_before_clip", "1", "Euclidean norm of the gradient over all parameters, as backward() left it"),
-    Entry("grad/norm_after_clip", "1", "the same norm after clipping: what the optimiser was given"),
-    Entry("grad_param/<parameter>", "1", "norm before clipping of one parameter's gradient"),
-    Entry("clip/fired", "0 or 1", "whether clipping changed this update's gradient"),
-    Entry("clip/rate", "share", "share of all updates since the start on which clipping fired"),
-    Entry("clip/coefficient", "factor", "by norm: min(1, threshold/norm), what the gradient was multiplied by"),
-    Entry("clip/clipped_share", "share", "by value: share of the gradient's entries that were cut"),
-    Entry(
-        "clip/norm_before_<quantile>",
-        "1",
-        "quantile of the norm before clipping, over updates since the last evaluation",
-    ),
-    Entry(
-        "clip/norm_after_<quantile>",
-        "1",
-        "quantile of the norm after clipping, over updates since the last evaluation",
-    ),
-    Entry(
-        "clip/largest/<parameter>", "share", "share of fired updates in which this parameter's gradient was largest"
-    ),
-    Entry(
-        "flow/<state>_lag_<k>",
-        "1",
-        "norm of the gradient of the loss at the last scored position for the state k steps before it",
-    ),
-    Entry(
-        "flow/half_life", "steps", "steps in which that gradient for h halves on its way back; infinite if it grows"
-    ),
-    Entry("flow/<state>_half_life", "steps", "the same for another state of the cell"),
-    Entry(
-        "flow/<state>",
-        "log10 of a ratio",
-        "gradient of the last answer by time step (left: first input, right: the answer) and update (top to bottom), "
-        "against its strength at the answer: white as strong, blue weaker (down to 1e-8), red stronger (up to 1e4)",
-    ),
-    Entry("gate/<gate>_mean", "activation", "mean of a gate over units, time and the probe's sequences"),
-    Entry("gate/<gate>_saturated", "share", "share of a gate's activations below 0.1 or above 0.9"),
-    Entry("gate_by_kind/<gate>_<kind>", "activation", "mean of a gate while a kind of token is read"),
-    Entry("flow/<state>_half_life_low", "steps", "lower end of its 95 % interval, over the probe's sequences"),
-    Entry("flow/<state>_half_life_high", "steps", "upper end of its 95 % interval, over the probe's sequences"),
-    Entry("flow/gates_half_life", "steps", "what the gates imply: −ln 2 / mean ln f, the median unit's"),
-    Entry("flow/direct_share", "share", "of the norm of the whole loss's ∂L/∂h_t over all t, what came directly"),
-    Entry(
-        "weight_gradient/share_last_<k>",
-        "share",
-        "⟨G_≤k, G⟩/‖G‖²: share of the weight gradient from uses at most k steps before the last scored position",
-    ),
-    Entry("jacobian/norm_lag_<k>", "log10", "spectral norm of ∂state_T/∂state_{T−k}, the probe's first sequence"),
-    Entry("jacobian/bound_lag_<k>", "log10", "its bound: Π ‖D_j‖ σ_max(W)^k of an RNN, else Π ‖J_j‖"),
-    Entry("jacobian/cell_path_lag_<k>", "log10", "Frobenius norm of Π f, the part of ∂c_T/∂c_{T−k} along the cell"),
-    Entry(
-        "jacobian/cell_rest_lag_<k>", "log10", "the same norm of the rest of ∂c_T/∂c_{T−k}, which passes through h"
-    ),
-    Entry("lyapunov/largest", "nats a step", "largest Lyapunov exponent along the probe's first sequence"),
-    Entry("lyapunov/mean", "nats a step", "mean of the Lyapunov exponents that are finite"),
-    Entry("influence/<kind>", "output per input", "mean ‖∂answer/∂x_t‖ over tokens of a kind"),
-    Entry("unit/saturated", "share", "activations whose slope is below a tenth of the steepest"),
-    Entry("unit/dead", "share", "units that put out zero at every step of every sequence"),
-    Entry(
-        "precision/loss_error",
-        "share",
-        "with precision=bfloat16: what the loss is off by against full precision, on the probe's sequences",
-    ),
-    Entry(
-        "precision/gradient_error",
-        "share",
-        "the same of the gradient over all parameters: norm of the difference against the norm",
-    ),
-    Entry("samples", "text", "the probe's first sequences with the right answer and the model's"),
-    Entry(
-        "time/steps_per_second",
-        "updates/s",
-        "speed of training since the last line, an update being of all replicas; instruments and evaluation left out",
-    ),
-    Entry(
-        "time/instruments_share",
-        "share",
-        "time on probes, logging and the record since the start, against the time on training",
-    ),
+TABLE = """\
+train/loss | the task's loss | loss of the training batch, before its update
+train/<metric> | the task's metric | metric on the training batch, before its update
+eval/loss | the task's loss | loss on held-out sequences, after the update
+eval/<metric> | the task's metric | metric on held-out sequences, after the update
+eval_T<length>/<metric> | the task's metric | loss or metric on held-out sequences of another length
+eval_slice/<slice> | the task's metric | headline metric on a part of those: see the task's `slices`
+eval_current/<metric> | the task's metric | loss or metric on held-out sequences of the length that a growing
+    curriculum is at
+curriculum/length | task length | length of this update's sequences, where a curriculum changes it
+eval_decoys<rate>/<metric> | the task's metric | loss or metric on texts with another share of decoys
+baseline/loss | the task's loss | loss of the best predictor that knows the task and the position, but no input
+    value
+baseline/<plateau> | the task's loss | a loss on which training tends to stall
+grad/norm_before_clip | 1 | Euclidean norm of the gradient over all parameters, as backward() left it
+grad/norm_after_clip | 1 | the same norm after clipping: what the optimiser was given
+grad_param/<parameter> | 1 | norm before clipping of one parameter's gradient
+clip/fired | 0 or 1 | whether clipping changed this update's gradient
+clip/rate | share | share of all updates since the start on which clipping fired
+clip/coefficient | factor | by norm: min(1, threshold/norm), what the gradient was multiplied by
+clip/clipped_share | share | by value: share of the gradient's entries that were cut
+clip/norm_before_<quantile> | 1 | quantile of the norm before clipping, over updates since the last evaluation
+clip/norm_after_<quantile> | 1 | quantile of the norm after clipping, over updates since the last evaluation
+clip/largest/<parameter> | share | share of fired updates in which this parameter's gradient was largest
+flow/<state>_lag_<k> | 1 | norm of the gradient of the loss at the last scored position for the state k steps
+    before it
+flow/half_life | steps | steps in which that gradient for h halves on its way back; infinite if it grows
+flow/<state>_half_life | steps | the same for another state of the cell
+flow/<state> | log10 of a ratio | gradient of the last answer by time step (left: first input, right: the answer)
+    and update (top to bottom), against its strength at the answer: white as strong, blue weaker (down to 1e-8),
+    red stronger (up to 1e4)
+gate/<gate>_mean | activation | mean of a gate over units, time and the probe's sequences
+gate/<gate>_saturated | share | share of a gate's activations below 0.1 or above 0.9
+gate_by_kind/<gate>_<kind> | activation | mean of a gate while a kind of token is read
+flow/<state>_half_life_low | steps | lower end of its 95 % interval, over the probe's sequences
+flow/<state>_half_life_high | steps | upper end of its 95 % interval, over the probe's sequences
+flow/gates_half_life | steps | what the gates imply: −ln 2 / mean ln f, the median unit's
+flow/direct_share | share | of the norm of the whole loss's ∂L/∂h_t over all t, what came directly
+weight_gradient/share_last_<k> | share | ⟨G_≤k, G⟩/‖G‖²: share of the weight gradient from uses at most k steps
+    before the last scored position
+jacobian/norm_lag_<k> | log10 | spectral norm of ∂state_T/∂state_{T−k}, the probe's first sequence
+jacobian/bound_lag_<k> | log10 | its bound: Π ‖D_j‖ σ_max(W)^k of an RNN, else Π ‖J_j‖
+jacobian/cell_path_lag_<k> | log10 | Frobenius norm of Π f, the part of ∂c_T/∂c_{T−k} along the cell
+jacobian/cell_rest_lag_<k> | log10 | the same norm of the rest of ∂c_T/∂c_{T−k}, which passes through h
+lyapunov/largest | nats a step | largest Lyapunov exponent along the probe's first sequence
+lyapunov/mean | nats a step | mean of the Lyapunov exponents that are finite
+influence/<kind> | output per input | mean ‖∂answer/∂x_t‖ over tokens of a kind
+unit/saturated | share | activations whose slope is below a tenth of the steepest
+unit/dead | share | units that put out zero at every step of every sequence
+precision/loss_error | share | with precision=bfloat16: what the loss is off by against full precision, on the
+    probe's sequences
+precision/gradient_error | share | the same of the gradient over all parameters: norm of the difference against
+    the norm
+samples | text | the probe's first sequences with the right answer and the model's
+time/steps_per_second | updates/s | speed of training since the last line, an update being of all replicas;
+    instruments and evaluation left out
+time/instruments_share | share | time on probes, logging and the record since the start, against the time on
+    training
+"""
+#: Tag, unit and meaning of each line of the table; an indented line continues the one above.
+GLOSSARY = tuple(
+    Entry(*(part.strip() for part in line.split(" | ", 2))) for line in TABLE.replace("\n    ", " ").splitlines()
 )
 
 
