@@ -90,24 +90,24 @@ def _main(arguments: Sequence[str]) -> int:
     from rnnlstm.reporting.selection import compare
     from rnnlstm.reporting.tables import paragraphs, write_csv
 
-    found = compare(options.runs, options.where, options.by)
+    comparison = compare(options.runs, options.where, options.by)
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 200
-    for part in paragraphs(found, options.top, options.paired, options.against, console.width):
+    for part in paragraphs(comparison, options.top, options.paired, options.against, console.width):
         console.print(part, markup=False, soft_wrap=isinstance(part, str))
     if options.csv:
-        write_csv(found.rows, options.csv)
+        write_csv(comparison.rows, options.csv)
         console.print(f"Written: {options.csv}", markup=False, soft_wrap=True)
     if options.figures:
         from rnnlstm.reporting.figures import save_figures
 
-        for path in save_figures(found.rows, options.figures):
+        for path in save_figures(comparison.rows, options.figures):
             console.print(f"Written: {path}", markup=False, soft_wrap=True)
     if options.html:
         from rnnlstm.reporting.html.page import write_page
 
-        write_page(found, options.html, options.against)
+        write_page(comparison, options.html, options.against)
         console.print(f"Written: {options.html}", markup=False, soft_wrap=True)
         if options.open and not webbrowser.open(Path(options.html).resolve().as_uri()):
             console.print("No browser was found to open it.", markup=False)

@@ -58,12 +58,12 @@ def help_and_rule(field: dataclasses.Field[Any]) -> str:
     """An option's help, then its bounds, and its choices where the help does not name them."""
     rules = field.metadata
     bounds = [("above", "above"), ("at_least", "at least"), ("below", "below")]
-    found = [f"{words} {rules[name]:,}" for name, words in bounds if rules[name] is not None]
+    limits = [f"{words} {rules[name]:,}" for name, words in bounds if rules[name] is not None]
     if rules["at_most"] is not None and rules["at_most"] <= 1:  # the others only catch slips of the keyboard
-        found.append(f"at most {rules['at_most']:,}")
+        limits.append(f"at most {rules['at_most']:,}")
     if rules["choices"] and not all(choice in rules["help"] for choice in rules["choices"]):
-        found.append(", ".join(rules["choices"]))
-    return f"{rules['help']} [{', '.join(found)}]" if found else str(rules["help"])
+        limits.append(", ".join(rules["choices"]))
+    return f"{rules['help']} [{', '.join(limits)}]" if limits else str(rules["help"])
 
 
 def _first(key: str, general: dict[str, str]) -> str:
@@ -80,16 +80,16 @@ def _first(key: str, general: dict[str, str]) -> str:
 def _keys_of_choices(group: str, names: Iterable[str]) -> Iterator[str]:
     """The keys that all choices share, once; then each choice, what it is, and its other keys."""
     options = {name: options_of(group, name) for name in names}
-    shared = set.intersection(*(set(found) for found in options.values()))
+    shared = set.intersection(*(set(its_options) for its_options in options.values()))
     yield f"\nKeys of the chosen {group}"
     for option in next(iter(options.values())):
         if option in shared:
             key, value, meaning = option
             yield _line(f"{group}.{key}={value}", meaning)
-    for name, found in options.items():
+    for name, its_options in options.items():
         yield _line(f"{group}={name}", first_comment(group, name))
         yield from (
-            _line(f"  {group}.{option[0]}={option[1]}", option[2]) for option in found if option not in shared
+            _line(f"  {group}.{option[0]}={option[1]}", option[2]) for option in its_options if option not in shared
         )
 
 
@@ -145,13 +145,13 @@ def words() -> list[str]:
     """What an override may begin with: `model=lstm` for each choice of a group, `clip.threshold=` for each key, and
     `resume=never` for each value of a key with choices."""
     groups = choices_of_groups()
-    found = [f"{group}={name}" for group, names in groups.items() for name in names]
+    beginnings = [f"{group}={name}" for group, names in groups.items() for name in names]
     for group in WITH_KEYS:
-        found += [f"{group}.{key}=" for name in groups[group] for key, *_ in options_of(group, name)]
+        beginnings += [f"{group}.{key}=" for name in groups[group] for key, *_ in options_of(group, name)]
     for key, f in schema_fields():
         choices = ["true", "false"] if f.type == "bool" else f.metadata["choices"] or [""]
-        found += [f"{key}={choice}" for choice in choices]
-    return list(dict.fromkeys(found))
+        beginnings += [f"{key}={choice}" for choice in choices]
+    return list(dict.fromkeys(beginnings))
 
 
 def _function(command: str, choices: list[str]) -> str:

@@ -515,12 +515,12 @@ def options_of(group: str, choice: str) -> list[tuple[str, str, str]]:
     """
     text = _yaml_file(group, choice).read_text(encoding="utf-8")
     lines = text.splitlines()
-    found = []
+    options = []
     for key, value in yaml.compose(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)).value:
         comment = lines[value.end_mark.line][value.end_mark.column :].strip().removeprefix("#")
         if key.value != "name":
-            found.append((key.value, value.value, comment.strip()))
-    return found
+            options.append((key.value, value.value, comment.strip()))
+    return options
 
 
 def first_comment(group: str, choice: str) -> str:
@@ -535,9 +535,9 @@ def first_comment(group: str, choice: str) -> str:
 def every_key() -> tuple[str, ...]:
     """Groups and whole keys, those of each task and model included."""
     groups = choices_of_groups()
-    found = [*groups, *(key for key, _ in schema_fields())]
-    found += [f"{g}.{key}" for g in ("task", "model") for choice in groups[g] for key, *_ in options_of(g, choice)]
-    return tuple(dict.fromkeys(found))
+    keys = [*groups, *(key for key, _ in schema_fields())]
+    keys += [f"{g}.{key}" for g in ("task", "model") for choice in groups[g] for key, *_ in options_of(g, choice)]
+    return tuple(dict.fromkeys(keys))
 
 
 def _yaml_file(group: str, choice: str) -> Path:

@@ -216,7 +216,7 @@ def resolve(tree: Mapping[Any, Any]) -> dict[str, Any]:
 
     Raises: OptionError.
     """
-    found: dict[str, Any] = {}
+    resolved: dict[str, Any] = {}
 
     def plain(key: str, value: Any) -> Any:
         if isinstance(value, Mapping):
@@ -246,16 +246,16 @@ def resolve(tree: Mapping[Any, Any]) -> dict[str, Any]:
             node = node[step]
         if isinstance(node, Mapping | list):
             raise OptionError(key, text, f"{path} is no single value")
-        if path not in found:
-            found[path] = looking = object()
+        if path not in resolved:
+            resolved[path] = looking = object()
             try:
                 value = plain(path, node)
             finally:
-                if found[path] is looking:
-                    del found[path]
-            found[path] = value
-        elif type(found[path]) is object:
+                if resolved[path] is looking:
+                    del resolved[path]
+            resolved[path] = value
+        elif type(resolved[path]) is object:
             raise OptionError(key, text, "recursive: the reference comes back to itself")
-        return found[path]
+        return resolved[path]
 
     return {str(name): entry for name, entry in plain("", tree).items()}

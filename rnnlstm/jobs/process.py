@@ -75,22 +75,22 @@ def train_apart(job: Job, stop: StopFlag, timeout: float | None = None, count: s
 def _result(
     job: Job, process: ForkServerProcess, reader: Connection, stop: StopFlag, timeout: float | None
 ) -> Outcome:
-    found = _received(process, reader, timeout)
-    late = found is None and process.is_alive()
+    answer = _received(process, reader, timeout)
+    late = answer is None and process.is_alive()
     if late:  # the job may still save
         process.terminate()
-        found = _received(process, reader, GRACE)
+        answer = _received(process, reader, GRACE)
     if late:
-        saved = isinstance(found, Outcome)
-        if saved and found.stopped_by is None:  # type: ignore[union-attr]
-            return found  # type: ignore[return-value]
+        saved = isinstance(answer, Outcome)
+        if saved and answer.stopped_by is None:  # type: ignore[union-attr]
+            return answer  # type: ignore[return-value]
         how = "saved; the same command goes on" if saved else f"it hung: no answer in {GRACE:g} s, killed"
         raise JobError(f"not finished after job_timeout={timeout:g} s ({how})")
     process.join(GRACE)  # a thread of the job may still run
-    if isinstance(found, Outcome):
-        return found
-    if isinstance(found, Failure):
-        raise found.error()
+    if isinstance(answer, Outcome):
+        return answer
+    if isinstance(answer, Failure):
+        raise answer.error()
     if stop.signal is not None:  # the third signal killed it
         return Outcome(job.folder, [], stop.signal)
     raise JobError(_exit_reason(process.exitcode))

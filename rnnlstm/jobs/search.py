@@ -181,8 +181,8 @@ class Trial:
         A seed that diverged, failed or did not end counts as infinite. For an even number of seeds, this is the mean
         of the two in the middle.
         """
-        found = {s["seed"]: s["loss"] for s in self.job.summaries() if s.get("status") == "done"}
-        losses = (found.get(seed) for seed in self.job.config.seed_numbers)
+        loss_of = {s["seed"]: s["loss"] for s in self.job.summaries() if s.get("status") == "done"}
+        losses = (loss_of.get(seed) for seed in self.job.config.seed_numbers)
         return statistics.median(math.inf if loss is None or math.isnan(loss) else loss for loss in losses)
 
 
@@ -370,7 +370,7 @@ def suggest(
     for values, loss in history:
         params = {key: dimension.value(values[key]) for key, dimension in space.dimensions.items()}
         study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, value=loss))
-    found = []
+    suggestions = []
     for number in range(len(history), len(history) + count):
         seed = int(np.random.SeedSequence((options.seed, number)).generate_state(1)[0])
         with warnings.catch_warnings():
@@ -378,8 +378,8 @@ def suggest(
             # A constant liar counts trials without a result as bad ones, which keeps the trials of a batch apart.
             study.sampler = TPESampler(seed=seed, n_startup_trials=options.startup, constant_liar=True)
         params = study.ask(distributions).params
-        found.append({key: dimension.text(params[key]) for key, dimension in space.dimensions.items()})
-    return found
+        suggestions.append({key: dimension.text(params[key]) for key, dimension in space.dimensions.items()})
+    return suggestions
 
 
 def ranking(search: Search, config_dir: str | None = None) -> list[str]:
@@ -389,18 +389,18 @@ def ranking(search: Search, config_dir: str | None = None) -> list[str]:
     """
     if not search.trials:
         return []
-    found = sorted(((trial.loss, trial.number, trial) for trial in search.trials), key=lambda entry: entry[:2])
+    ranked = sorted(((trial.loss, trial.number, trial) for trial in search.trials), key=lambda entry: entry[:2])
     seeds = search.trials[0].job.config.seed_numbers
     what = "final loss" if len(seeds) == 1 else f"median over {len(seeds)} seeds of the final loss"
-    without = sum(math.isinf(loss) for loss, _, _ in found)
-    lines = [f"Best of {len(found):,} trials by the {what}{f', {without:,} without one' if without else ''}"]
+    without = sum(math.isinf(loss) for loss, _, _ in ranked)
+    lines = [f"Best of {len(ranked):,} trials by the {what}{f', {without:,} without one' if without else ''}"]
     rows = [["loss", "trial", "values", "run folder"]]
-    for loss, number, trial in found[:SHOWN]:
+    for loss, number, trial in ranked[:SHOWN]:
         values = " ".join(f"{key}={_short(text)}" for key, text in trial.values.items())
         rows.append([f"{loss:.4g}", f"{number + 1}", values, os.fspath(trial.job.folder)])
     widths = [max(len(row[k]) for row in rows) for k in range(3)]
     lines += [f"  {a:>{widths[0]}}  {b:>{widths[1]}}  {c:<{widths[2]}}  {d}" for a, b, c, d in rows]
-    loss, _, best = found[0]
+    loss, _, best = ranked[0]
     if math.isfinite(loss):
         words = without_search_keys(search.space.overrides(best.values))
         words = [word for word in words if word.partition("=")[0] not in ("seed", "seeds", "overwrite")]

@@ -188,10 +188,12 @@ def record_gradients(module: nn.Module) -> Iterator[GradientRecord]:
     ones.
     Raises: ValueError if there is no recurrence, or more than one.
     """
-    found = [m for m in module.modules() if isinstance(m, Recurrence)]
-    if len(found) != 1:
-        raise ValueError(f"record_gradients needs a module with one rnnlstm recurrence, this one has {len(found)}")
-    recurrence, trace = found[0], Trace(step_by_step=found[0].backend == "reference")
+    recurrences = [m for m in module.modules() if isinstance(m, Recurrence)]
+    if len(recurrences) != 1:
+        raise ValueError(
+            f"record_gradients needs a module with one rnnlstm recurrence, this one has {len(recurrences)}"
+        )
+    recurrence, trace = recurrences[0], Trace(step_by_step=recurrences[0].backend == "reference")
     with traced(recurrence, trace):
         yield GradientRecord(trace, recurrence.cell.state_names)
 

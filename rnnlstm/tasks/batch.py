@@ -47,8 +47,8 @@ class Batch:
 
     def tensors(self) -> dict[str, Tensor]:
         """All of the batch by name, `scored` included."""
-        found = {"inputs": self.inputs, "targets": self.targets, "mask": self.mask, "scored": self.scored}
-        return found if self.kinds is None else {**found, "kinds": self.kinds}
+        tensors = {"inputs": self.inputs, "targets": self.targets, "mask": self.mask, "scored": self.scored}
+        return tensors if self.kinds is None else {**tensors, "kinds": self.kinds}
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> Batch:

@@ -121,11 +121,11 @@ class CopyMemory(Task):
         """The first, a middle and the last symbol; `variable`: short and long delays."""
         recall = batch.targets != BLANK
         number = recall.cumsum(0)  # 1 at the first symbol
-        found = {f"symbol_{k}": recall & (number == k) for k in (1, RECALL // 2, RECALL)}
+        masks = {f"symbol_{k}": recall & (number == k) for k in (1, RECALL // 2, RECALL)}
         if self.variant == "variable":
             long = (recall.int().argmax(0) - RECALL > self.length / 2).expand_as(recall)
-            found |= {"delay_short": recall & ~long, "delay_long": recall & long}
-        return found
+            masks |= {"delay_short": recall & ~long, "delay_long": recall & long}
+        return masks
 
 
 def _letters(tokens: Tensor) -> str:

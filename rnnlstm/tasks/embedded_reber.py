@@ -93,14 +93,14 @@ class Automaton:
             ends[t - 1] = ends[t][self.next].mean(1)
         stands = np.zeros(STATES)
         stands[0] = 1
-        found = np.zeros((longest, STATES, 2))
+        chances = np.zeros((longest, STATES, 2))
         for t in range(longest):
-            found[t] = stands[:, None] / 2 * ends[t + 1][self.next]
+            chances[t] = stands[:, None] / 2 * ends[t + 1][self.next]
             step = np.zeros(STATES)
             np.add.at(step, self.next, np.repeat(stands[:, None] / 2, 2, axis=1))
             stands = step
-        found[:, END] = 0
-        return found / ends[0, 0]
+        chances[:, END] = 0
+        return chances / ends[0, 0]
 
     @cached_property
     def merged(self) -> np.ndarray:
@@ -203,11 +203,11 @@ class EmbeddedReber(Task):
         right = least > outputs.masked_fill(legal, -float("inf")).amax(-1)  # (T, B)
         counted = batch.mask.any(0)
         strings = (right | ~batch.mask).all(0)[counted]
-        found = {"strings": strings.double().mean().item(), "symbols": share_right(outputs, batch)}
+        scores = {"strings": strings.double().mean().item(), "symbols": share_right(outputs, batch)}
         closes = batch.mask & (batch.kinds == 2)
         if closes.any():
-            found["closings"] = right[closes].double().mean().item()
-        return found
+            scores["closings"] = right[closes].double().mean().item()
+        return scores
 
     def solved(self, metrics: Mapping[str, float]) -> bool:
         """The paper's criterion over its 512 strings, here over the evaluation's."""

@@ -146,8 +146,8 @@ def text_file(path: str) -> TextFile:
     Raises: OptionError if it can't be read or is no text.
     """
     try:
-        found = Path(path).expanduser().stat()
-        stamp = (found.st_mtime_ns, found.st_size)
+        status = Path(path).expanduser().stat()
+        stamp = (status.st_mtime_ns, status.st_size)
     except (OSError, ValueError, RuntimeError):
         stamp = (0, 0)  # `_read` raises the error
     return _read(path, stamp)
@@ -172,12 +172,12 @@ class TextFile:
             raise OptionError("filler", path, f"can't be read ({reason})") from None
         if "\0" in text:
             raise OptionError("filler", path, "is not a text file (it holds NUL bytes)")
-        found = re.findall(r"\w+(?:['’-]\w+)*|[.,;:!?]", text.lower())
-        if not found:
+        words = re.findall(r"\w+(?:['’-]\w+)*|[.,;:!?]", text.lower())
+        if not words:
             raise OptionError("filler", path, "holds no words")
-        self.words = sorted(set(found))
+        self.words = sorted(set(words))
         index = {word: k for k, word in enumerate(self.words)}
-        self.text = LookupTable([index[word] for word in found])
+        self.text = LookupTable([index[word] for word in words])
 
     def require(self, longest: int) -> None:
         """Raises: OptionError if the file is shorter than a passage of `longest` words."""
@@ -312,8 +312,8 @@ class KeywordRecall(Task):
         assert batch.kinds is not None
         keyword = batch.targets.gather(0, batch.mask.int().argmax(0)[None])
         misled = ((batch.kinds == 2) & (batch.inputs != keyword)).any(0).expand_as(batch.mask)
-        found = {"no_other_dish": batch.mask & ~misled, "other_dishes": batch.mask & misled}
+        masks = {"no_other_dish": batch.mask & ~misled, "other_dishes": batch.mask & misled}
         if self.shortest is not None:
             long = step_numbers(len(batch.mask), batch.mask.device) >= (self.shortest + self.length) / 2
-            found |= {"short_texts": batch.mask & ~long, "long_texts": batch.mask & long}
-        return found
+            masks |= {"short_texts": batch.mask & ~long, "long_texts": batch.mask & long}
+        return masks

@@ -149,8 +149,8 @@ class LongLag(Task):
         assert batch.kinds is not None
         end = batch.mask & (batch.kinds == 2)
         x = batch.targets == (0 if self.variant == "2c" else self.distractors)
-        found = {"x": end & x, "y": end & ~x}
+        masks = {"x": end & x, "y": end & ~x}
         if self.variant == "2c":
             far = step_numbers(len(end), end.device) > self.length + 12
-            found |= {"lag_short": end & ~far, "lag_long": end & far}
-        return found
+            masks |= {"lag_short": end & ~far, "lag_long": end & far}
+        return masks

@@ -183,5 +183,5 @@ class CounterStream:
         batch = torch.full((1, 1), self._step, device=device)
         draw = torch.full((1, 1), STREAMS[self.stream] << 16 | self._drawn, device=device)
         self._drawn += 1
-        found = philox((block, sequence, batch, draw), self._keys.keys)
-        return torch.stack(found, dim=1).flatten(0, 1)[:each].reshape(shape)
+        words = philox((block, sequence, batch, draw), self._keys.keys)
+        return torch.stack(words, dim=1).flatten(0, 1)[:each].reshape(shape)
