@@ -49,13 +49,13 @@ def cell_table() -> str:
 
 
 def _ways(name: str) -> str:
-    cell, found = make_cell(name), ["reference"]
+    cell, backends = make_cell(name), ["reference"]
     for backend in ("fused", "torch"):
         try:
-            found.append(choose_backend(cell, backend))
+            backends.append(choose_backend(cell, backend))
         except OptionError:
             continue
-    return ", ".join(found).replace("fused", "fused (scan)" if cell.has_scan else "fused")
+    return ", ".join(backends).replace("fused", "fused (scan)" if cell.has_scan else "fused")
 
 
 def _choices(cls: type, option: str) -> tuple[str, ...]:

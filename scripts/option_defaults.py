@@ -41,12 +41,12 @@ def text_of(registry: Registry[type], name: str, first_line: str) -> str:
 
 def texts() -> dict[Path, str]:
     """The text of each file, by its path."""
-    found = {}
+    by_path = {}
     for group, registry in (("task", TASKS), ("model", CELLS)):
         for name in registry:
             path = config_folder() / group / f"{name}.yaml"
-            found[path] = text_of(registry, name, path.read_text(encoding="utf-8").splitlines()[0])
-    return found
+            by_path[path] = text_of(registry, name, path.read_text(encoding="utf-8").splitlines()[0])
+    return by_path
 
 
 if __name__ == "__main__":

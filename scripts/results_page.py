@@ -40,7 +40,7 @@ their rates from a part of the grid.
 
 def page(out: Path, beside: Path) -> str:
     """The page as Markdown; links are relative to `beside`, the folder that it will lie in."""
-    found = {
+    results = {
         (study.name, size): data
         for study in studies().values()
         for size in study.sizes
@@ -51,9 +51,9 @@ def page(out: Path, beside: Path) -> str:
     if (out / OVERVIEW).is_file():
         parts.append(f"![Three of the studies in one picture]({os.path.relpath(out / OVERVIEW, beside)})")
         parts.append(_reading("overview", out))
-    parts.append(_overview(found))
+    parts.append(_overview(results))
     for study in studies().values():
-        parts.append(_section(study, found, os.path.relpath(out, beside), _reading(study.name, out)))
+        parts.append(_section(study, results, os.path.relpath(out, beside), _reading(study.name, out)))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -68,13 +68,13 @@ def write_page(path: Path, out: Path) -> None:
 Results = Mapping[tuple[str, str], Mapping[str, Any]]
 
 
-def _overview(found: Results) -> str:
+def _overview(results: Results) -> str:
     sizes = ["standard", "quick", "long"]
     lines = [["study", "asks", *sizes]]
     for study in studies().values():
         cells = []
         for size in sizes:
-            data = found.get((study.name, size))
+            data = results.get((study.name, size))
             cells.append("–" if size not in study.sizes else "not run" if data is None else _verdict(data))
         lines.append([f"[{study.name}](#{study.name})", study.question, *cells])
     return markdown(lines)
@@ -91,7 +91,7 @@ def _reading(name: str, out: Path) -> str:
     return path.read_text(encoding="utf-8").strip() if path.is_file() else ""
 
 
-def _section(study: Study, found: Results, place: str, reading: str) -> str:
+def _section(study: Study, results: Results, place: str, reading: str) -> str:
     about = f" Claims {', '.join(study.claims)}." if study.claims else ""
     parts = [
         f"## {study.name}",
@@ -99,13 +99,13 @@ def _section(study: Study, found: Results, place: str, reading: str) -> str:
         f"*Published*: {study.reference}",
         f"*Different here*: {study.deviations}",
     ]
-    there = [size for size in ("standard", "long", "quick") if (study.name, size) in found]
+    there = [size for size in ("standard", "long", "quick") if (study.name, size) in results]
     if reading:
         parts.append(reading)
     if not there:
         parts.append("Not run.")
     for size in there:
-        parts.append(_size(study, size, found[study.name, size], place))
+        parts.append(_size(study, size, results[study.name, size], place))
     return "\n\n".join(parts)
 
 

@@ -33,13 +33,13 @@ def protocols(**options: int) -> dict[str, Task]:
 
     Raises: ConfigError if a task needs a package that is not installed.
     """
-    found = {}
+    tasks = {}
     for name in TASKS:
         variant = {field.name: field for field in dataclasses.fields(TASKS[name])}.get("variant")
         for choice in variant.metadata["choices"] if variant else (None,):
             chosen = {} if choice is None else {"variant": choice}
-            found[" ".join([name, *chosen.values()])] = make_task(name, **options, **chosen)
-    return found
+            tasks[" ".join([name, *chosen.values()])] = make_task(name, **options, **chosen)
+    return tasks
 
 
 def batch_costs(rounds: int) -> dict[str, Timing]:
@@ -86,7 +86,7 @@ def under_load(rounds: int, T: int = 200, B: int = 20, H: int = 128) -> dict[str
     """PyTorch's and the fused LSTM with one thread and with all, alone and while a process keeps a core busy."""
     theirs, x, cotangent = torch.nn.LSTM(INPUTS, H), torch.randn(T, B, INPUTS), torch.randn(T, B, H)
     modules = {"torch.nn": theirs, "fused": ours.LSTM(INPUTS, H, backend="fused")}
-    before, found = torch.get_num_threads(), {}
+    before, timings = torch.get_num_threads(), {}
     try:
         for busy in (False, True):
             with _busy_core() if busy else contextlib.nullcontext():
@@ -96,10 +96,10 @@ def under_load(rounds: int, T: int = 200, B: int = 20, H: int = 128) -> dict[str
                         n: step_of(m, functools.partial(outputs_of, m, x), cotangent) for n, m in modules.items()
                     }
                     name = f"{threads} thread{'s' * (threads > 1)}, {'a core busy' if busy else 'alone'}"
-                    found[name] = in_turn(steps, rounds)
+                    timings[name] = in_turn(steps, rounds)
     finally:
         torch.set_num_threads(before)
-    return found
+    return timings
 
 
 @contextlib.contextmanager

@@ -174,7 +174,7 @@ def read_rate(size: int) -> float:
     return (rate or float("inf")) / torch.get_num_threads()
 
 
-def bound(cell: str, B: int, T: int, H: int, I: int, found: Ceilings) -> dict[str, float]:  # noqa: E741
+def bound(cell: str, B: int, T: int, H: int, I: int, rates: Ceilings) -> dict[str, float]:  # noqa: E741
     """Milliseconds for each of the four parts."""
     parts = slices(1, B)
     workers = min(torch.get_num_threads(), parts)
@@ -185,8 +185,8 @@ def bound(cell: str, B: int, T: int, H: int, I: int, found: Ceilings) -> dict[st
     passes = T * parts / workers
     written = 4 * B * T * H * kept
     return {
-        "products": operations / found.gflops / workers / 1e6,
-        "activations": B * T * H * (sigmoids / found.sigmoids + tanhs / found.tanhs) / workers / 1e6,
+        "products": operations / rates.gflops / workers / 1e6,
+        "activations": B * T * H * (sigmoids / rates.sigmoids + tanhs / rates.tanhs) / workers / 1e6,
         "weights": passes * (forward / read_rate(forward) + backward / read_rate(backward)) / 1e6,
         "tensors": (2 * written + 4 * B * T * H) / read_rate(written) / workers / 1e6,
     }

@@ -104,7 +104,7 @@ def _against_ceilings(result: Result) -> tuple[dict[str, Any], str]:
 
 def _training(rounds: int) -> dict[str, Any]:
     print("Training: an update in lockstep against plain scripts in turn, ms (keyword recall, T=100, B=64, H=64)")
-    found = []
+    entries = []
     for model in MODELS:
         for seeds in (1, 8):
             times = training.against_plain_scripts(model, seeds, rounds)
@@ -114,9 +114,9 @@ def _training(rounds: int) -> dict[str, Any]:
                 entry["two_at_a_time"] = pairs = training.two_at_a_time(model, seeds, rounds)
                 best, also = min(best, pairs), f"   two at a time {pairs:.1f}"
             entry["ratio"] = best / times["lockstep"].median
-            found.append(entry)
+            entries.append(entry)
             print(f"  {model:<5}seeds={seeds}  ratio {entry['ratio']:5.2f}   {_shown(times)}{also}", flush=True)
-    return {"training": found}
+    return {"training": entries}
 
 
 def measure_on_device(name: str, quick: bool, rounds: int) -> dict[str, Any]:
@@ -124,14 +124,14 @@ def measure_on_device(name: str, quick: bool, rounds: int) -> dict[str, Any]:
     device = training.checked_device(name)
     shown = training.device_name(device)
     print(f"{shown}\nTraining: an update in lockstep against plain scripts over PyTorch's module in turn, ms")
-    found = []
+    entries = []
     for model in MODELS:
         for replicas in training.QUICK_REPLICAS if quick else training.REPLICAS:
             times = training.training_on(device, model, replicas, rounds)
             ratio = times["plain scripts"].median / times["lockstep"].median
-            found.append({"model": model, "seeds": replicas, "times": _plain(times), "ratio": ratio})
+            entries.append({"model": model, "seeds": replicas, "times": _plain(times), "ratio": ratio})
             print(f"  {model:<5}seeds={replicas:<4} ratio {ratio:5.2f}   {_shown(times)}", flush=True)
-    return {"device": shown, "training_on_device": found}
+    return {"device": shown, "training_on_device": entries}
 
 
 def _instruments() -> dict[str, Any]:

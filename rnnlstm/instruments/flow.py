@@ -43,10 +43,10 @@ class Flow:
     def half_life(self, state: str, layer: int) -> tuple[float, float, float]:
         """Steps, with the ends of its 95 % interval: bootstrap over the sequences (Efron 1979)."""
         lags = rows_by_lag(self.rows[state], self.mask)[layer]  # (K, B)
-        found = half_life(lags.sum(1).sqrt())
+        steps = half_life(lags.sum(1).sqrt())
         rates = np.sort(_rates(lags))
         low, high = (half_life_at(rates[int(q * (len(rates) - 1))]) for q in (0.025, 0.975))
-        return found, low, high
+        return steps, low, high
 
 
 def flow(analysed: AnalysedNetwork, loss_at: Batch | None = None) -> Flow:
@@ -96,7 +96,7 @@ def gain_map(
     Each is of an untrained RNN on 8 sequences, W_h an orthogonal matrix times the gain g. A linear network's gradient
     grows as g^T, so that its boundary is g = 1 at every length; a nonlinearity with slopes below one moves it.
     """
-    found = torch.zeros(len(gains), len(lengths), dtype=torch.float64)
+    log_ratios = torch.zeros(len(gains), len(lengths), dtype=torch.float64)
     for i, gain in enumerate(gains):
         for j, length in enumerate(lengths):
             here = task.vary(length=length)
@@ -113,5 +113,5 @@ def gain_map(
                 generator=RandomStream(seed, "init").torch_generator(),
             )
             norms = flow(AnalysedNetwork.of(here, network, here.sample(seed, 0, "probe", 8))).total["hidden"][0]
-            found[i, j] = norms[-1].log10() - norms[0].log10()
-    return found
+            log_ratios[i, j] = norms[-1].log10() - norms[0].log10()
+    return log_ratios

@@ -135,18 +135,18 @@ class CellPath:
     log_retained: Tensor  #: (T+1, H): ln Π f_j, unit by unit
 
 
-def cell_path(jacobians: Tensor, found: Products, retention: Tensor) -> CellPath:
+def cell_path(jacobians: Tensor, through: Products, retention: Tensor) -> CellPath:
     """For cells with states (h, c). `retention` (T, H) is f_t of the same sequence; J's block ∂c_t/∂c_{t−1} is
     diag(f_t)."""
     H = retention.shape[1]
     cells = slice(H, 2 * H)
     log_retained = torch.cat([torch.zeros(1, H, dtype=torch.float64), retention.log().flip(0).cumsum(0)])
-    full = found.log10_norms(cells, cells)
+    full = through.log10_norms(cells, cells)
     along = (torch.logsumexp(2 * log_retained, 1) / 2) / math.log(10)
     # The difference in the products' own scale, where neither part underflows alone.
-    scaled = (log_retained - found.log_norms[:, None]).exp()
-    rest = found.matrices[:, cells, cells] - torch.diag_embed(scaled)
-    return CellPath(along, (rest.flatten(1).norm(dim=1).log() + found.log_norms) / math.log(10), full, log_retained)
+    scaled = (log_retained - through.log_norms[:, None]).exp()
+    rest = through.matrices[:, cells, cells] - torch.diag_embed(scaled)
+    return CellPath(along, (rest.flatten(1).norm(dim=1).log() + through.log_norms) / math.log(10), full, log_retained)
 
 
 def _cumulated(log_factors: Tensor) -> Tensor:

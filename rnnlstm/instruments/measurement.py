@@ -51,7 +51,7 @@ class Measurement:
     def numbers(self) -> dict[str, Any]:
         """The figures of the table and the files, by name; lags that the sequence lacks are left out."""
         hidden = self.flow.total["hidden"][self.layer]
-        found: dict[str, Any] = {
+        figures: dict[str, Any] = {
             "setting": self.label,
             "layer": self.layer,
             "parameters": self.parameters,
@@ -59,26 +59,30 @@ class Measurement:
         }
         for state in self.flow.total:
             half_life, low, high = self.flow.half_life(state, self.layer)
-            found |= {f"{state}_half_life": half_life, f"{state}_half_life_low": low, f"{state}_half_life_high": high}
+            figures |= {
+                f"{state}_half_life": half_life,
+                f"{state}_half_life_low": low,
+                f"{state}_half_life_high": high,
+            }
         if self.gates_half_life is not None:
             names = ("gates_half_life", "gates_half_life_unit_10%", "gates_half_life_unit_90%")
-            found |= dict(zip(names, self.gates_half_life, strict=True))
+            figures |= dict(zip(names, self.gates_half_life, strict=True))
         K = len(hidden)
         for lag in sorted({k for k in (10, 100, K - 1) if k < K}):
             name = "first" if lag == K - 1 else str(lag)
-            found[f"log10_gradient_ratio_lag_{name}"] = (hidden[lag] / hidden[0]).log10().item()
-            found[f"log10_jacobian_norm_lag_{name}"] = self.singular[lag, 0].item()
+            figures[f"log10_gradient_ratio_lag_{name}"] = (hidden[lag] / hidden[0]).log10().item()
+            figures[f"log10_jacobian_norm_lag_{name}"] = self.singular[lag, 0].item()
         for k in (1, 10, 100):
             if k < K:
-                found[f"weight_share_last_{k}"] = self.weights.share[k].item()
+                figures[f"weight_share_last_{k}"] = self.weights.share[k].item()
         reached = (self.weights.share >= 0.9).nonzero()
-        found["steps_for_90%_of_weight_gradient"] = reached[0, 0].item() if len(reached) else math.nan
-        found["weight_gradient_norm"] = self.weights.whole.norm().item()
-        found["weight_gradient_error"] = self.weights.error
-        found["lyapunov_largest"] = self.lyapunov[0].item()
-        found |= {f"influence_{kind}": value for kind, value in self.influence_kinds.items()}
-        found |= {f"gate_{name}": value for name, value in self.gate_kinds.items()}
-        return found | self.units
+        figures["steps_for_90%_of_weight_gradient"] = reached[0, 0].item() if len(reached) else math.nan
+        figures["weight_gradient_norm"] = self.weights.whole.norm().item()
+        figures["weight_gradient_error"] = self.weights.error
+        figures["lyapunov_largest"] = self.lyapunov[0].item()
+        figures |= {f"influence_{kind}": value for kind, value in self.influence_kinds.items()}
+        figures |= {f"gate_{name}": value for name, value in self.gate_kinds.items()}
+        return figures | self.units
 
     def bound_holds(self) -> bool:
         """Whether no Jacobian is larger than its bounds, to rounding."""
@@ -91,13 +95,13 @@ def measure(label: str, analysed: AnalysedNetwork) -> list[Measurement]:
     reached = influence(analysed)
     kinds = mean_by_kind(reached, analysed.batch.kinds, analysed.task.kind_names)
     scores = analysed.task.metrics(analysed.path.outputs, analysed.batch)
-    found = []
+    measurements = []
     for layer in range(analysed.layers):
         jacobians = step_jacobians(analysed, layer, 0)
         through = products(jacobians)
         retention = analysed.cell.retention(analysed.path.gates[layer])
         has_cell = retention is not None and "cell" in analysed.cell.state_names
-        found.append(
+        measurements.append(
             Measurement(
                 network=label,
                 label=label if analysed.layers == 1 else f"{label}, layer {layer}",
@@ -121,7 +125,7 @@ def measure(label: str, analysed: AnalysedNetwork) -> list[Measurement]:
                 parameters=sum(w.numel() for w in analysed.network.parameters()),
             )
         )
-    return found
+    return measurements
 
 
 def as_lists(value: Tensor, digits: int = 6) -> list[Any]:
@@ -179,9 +183,9 @@ def full_scalars(analysed: AnalysedNetwork) -> dict[str, float]:
     gradients, at_last, whole = weight_gradients(analysed), flow(analysed), flow(analysed, analysed.batch)
     for layer in range(analysed.layers):
         suffix = f"/layer_{layer}" if analysed.layers > 1 else ""
-        found = dict(_layer_scalars(analysed, layer, at_last, whole))
-        found |= {f"weight_gradient/share_last_{k}": v for k, v in at_lags(gradients[layer].share).items()}
-        values |= {tag + suffix: value for tag, value in found.items()}
+        scalars = dict(_layer_scalars(analysed, layer, at_last, whole))
+        scalars |= {f"weight_gradient/share_last_{k}": v for k, v in at_lags(gradients[layer].share).items()}
+        values |= {tag + suffix: value for tag, value in scalars.items()}
     return values
 
 

@@ -136,5 +136,5 @@ def mean_by_kind(values: Tensor, kinds: Tensor | None, names: Sequence[str]) -> 
     """Mean of `values` (T, B) over each kind of token; kinds that don't occur are left out."""
     if kinds is None:
         return {}
-    found = {name: values[kinds == k] for k, name in enumerate(names)}
-    return {name: chosen.mean().item() for name, chosen in found.items() if len(chosen)}
+    groups = {name: values[kinds == k] for k, name in enumerate(names)}
+    return {name: chosen.mean().item() for name, chosen in groups.items() if len(chosen)}

@@ -65,9 +65,9 @@ def surgery_table(task: Task, network: Network, seed: int, sequences: int) -> li
         with torch.no_grad():
             outputs = other(held_out.inputs)
         scores = {"loss": task.loss(outputs, held_out).item(), **task.metrics(outputs, held_out)}
-        found = flow(AnalysedNetwork.of(task, other, watched))
-        ratios = {state: _first_to_last(norms[-1]) for state, norms in found.total.items()}
-        half_life = found.half_life("hidden", len(found.total["hidden"]) - 1)[0]
+        gradient_flow = flow(AnalysedNetwork.of(task, other, watched))
+        ratios = {state: _first_to_last(norms[-1]) for state, norms in gradient_flow.total.items()}
+        half_life = gradient_flow.half_life("hidden", len(gradient_flow.total["hidden"]) - 1)[0]
         rows.append(SurgeryRow(name, scores, half_life, ratios["hidden"], ratios.get("cell")))
     return rows
 

@@ -62,9 +62,9 @@ def weight_gradients(analysed: AnalysedNetwork, everywhere: bool = False) -> lis
     by_lag = [torch.zeros(T, len(g), dtype=torch.float64) for g in whole]
     flat = [copy for layer in copies for copy in layer]
     for s, loss in _losses(analysed, batch, outputs):
-        found = iter(torch.autograd.grad(loss, flat, retain_graph=True, allow_unused=True))
+        gradients = iter(torch.autograd.grad(loss, flat, retain_graph=True, allow_unused=True))
         for layer, names in enumerate(copies):
-            parts = [torch.zeros_like(c) if g is None else g for c, g in zip(names, found, strict=False)]
+            parts = [torch.zeros_like(c) if g is None else g for c, g in zip(names, gradients, strict=False)]
             steps = torch.cat([part.flatten(1) for part in parts], 1)  # (T, N)
             by_step[layer] += steps
             by_lag[layer][: s + 1] += steps[: s + 1].flip(0)
@@ -77,12 +77,12 @@ def _autograd(analysed: AnalysedNetwork, batch: Batch) -> list[Tensor]:
     with torch.enable_grad():
         analysed.task.loss(analysed.network(batch.inputs), batch).backward()
     recurrence = analysed.network.recurrence
-    found = []
+    by_layer = []
     for layer in range(analysed.layers):
         gradients = [w.grad for w in recurrence.layer_weights(layer).values()]
-        found.append(torch.cat([g.flatten() for g in gradients if g is not None]))
+        by_layer.append(torch.cat([g.flatten() for g in gradients if g is not None]))
     analysed.network.zero_grad()
-    return found
+    return by_layer
 
 
 def _with_copies(analysed: AnalysedNetwork) -> tuple[Tensor, list[list[Tensor]]]:

@@ -262,9 +262,9 @@ def _levels(group: TaskGroup) -> list[Level]:
         return []
     levels = []
     for tag in run.tags("baseline/")[:MOST_LEVELS]:
-        if (found := run.ends(tag)) is not None:
+        if (ends := run.ends(tag)) is not None:
             name = "baseline: no input seen" if tag == "baseline/loss" else tag.partition("/")[2].replace("_", " ")
-            levels.append(Level(name, found[1]))
+            levels.append(Level(name, ends[1]))
     return levels
 
 
@@ -295,19 +295,19 @@ def solving_chart(group: TaskGroup) -> Chart:
     """The share of seeds that have solved the task, by update; strokes where seeds are followed no further."""
     times = [solve_times(s.run) for s in group.shown]
     end = max((t.followed for t in times), default=0.0) or 1.0
-    found = [(s, t, solved_share(t, end)) for s, t in zip(group.shown, times, strict=True)]
+    curves = [(s, t, solved_share(t, end)) for s, t in zip(group.shown, times, strict=True)]
     ticks = [
         Dot(f"{s.name}: followed up to update {number(float(step))}", s.style, float(step), float(at), tick=True)
-        for s, _, curve in found
+        for s, _, curve in curves
         for step, at in zip(curve.ended, curve.ended_share, strict=True)
     ]
-    lines = [step_line(s, t, curve, len(found) <= MOST_BANDS) for s, t, curve in found]
+    lines = [step_line(s, t, curve, len(curves) <= MOST_BANDS) for s, t, curve in curves]
     # Lines become thinner one by one, so that one which runs along another can be seen.
     step = min(0.4, 1.6 / len(lines))
     lines = [replace(line, width=1 + step * (len(lines) - 1 - k)) for k, line in enumerate(lines)]
     return Chart(
         f"Share of seeds that have solved it, by update, {group.title}",
-        "; ".join(f"{s.name}: {_told(t, curve)}" for s, t, curve in found),
+        "; ".join(f"{s.name}: {_told(t, curve)}" for s, t, curve in curves),
         Axis("update", (0.0, 1.02 * end)), Axis("share that has solved it", (-0.04, 1.04)), lines,
         [Level("half of the seeds", 0.5)], ticks,
     )  # fmt: skip
@@ -388,15 +388,15 @@ def reaches(runs: Sequence[Run]) -> list[Reach]:
             networks.setdefault(network, {}).setdefault(length, []).append(run)
     several = [by_length for by_length in networks.values() if len(by_length) > 1]
     firsts = [next(iter(by_length.values()))[0] for by_length in several]
-    found = []
+    reached = []
     for name, first, by_length in zip(labels(firsts), firsts, several, strict=True):
         counts = {length: _ended(members) for length, members in sorted(by_length.items())}
         counts = {length: (solved, seeds) for length, (solved, seeds) in counts.items() if seeds}
         if counts:
             task = str(first.config.get("task.name") or "several tasks")
             solved, seeds = zip(*counts.values(), strict=True)
-            found.append(Reach(task, name, list(counts), list(solved), list(seeds), network_name(first.config)))
-    return found
+            reached.append(Reach(task, name, list(counts), list(solved), list(seeds), network_name(first.config)))
+    return reached
 
 
 def _ended(members: Sequence[Run]) -> tuple[int, int]:
@@ -405,28 +405,28 @@ def _ended(members: Sequence[Run]) -> tuple[int, int]:
     return sum(bool(s["solved"]) for s in ended), len(ended)
 
 
-def by_reach(found: Sequence[Reach]) -> dict[str, list[Reach]]:
+def by_reach(networks: Sequence[Reach]) -> dict[str, list[Reach]]:
     """Of each task, the networks that reach farthest first."""
     tasks: dict[str, list[Reach]] = {}
-    for reach in found:
+    for reach in networks:
         tasks.setdefault(reach.task, []).append(reach)
     for members in tasks.values():
         members.sort(key=lambda reach: (-(reach.longest or 0), -sum(reach.shares)))
     return tasks
 
 
-def reach_styles(found: Sequence[Reach]) -> list[int]:
+def reach_styles(networks: Sequence[Reach]) -> list[int]:
     """The styles of the networks that the chart shows, the first."""
-    drawn = found[:MOST_SHOWN]
+    drawn = networks[:MOST_SHOWN]
     return style_numbers([reach.name for reach in drawn], [reach.network for reach in drawn])
 
 
-def reach_chart(task: str, found: Sequence[Reach]) -> Chart:
+def reach_chart(task: str, networks: Sequence[Reach]) -> Chart:
     """The share of seeds that solve the task, by length, with 95 % intervals."""
-    styles = reach_styles(found)
-    lengths = sorted({length for reach in found[: len(styles)] for length in reach.lengths})
+    styles = reach_styles(networks)
+    lengths = sorted({length for reach in networks[: len(styles)] for length in reach.lengths})
     lines, dots = [], []
-    for k, (style, reach) in enumerate(zip(styles, found, strict=False)):
+    for k, (style, reach) in enumerate(zip(styles, networks, strict=False)):
         x = np.log10(reach.lengths) + SHIFT * (k - (len(styles) - 1) / 2)  # intervals at one length would overlap
         lines.append(Line(reach.name, style, x, np.array(reach.shares), note=reach.words))
         for at, part, ends, words in zip(x, reach.shares, reach.intervals, reach.counts, strict=True):
@@ -439,7 +439,7 @@ def reach_chart(task: str, found: Sequence[Reach]) -> Chart:
             ticks.append((math.log10(length), str(length)))
     return Chart(
         f"Share of trainings that solve the task, by length, {task}",
-        "; ".join(f"{reach.name}: {reach.words}" for reach in found[: len(styles)]),
+        "; ".join(f"{reach.name}: {reach.words}" for reach in networks[: len(styles)]),
         Axis("length T", ends, ticks=ticks), Axis("share that solves it", (-0.04, 1.04)), lines,
         [Level("half of them", 0.5)], dots,
     )  # fmt: skip

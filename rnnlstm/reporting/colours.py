@@ -78,12 +78,12 @@ def style_numbers(names: Sequence[str], networks: Sequence[str]) -> list[int]:
     """
     table = list(NETWORKS)
     order = sorted(range(len(names)), key=names.__getitem__)
-    found: dict[int, int] = {}
+    numbers: dict[int, int] = {}
     for k in order:
-        if networks[k] in NETWORKS and (number := table.index(networks[k])) not in found.values():
-            found[k] = number
+        if networks[k] in NETWORKS and (number := table.index(networks[k])) not in numbers.values():
+            numbers[k] = number
     every = [*range(len(table), len(STYLES)), *reversed(range(len(table)))]
-    left = [number for number in every if number not in found.values()] or every
-    rest = [k for k in order if k not in found]
-    found |= {k: left[i % len(left)] for i, k in enumerate(rest)}
-    return [found[k] for k in range(len(names))]
+    left = [number for number in every if number not in numbers.values()] or every
+    rest = [k for k in order if k not in numbers]
+    numbers |= {k: left[i % len(left)] for i, k in enumerate(rest)}
+    return [numbers[k] for k in range(len(names))]

@@ -61,10 +61,10 @@ def _figures(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
     groups = grouped(runs)
     yield "learning_curves.png", learning_figure(groups[:MOST_GROUPS])
     yield "survival.png", solving_figure(groups[:MOST_GROUPS])
-    if found := charts.reaches(runs):
-        yield "reach.png", reach_figure(found)
+    if networks := charts.reaches(runs):
+        yield "reach.png", reach_figure(networks)
     for group in groups[:MOST_GROUPS]:
-        maps = [found for found in charts.flow_maps(group) if found.state == "h"][:MOST_MAPS]
+        maps = [flow_map for flow_map in charts.flow_maps(group) if flow_map.state == "h"][:MOST_MAPS]
         if maps:
             length = group.runs[0].config.get("task.length")
             name = "overview.png" if len(groups) == 1 else f"overview_{as_name(group.task)}_T{length}.png"
@@ -92,9 +92,9 @@ def solving_figure(groups: Sequence[TaskGroup]) -> Figure:
     return figure
 
 
-def reach_figure(found: Sequence[Reach]) -> Figure:
+def reach_figure(networks: Sequence[Reach]) -> Figure:
     """A column for each task: the share of seeds that solve it, by length; networks that reach farthest first."""
-    tasks = dict(list(charts.by_reach(found).items())[:MOST_GROUPS])
+    tasks = dict(list(charts.by_reach(networks).items())[:MOST_GROUPS])
     size = (1 + 6 * len(tasks), 4.2 + 0.22 * max(min(len(m), charts.MOST_SHOWN) for m in tasks.values()))
     figure, axes = plt.subplots(1, len(tasks), figsize=size, squeeze=False, layout="constrained")
     for axis, (task, members) in zip(axes[0], tasks.items(), strict=True):
@@ -116,9 +116,11 @@ def overview_figure(group: TaskGroup, maps: Sequence[FlowMap]) -> Figure:
     upper.set_title("learning: median and band over seeds", fontsize=11)
     _legend(lower, _handles(group))
     rows = right.subplots(len(maps), 1, squeeze=False)[:, 0]
-    for axis, found in zip(rows, maps, strict=True):
-        image = draw_map(axis, found.flow)
-        axis.set_title(shortened(found.name, LONGEST_LABEL), fontsize=9, loc="left", color=PALETTE[found.shown.style])
+    for axis, flow_map in zip(rows, maps, strict=True):
+        image = draw_map(axis, flow_map.flow)
+        axis.set_title(
+            shortened(flow_map.name, LONGEST_LABEL), fontsize=9, loc="left", color=PALETTE[flow_map.shown.style]
+        )
     rows[-1].set_xlabel("steps back from the answer")
     bar = right.colorbar(image, ax=list(rows), extend="both", ticks=range(int(LOW), int(HIGH) + 1, 2))
     bar.ax.set_yticklabels([charts.power(k) for k in range(int(LOW), int(HIGH) + 1, 2)])
@@ -196,10 +198,10 @@ def _handles(group: TaskGroup) -> list[Line2D]:
 
 def _legend(axis: Axes, handles: Sequence[Line2D] | None = None) -> None:
     """Below the axes, where it covers no line."""
-    found = handles or axis.get_legend_handles_labels()[0]
-    if found:
+    entries = handles or axis.get_legend_handles_labels()[0]
+    if entries:
         axis.legend(
-            handles=found, fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.15), frameon=False, handlelength=4
+            handles=entries, fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.15), frameon=False, handlelength=4
         )
 
 
@@ -216,9 +218,9 @@ def speed_figure(recurrences: Sequence[Mapping[str, Any]], path: Path) -> None:
         1, len(cells), figsize=(4 * len(cells), 3.6), sharey=True, squeeze=False, layout="constrained"
     )
     for cell, axis in zip(cells, axes[0], strict=True):
-        found = [r for r in recurrences if r["cell"] == cell]
-        for H in sorted({r["H"] for r in found}):
-            points = [(r["B"] * r["T"] * H * H, r["ratio"]) for r in found if r["H"] == H]
+        of_cell = [r for r in recurrences if r["cell"] == cell]
+        for H in sorted({r["H"] for r in of_cell}):
+            points = [(r["B"] * r["T"] * H * H, r["ratio"]) for r in of_cell if r["H"] == H]
             axis.plot(*zip(*points, strict=True), "o", markersize=5, alpha=0.8, label=f"H = {H}")
         axis.axhline(1, color="black", linewidth=0.8)
         axis.set(title=cell, xscale="log", yscale="log", xlabel="B·T·H²")

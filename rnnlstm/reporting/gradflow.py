@@ -116,26 +116,26 @@ class Analysis:
 
     def flow(self, settings: Sequence[Setting], sequences: int) -> None:
         """The table, and figures of gradients, weight gradients, Jacobians, exponents, influence and gates."""
-        found: list[Measurement] = []
+        measurements: list[Measurement] = []
         subjects: list[tuple[str, AnalysedNetwork]] = []
         names = setting_labels(settings)
         for name, setting in zip(names, settings, strict=True):
             with self.console.status(Text(f"measuring {name}")):
                 subjects.append((name, setting.subject(sequences)))
-                found += measure(*subjects[-1])
-        self._print(*gradient_table(found, self.console.width))
-        for m in found:
+                measurements += measure(*subjects[-1])
+        self._print(*gradient_table(measurements, self.console.width))
+        for m in measurements:
             if not m.bound_holds():
                 self.console.print(f"{m.label}: a Jacobian is larger than its bound, which can't be: report this")
-        self._write("table.csv", lambda path: _write_csv(path, [m.numbers() for m in found]))
-        self.results["flow"] = [_as_data(m) for m in found]
+        self._write("table.csv", lambda path: _write_csv(path, [m.numbers() for m in measurements]))
+        self.results["flow"] = [_as_data(m) for m in measurements]
         networks = [network_name(dict(flatten(setting.plan.config.tree))) for setting in settings]
         styles = dict(zip(names, style_numbers(names, networks), strict=True))
-        self._figure("gradient.png", gradflow_figures.gradient_figure(found, styles))
-        self._figure("weight_gradient.png", gradflow_figures.weight_figure(found, styles))
-        self._figure("jacobian.png", gradflow_figures.jacobian_figure(found))
-        self._figure("lyapunov.png", gradflow_figures.lyapunov_figure(found, styles))
-        reached = {id(m.flow): m.influence for m in found}  # one for each network, whatever its layers
+        self._figure("gradient.png", gradflow_figures.gradient_figure(measurements, styles))
+        self._figure("weight_gradient.png", gradflow_figures.weight_figure(measurements, styles))
+        self._figure("jacobian.png", gradflow_figures.jacobian_figure(measurements))
+        self._figure("lyapunov.png", gradflow_figures.lyapunov_figure(measurements, styles))
+        reached = {id(m.flow): m.influence for m in measurements}  # one for each network, whatever its layers
         seen = [(name, subject, values) for (name, subject), values in zip(subjects, reached.values(), strict=True)]
         self._figure("influence.png", gradflow_figures.influence_figure(seen))
         self._figure("influence_by_distance.png", gradflow_figures.distance_figure(seen))
@@ -220,17 +220,17 @@ def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         writer.writerows(rows)
 
 
-def gradient_table(found: Sequence[Measurement], width: int = 200) -> tuple[Table, list[str]]:
+def gradient_table(measurements: Sequence[Measurement], width: int = 200) -> tuple[Table, list[str]]:
     """A row per setting and layer: how far back the gradient reaches. And the lines beneath it: the columns that
     `width` characters had no room for, what the others mean."""
-    rows = [m.numbers() for m in found]
-    columns: dict[str, list[str]] = {"setting": [m.label for m in found]}
-    columns["parameters"] = [f"{m.parameters:,}" for m in found]
+    rows = [m.numbers() for m in measurements]
+    columns: dict[str, list[str]] = {"setting": [m.label for m in measurements]}
+    columns["parameters"] = [f"{m.parameters:,}" for m in measurements]
     columns["half-life of ∂L/∂h"] = [_interval(r, "hidden") for r in rows]
     if any("cell_half_life" in r for r in rows):
         columns["of ∂L/∂c"] = [_interval(r, "cell") if "cell_half_life" in r else "—" for r in rows]
-    if any(m.gates_half_life for m in found):
-        columns["gates imply"] = [_implied(m) for m in found]
+    if any(m.gates_half_life for m in measurements):
+        columns["gates imply"] = [_implied(m) for m in measurements]
     for name, title in (("10", "10 back"), ("100", "100 back"), ("first", "at the first")):
         key = f"log10_gradient_ratio_lag_{name}"
         if any(key in r for r in rows):

@@ -32,14 +32,14 @@ DECAY = (-20.0, 5.0)
 DASHES = ("-", "--", "-.", ":")  # by layer
 
 
-def gradient_figure(found: Sequence[Measurement], styles: Mapping[str, int]) -> Figure:
+def gradient_figure(measurements: Sequence[Measurement], styles: Mapping[str, int]) -> Figure:
     """‖∂L/∂h_t‖ over the steps before the answer, and beside it ‖∂L/∂c_t‖ where there is one."""
-    states = ["hidden", *(["cell"] if any("cell" in m.flow.total for m in found) else [])]
+    states = ["hidden", *(["cell"] if any("cell" in m.flow.total for m in measurements) else [])]
     figure, axes = plt.subplots(
         1, len(states), figsize=(6.4 * len(states), 4.6), sharey=True, squeeze=False, layout="constrained"
     )
     for state, axis in zip(states, axes[0], strict=True):
-        for m, looks in zip(found, _looks(found, styles), strict=True):
+        for m, looks in zip(measurements, _looks(measurements, styles), strict=True):
             if state not in m.flow.total:
                 continue
             norms = m.flow.total[state][m.layer].log10()
@@ -47,9 +47,9 @@ def gradient_figure(found: Sequence[Measurement], styles: Mapping[str, int]) -> 
             label = f"{m.label}: half-life {half_life_text(half_life)} steps"
             axis.plot((norms - norms[0]).clamp(min=-400).numpy(), label=label, linewidth=1.8, **looks)
         letter = "h" if state == "hidden" else "c"
-        _decay_axes(axis, f"$\\|\\partial L/\\partial {letter}_t\\|$, the total gradient", found)
+        _decay_axes(axis, f"$\\|\\partial L/\\partial {letter}_t\\|$, the total gradient", measurements)
         axis.set_xlabel("steps before the answer (lag)")
-        axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=1 + (len(found) > 4))
+        axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=1 + (len(measurements) > 4))
     axes[0, 0].set_ylabel("against the answer's step, log10")
     if "hidden" in states:
         axes[0, 0].plot(0, 0, "kv", markersize=7)
@@ -63,11 +63,11 @@ def gradient_figure(found: Sequence[Measurement], styles: Mapping[str, int]) -> 
     return figure
 
 
-def weight_figure(found: Sequence[Measurement], styles: Mapping[str, int]) -> Figure:
+def weight_figure(measurements: Sequence[Measurement], styles: Mapping[str, int]) -> Figure:
     """The share of the weight gradient that comes from the last k steps."""
     figure, axis = plt.subplots(figsize=(6.8, 4.4), layout="constrained")
-    K = max(len(m.weights.share) for m in found)
-    for m, looks in zip(found, _looks(found, styles), strict=True):
+    K = max(len(m.weights.share) for m in measurements)
+    for m, looks in zip(measurements, _looks(measurements, styles), strict=True):
         axis.plot(np.arange(1, len(m.weights.share) + 1), m.weights.share.numpy(), label=m.label, **looks)
     steps = np.arange(1, K + 1)
     axis.plot(steps, steps / K, color="0.6", linestyle=":", label="every step alike")
@@ -81,10 +81,10 @@ def weight_figure(found: Sequence[Measurement], styles: Mapping[str, int]) -> Fi
     return figure
 
 
-def jacobian_figure(found: Sequence[Measurement]) -> Figure:
+def jacobian_figure(measurements: Sequence[Measurement]) -> Figure:
     """A panel per setting: singular values of ∂state_T/∂state_k by lag under their bounds."""
-    figure, axes = panels(len(found), 4.6)
-    for m, axis in zip(found, axes, strict=True):
+    figure, axes = panels(len(measurements), 4.6)
+    for m, axis in zip(measurements, axes, strict=True):
         values = m.singular.clamp(min=-400)
         axis.plot(values[:, 0].numpy(), color=PALETTE[0], linewidth=2, label="largest singular value")
         median = values.quantile(0.5, dim=1)
@@ -98,7 +98,7 @@ def jacobian_figure(found: Sequence[Measurement]) -> Figure:
                 _finite(m.cell.along), color=PALETTE[1], linewidth=1.8, label="c to c along the cell: product of f"
             )
             axis.plot(_finite(m.cell.rest), color=PALETTE[2], linewidth=1.2, label="c to c through h: the rest")
-        _decay_axes(axis, wrapped(m.label), found)
+        _decay_axes(axis, wrapped(m.label), measurements)
         axis.set_xlabel("lag: steps from k to T")
     handles = {text: h for axis in axes for h, text in zip(*axis.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, fontsize=8)
@@ -106,10 +106,10 @@ def jacobian_figure(found: Sequence[Measurement]) -> Figure:
     return figure
 
 
-def lyapunov_figure(found: Sequence[Measurement], styles: Mapping[str, int]) -> Figure:
+def lyapunov_figure(measurements: Sequence[Measurement], styles: Mapping[str, int]) -> Figure:
     """The spectrum of each setting; above zero directions explode."""
     figure, axis = plt.subplots(figsize=(6.8, 4.4), layout="constrained")
-    for m, looks in zip(found, _looks(found, styles), strict=True):
+    for m, looks in zip(measurements, _looks(measurements, styles), strict=True):
         spectrum = m.lyapunov.numpy()
         axis.plot(np.linspace(0, 1, len(spectrum)), np.where(np.isfinite(spectrum), spectrum, np.nan),
                   label=f"{m.label}: largest {spectrum[0]:+.4f}", **looks)  # fmt: skip
@@ -136,9 +136,9 @@ def panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
     return figure, list(axes.flat[:count])
 
 
-def _looks(found: Sequence[Measurement], styles: Mapping[str, int]) -> list[dict[str, Any]]:
+def _looks(measurements: Sequence[Measurement], styles: Mapping[str, int]) -> list[dict[str, Any]]:
     """A line's looks for each: the network's colour (`styles`: its number by label), the layer's dashes."""
-    return [{"color": PALETTE[styles[m.network]], "linestyle": DASHES[m.layer % len(DASHES)]} for m in found]
+    return [{"color": PALETTE[styles[m.network]], "linestyle": DASHES[m.layer % len(DASHES)]} for m in measurements]
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -156,8 +156,8 @@ def wrapped(label: str) -> str:
     return textwrap.fill(label, 48)
 
 
-def _decay_axes(axis: Axes, title: str, found: Sequence[Measurement]) -> None:
-    axis.set(ylim=DECAY, title=title, xlim=(-1, max(len(m.singular) for m in found)))
+def _decay_axes(axis: Axes, title: str, measurements: Sequence[Measurement]) -> None:
+    axis.set(ylim=DECAY, title=title, xlim=(-1, max(len(m.singular) for m in measurements)))
     axis.axhline(0, color="0.35", linestyle="--", linewidth=1)
     axis.axhline(math.log10(1.2e-7), color="0.7", linewidth=0.8)
     axis.annotate("float32 rounding", (1, math.log10(1.2e-7)), (-3, 2), ("axes fraction", "data"), "offset points",
@@ -180,18 +180,18 @@ MOST_NETWORKS = 4
 MOST_WORDS = 240
 
 
-def influence_figure(found: Sequence[tuple[str, AnalysedNetwork, Tensor]], sequence: int = 0) -> Figure:
+def influence_figure(networks: Sequence[tuple[str, AnalysedNetwork, Tensor]], sequence: int = 0) -> Figure:
     """A block of text for each network, every word on a ground that says how much the answer depends on it.
 
-    `found`: label, subject and influence (T, B) of each.
+    `networks`: label, subject and influence (T, B) of each.
     """
-    found = found[:MOST_NETWORKS]
-    words = _ends(_words(found[0][1], sequence))
+    networks = networks[:MOST_NETWORKS]
+    words = _ends(_words(networks[0][1], sequence))
     lines = math.ceil(len(words) / WORDS_IN_A_LINE)
     figure, axes = plt.subplots(
-        len(found), 1, figsize=(13, 0.9 + len(found) * (0.5 + 0.3 * lines)), squeeze=False, layout="constrained"
+        len(networks), 1, figsize=(13, 0.9 + len(networks) * (0.5 + 0.3 * lines)), squeeze=False, layout="constrained"
     )
-    for (label, subject, values), axis in zip(found, axes[:, 0], strict=True):
+    for (label, subject, values), axis in zip(networks, axes[:, 0], strict=True):
         words = _words(subject, sequence)
         logs, words = values[: len(words), sequence].log10(), _ends(words)
         _draw_words(axis, words, _ends((logs - logs.max()).clamp(min=-400).tolist()), _ends(_rare(subject, sequence)))
@@ -202,10 +202,10 @@ def influence_figure(found: Sequence[tuple[str, AnalysedNetwork, Tensor]], seque
     return figure
 
 
-def distance_figure(found: Sequence[tuple[str, AnalysedNetwork, Tensor]]) -> Figure:
+def distance_figure(networks: Sequence[tuple[str, AnalysedNetwork, Tensor]]) -> Figure:
     """A panel for each network: influence over the distance to the answer, a colour for each kind of token."""
-    figure, axes = panels(len(found), 4.2)
-    for (label, subject, values), axis in zip(found, axes, strict=True):
+    figure, axes = panels(len(networks), 4.2)
+    for (label, subject, values), axis in zip(networks, axes, strict=True):
         T = len(values)
         logs = (values / values.amax(0)).log10().clamp(min=-400)  # (T, B)
         distance = torch.arange(T - 1, -1, -1)[:, None].expand_as(logs)
@@ -226,10 +226,10 @@ def distance_figure(found: Sequence[tuple[str, AnalysedNetwork, Tensor]]) -> Fig
     return figure
 
 
-def gates_figure(found: Sequence[tuple[str, AnalysedNetwork]], sequence: int = 0, layer: int = 0) -> Figure:
+def gates_figure(networks: Sequence[tuple[str, AnalysedNetwork]], sequence: int = 0, layer: int = 0) -> Figure:
     """Mean over the units of each gate, and of |c|, at every word. Gates from 0 (white) to 1 (dark), |c| from 0 to
     its largest in the sentence: it has no bound, and would soon be dark everywhere."""
-    rows = [(label, subject, _gate_means(subject, sequence, layer)) for label, subject in found]
+    rows = [(label, subject, _gate_means(subject, sequence, layer)) for label, subject in networks]
     rows = [(label, subject, series) for label, subject, series in rows if series][:MOST_NETWORKS]
     T = max(len(_words(subject, sequence)) for _, subject, _ in rows)
     parts = min(math.ceil(T / STEPS_IN_A_ROW), 4)

@@ -61,7 +61,7 @@ def contests(rows: Sequence[Run], against: Sequence[str] = ()) -> list[Contest]:
     """
     if against:
         select(rows, against)
-    found = []
+    pairs = []
     for title, members in _by_task(rows).items():
         names = labels(members)
         reference = _reference(members, names, against)
@@ -70,8 +70,8 @@ def contests(rows: Sequence[Run], against: Sequence[str] = ()) -> list[Contest]:
         units = _Units(members[reference])
         for k, run in enumerate(members):
             if k != reference:
-                found.append(_contest(f"{title}minus {names[reference]}", names[k], run, units))
-    return [contest for contest in found if contest.steps.bounds]
+                pairs.append(_contest(f"{title}minus {names[reference]}", names[k], run, units))
+    return [contest for contest in pairs if contest.steps.bounds]
 
 
 def _by_task(rows: Sequence[Run]) -> dict[str, list[Run]]:

@@ -63,7 +63,7 @@ class Flow:
 def flows_by_state(seeds: Sequence[Sequence[tuple[int, Mapping[str, np.ndarray]]]]) -> dict[str, Flow]:
     """By state, the flow of the network's first layer, where the way to the input is longest. `seeds`: of each seed
     the updates, and norms (L, K) by state. Empty without a probe's record."""
-    found: dict[str, list[Looks]] = {}
+    by_state: dict[str, list[Looks]] = {}
     for lines in seeds:
         looks: dict[str, Looks] = {}
         for step, norms in lines:
@@ -71,8 +71,8 @@ def flows_by_state(seeds: Sequence[Sequence[tuple[int, Mapping[str, np.ndarray]]
                 if layers.shape[1] > 1:
                     looks.setdefault(state, []).append((step, layers[0, :LONGEST]))
         for state, of_state in looks.items():
-            found.setdefault(state, []).append(of_state)
-    return {state: _median_flow(of_seeds) for state, of_seeds in found.items()}
+            by_state.setdefault(state, []).append(of_state)
+    return {state: _median_flow(of_seeds) for state, of_seeds in by_state.items()}
 
 
 def _median_flow(seeds: list[Looks]) -> Flow:

@@ -74,10 +74,10 @@ def _has_open(pid: int, path: Path) -> bool | None:
         return None
     for entry in entries:
         try:
-            found = entry.stat()
+            opened = entry.stat()
         except OSError:
             continue
-        if (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino):
+        if (opened.st_dev, opened.st_ino) == (wanted.st_dev, wanted.st_ino):
             return True
     return False
 
@@ -102,8 +102,8 @@ class Run:
     @property
     def records(self) -> list[tuple[Path, dict[str, Any]]]:
         """The folder and the summary of each seed; of very many, some drawn at random, always the same."""
-        found = [(seed_folder(run.folder, seed["seed"]), seed) for run in self.members for seed in run.seeds]
-        return found if len(found) <= MOST_RECORDS else random.Random(0).sample(found, MOST_RECORDS)
+        records = [(seed_folder(run.folder, seed["seed"]), seed) for run in self.members for seed in run.seeds]
+        return records if len(records) <= MOST_RECORDS else random.Random(0).sample(records, MOST_RECORDS)
 
     @cached_property
     def series(self) -> list[dict[str, dict[int, float]]]:
@@ -126,8 +126,8 @@ class Run:
     def ends(self, tag: str) -> tuple[float, float] | None:
         """The medians over seeds of the first and of the last finite value."""
         values = [[v for v in seed.get(tag, {}).values() if math.isfinite(v)] for seed in self.series]
-        found = [(v[0], v[-1]) for v in values if v]
-        return (float(np.median([v[0] for v in found])), float(np.median([v[1] for v in found]))) if found else None
+        ends = [(v[0], v[-1]) for v in values if v]
+        return (float(np.median([v[0] for v in ends])), float(np.median([v[1] for v in ends]))) if ends else None
 
     @property
     def samples(self) -> list[tuple[int, list[Sample]]]:
@@ -147,7 +147,7 @@ def find_runs(places: Iterable[str]) -> list[Run]:
     Raises: ConfigError if a place isn't there, or no run is found in any.
     """
     places = list(places)
-    found = []
+    runs = []
     for folder, config in find_run_folders(places).items():
         try:
             summaries, problems = read_summaries(folder)
@@ -156,19 +156,19 @@ def find_runs(places: Iterable[str]) -> list[Run]:
         for problem in problems:
             LOG.warning("%s; the seed is left out", printable(problem))
         if summaries:
-            found.append(Run(folder, config, without_processes(folder, summaries)))
-    if not found:
+            runs.append(Run(folder, config, without_processes(folder, summaries)))
+    if not runs:
         raise ConfigError(f"no runs in {', '.join(show(place) for place in places)}: none has a summary of a seed")
-    return sorted(found, key=_order)
+    return sorted(runs, key=_order)
 
 
 def _series(folder: Path, quiet: bool) -> dict[str, dict[int, float]]:
-    found: dict[str, dict[int, float]] = {}
+    by_tag: dict[str, dict[int, float]] = {}
     for step, values in read_metrics(folder / METRICS, quiet):
         for tag, value in values.items():
             if tag.startswith(SHOWN):
-                found.setdefault(tag, {})[step] = value
-    return found
+                by_tag.setdefault(tag, {})[step] = value
+    return by_tag
 
 
 def _order(run: Run) -> tuple[Any, ...]:
@@ -240,9 +240,9 @@ MOST_REASONS = 5  # lines
 
 def counts(run: Run) -> dict[str, int]:
     """How many seeds are in each state, all of `STATES`. A state that isn't known here counts as failed."""
-    found = Counter(str(seed.get("status")) for seed in run.seeds)
-    known = {state: found.pop(state, 0) for state in STATES}
-    known["failed"] += found.total()
+    by_status = Counter(str(seed.get("status")) for seed in run.seeds)
+    known = {state: by_status.pop(state, 0) for state in STATES}
+    known["failed"] += by_status.total()
     return known | {"missing": sum(len(missing_seeds(member)) for member in run.members)}
 
 
@@ -276,14 +276,14 @@ def _readable(path: Path) -> bool:
 
 def reasons(runs: Sequence[Run]) -> list[str]:
     """Lines with the reasons for which seeds diverged or failed, most frequent first, and a run that has each."""
-    found: dict[tuple[str, str], list[tuple[str, str]]] = {}  # where, and the reason in full
+    by_reason: dict[tuple[str, str], list[tuple[str, str]]] = {}  # where, and the reason in full
     for run, name in zip(runs, labels(runs), strict=True):
         for seed in run.seeds:
             if seed.get("status") in ("diverged", "failed"):
                 text = " ".join(str(seed.get("reason") or "no reason given").split())
-                found.setdefault((seed["status"], re.sub(r"\d+", "#", text)), []).append((name, text))
+                by_reason.setdefault((seed["status"], re.sub(r"\d+", "#", text)), []).append((name, text))
     lines = []
-    for (status, _), cases in sorted(found.items(), key=lambda item: -len(item[1])):
+    for (status, _), cases in sorted(by_reason.items(), key=lambda item: -len(item[1])):
         places = list(dict.fromkeys(name for name, _ in cases))
         texts = dict.fromkeys(text for _, text in cases)
         more = f" and {len(places) - 1:,} more" if len(places) > 1 else ""

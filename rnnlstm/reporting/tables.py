@@ -279,10 +279,10 @@ def _is_number(cell: str) -> bool:
     return cell[:1].isdigit() or cell.startswith((">", "—", "never", "null"))
 
 
-def paired_tables(found: Sequence[Contest]) -> Iterator[Table]:
+def paired_tables(pairs: Sequence[Contest]) -> Iterator[Table]:
     """Each row's differences from its reference, pair by pair; + is more than the reference."""
-    for title in dict.fromkeys(contest.title for contest in found):
-        rows = [contest for contest in found if contest.title == title]
+    for title in dict.fromkeys(contest.title for contest in pairs):
+        rows = [contest for contest in pairs if contest.title == title]
         names = {contest.metric_name or "metric" for contest in rows}
         columns = {
             "configuration": [contest.name for contest in rows],
@@ -302,25 +302,26 @@ MOST_KEYS = 12  # named beneath the table
 
 
 def paragraphs(
-    found: Comparison, top: int, paired: bool, against: Sequence[str], width: int
+    comparison: Comparison, top: int, paired: bool, against: Sequence[str], width: int
 ) -> Iterator[Table | str]:
     """The table, what belongs under it, and the differences over shared seeds: if asked for, or if few rows share
     two seeds or more. Raises: ConfigError for `against` that names no row."""
-    pairs = contests(found.rows, against) if paired or against or len(found.rows) <= FEW else []
+    rows = comparison.rows
+    pairs = contests(rows, against) if paired or against or len(rows) <= FEW else []
     if not paired and not against:
         pairs = [contest for contest in pairs if len(contest.steps.bounds) > 1]
-    shown = spread_out(found.rows, top)
-    results, left_out = table(shown, found.rows, found.by, width)
+    shown = spread_out(rows, top)
+    results, left_out = table(shown, rows, comparison.by, width)
     yield results
-    if len(shown) < len(found.rows):
-        yield f"{len(found.rows) - len(shown):,} more rows: --top {len(found.rows)} shows them, --csv writes all"
+    if len(shown) < len(rows):
+        yield f"{len(rows) - len(shown):,} more rows: --top {len(rows)} shows them, --csv writes all"
     if left_out:
         yield f"No room for: {', '.join(left_out)}; --csv has them"
-    if equal := equal_keys(found.rows):
+    if equal := equal_keys(rows):
         yield f"Equal in all: {equal}"
-    if pooled := pooled_over(found.rows):
+    if pooled := pooled_over(rows):
         yield f"Pooled over: {_some(pooled)}; the intervals take every seed of every configuration as one of equals"
-    yield from reasons(found.rows)
+    yield from reasons(rows)
     if pairs:
         yield from paired_tables(pairs[:top])
         yield from _explanation(pairs, top, bool(against))

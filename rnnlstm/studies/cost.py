@@ -68,8 +68,8 @@ class Cost(Study):
         path, name = folder / SIZES_KEPT, " ".join(overrides)
         kept = read_json(path) or {}
         if name not in kept:
-            found = [compose_jobs(overrides, to_train=False)[0].config.network.hidden_size for _ in range(TIMINGS)]
-            kept[name] = statistics.median_low(found)
+            sizes = [compose_jobs(overrides, to_train=False)[0].config.network.hidden_size for _ in range(TIMINGS)]
+            kept[name] = statistics.median_low(sizes)
             folder.mkdir(parents=True, exist_ok=True)
             write_json(path, kept)
         others = tuple(o for o in overrides if o != "match=step_time" and not o.startswith("model.hidden_size="))

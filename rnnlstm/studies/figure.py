@@ -45,12 +45,12 @@ def _drawn(study: Study, rows: Sequence[Row]) -> str:
 
 
 def _panels(table: Rows, what: str) -> list[str]:
-    found = [s for s in table.settings if what == "solved" or any(row.values(what) for row in table.of(s))]
-    found = found or table.settings
-    if len(found) <= MOST_PANELS:
-        return found
-    last = len(found) - 1
-    return [found[round(k * last / (MOST_PANELS - 1))] for k in range(MOST_PANELS)]
+    settings = [s for s in table.settings if what == "solved" or any(row.values(what) for row in table.of(s))]
+    settings = settings or table.settings
+    if len(settings) <= MOST_PANELS:
+        return settings
+    last = len(settings) - 1
+    return [settings[round(k * last / (MOST_PANELS - 1))] for k in range(MOST_PANELS)]
 
 
 def axis_label(study: Study, rows: Sequence[Row]) -> str:

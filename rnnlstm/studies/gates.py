@@ -61,11 +61,11 @@ class Gates(Study):
             return {}
         task = plan.task
         samples = 256 if size == "quick" else 1024
-        found = {}
+        scores = {}
         for gate in GATES:
             for how, surgery in (("open", Surgery(open=[gate])), ("shut", Surgery(shut=[gate]))):
-                found[f"{gate}_{how}"] = score(task, network, seed, samples, surgery)
-        return found
+                scores[f"{gate}_{how}"] = score(task, network, seed, samples, surgery)
+        return scores
 
     def checks(self, size: str) -> list[Check]:
         keyword, adding = ("keyword T=20", "adding T=20") if size == "quick" else ("keyword T=50", "adding T=50")

@@ -126,8 +126,8 @@ def _order(t: Rows) -> tuple[bool, str]:
 
 def _kept(t: Rows, arm: str, share: float) -> tuple[bool, str]:
     row = _of(t, arm)
-    found = row.median("at_the_first_step") / row.median("at_the_last_step")
-    return found > share, f"{found:.2g} of the last step's"
+    ratio = row.median("at_the_first_step") / row.median("at_the_last_step")
+    return ratio > share, f"{ratio:.2g} of the last step's"
 
 
 def _share(t: Rows, arm: str, share: float) -> tuple[bool, str]:
@@ -141,9 +141,9 @@ def _decades(t: Rows) -> tuple[bool, str]:
     for arm, numbers in EXPECTED.items():
         row = _of(t, arm)
         for name, expected in zip(Gradient.columns, numbers, strict=False):
-            found, count = row.median(name), count + 1
-            right = found < 1e-25 if expected == 0 else abs(math.log10(found / expected)) < 1
+            measured, count = row.median(name), count + 1
+            right = measured < 1e-25 if expected == 0 else abs(math.log10(measured / expected)) < 1
             off += not right
             if not right:
-                misses.append(f"{arm} {name.replace('_', ' ')} {found:.1e} for {expected:.1e}")
+                misses.append(f"{arm} {name.replace('_', ' ')} {measured:.1e} for {expected:.1e}")
     return off == 0, f"{count - off} of {count}" + (f"; not: {'; '.join(misses)}" if misses else "")

@@ -117,8 +117,9 @@ def _most(t: Rows, setting: str, arms: tuple[str, ...]) -> tuple[bool, str]:
 
 
 def _every(t: Rows, settings: tuple[str, ...], arms: tuple[str, ...]) -> tuple[bool, str]:
-    found = [_most(t, setting, arms) for setting in settings]
-    return all(ok for ok, _ in found), "; ".join(f"{s}: {text}" for s, (_, text) in zip(settings, found, strict=True))
+    outcomes = [_most(t, setting, arms) for setting in settings]
+    shown = "; ".join(f"{s}: {text}" for s, (_, text) in zip(settings, outcomes, strict=True))
+    return all(ok for ok, _ in outcomes), shown
 
 
 def _ordered(values: list[float]) -> bool:

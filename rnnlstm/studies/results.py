@@ -128,8 +128,8 @@ def _numbers(row: Row, columns: Sequence[str]) -> dict[str, Any]:
         }
     for name in [*(["metric", "loss", "clip_rate"] if row.steps else []), *columns]:
         values = row.values(name)
-        found = interval(values)
-        ends = ["", ""] if found is None else [f"{end:.6g}" for end in found]
+        bounds = interval(values)
+        ends = ["", ""] if bounds is None else [f"{end:.6g}" for end in bounds]
         middle = f"{row.median(name):.6g}" if values else ""
         line |= {name: middle, f"{name}_low": ends[0], f"{name}_high": ends[1]}
     return line
@@ -137,11 +137,11 @@ def _numbers(row: Row, columns: Sequence[str]) -> dict[str, Any]:
 
 def spread(values: Sequence[float]) -> str:
     """The median, with the range under five values and the bootstrap interval of the median from five on."""
-    found = interval(values)
-    if found is None:
+    bounds = interval(values)
+    if bounds is None:
         return ""
     middle = statistics.median(values)
-    ends = [number(end) for end in found]
+    ends = [number(end) for end in bounds]
     return number(middle) if ends[0] == ends[1] else f"{number(middle)} ({ends[0]} … {ends[1]})"
 
 
@@ -179,9 +179,9 @@ def _solved(row: Row) -> str:
 def _steps(row: Row) -> str:
     """The median over all seeds, those that did not solve counting as more than the budget."""
     middle = row.median_steps
-    found = row.values("steps")
+    steps = row.values("steps")
     if not math.isfinite(middle):
         return f"> {row.steps:,}"
-    last = f"{max(found):,.0f}" if len(found) == row.n else f"> {row.steps:,}"
-    first = f"{min(found):,.0f}"
+    last = f"{max(steps):,.0f}" if len(steps) == row.n else f"> {row.steps:,}"
+    first = f"{min(steps):,.0f}"
     return f"{middle:,.0f}" if first == last else f"{middle:,.0f} ({first} … {last})"

@@ -259,9 +259,9 @@ class Runner:
         """`Study.after` of every seed. Kept on disk with the time of the weights, so that a second run of the study
         only reads it."""
         kept = read_json(self.folder / MEASURED) or {}
-        found: dict[tuple[str, str], list[dict[str, float]]] = {}
+        measured: dict[tuple[str, str], list[dict[str, float]]] = {}
         for key, job in final.items():
-            found[key] = []
+            measured[key] = []
             for seed in job.config.seed_numbers:
                 place = seed_folder(job.folder, seed)
                 weights = (place / WEIGHTS).stat().st_mtime_ns
@@ -272,8 +272,8 @@ class Runner:
                     kept[name] = {"weights": weights, "values": values}
                     if values:
                         write_json(self.folder / MEASURED, kept)
-                found[key].append(kept[name]["values"])
-        return found
+                measured[key].append(kept[name]["values"])
+        return measured
 
 
 class _StudyListener(Listener):
@@ -377,11 +377,11 @@ def _row(
 
 def _last_scores(job: Job, seed: int) -> dict[str, float]:
     """Scores of a seed's last evaluation, slices left out: `eval_T200/mse`, `eval/recency_error`."""
-    found: dict[str, float] = {}
+    scores: dict[str, float] = {}
     for line in read_lines(seed_folder(job.folder, seed) / METRICS):
         if "eval/loss" in line:
-            found = {tag: value for tag, value in line.items() if tag.startswith("eval")}
-    return {tag: value for tag, value in found.items() if not tag.startswith("eval_slice")}
+            scores = {tag: value for tag, value in line.items() if tag.startswith("eval")}
+    return {tag: value for tag, value in scores.items() if not tag.startswith("eval_slice")}
 
 
 def _finite(value: float | None) -> float | None:

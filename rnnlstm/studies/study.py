@@ -130,8 +130,8 @@ class Row:
             return [float(getattr(self, name))]
         if name == "steps":
             return [float(s) for s in self.steps_to_solve if s is not None]
-        found = getattr(self, name) if name in ("metric", "loss", "clip_rate") else self.scores.get(name, [])
-        return [float(v) for v in found if v is not None and not math.isnan(v)]
+        values = getattr(self, name) if name in ("metric", "loss", "clip_rate") else self.scores.get(name, [])
+        return [float(v) for v in values if v is not None and not math.isnan(v)]
 
     def median(self, name: str) -> float:
         """NaN where no seed has a value: every comparison with it is false."""
@@ -207,11 +207,11 @@ class Study(ABC):
 
     def findings(self, size: str, rows: Sequence[Row]) -> list[Finding]:
         table = Rows(rows)
-        found = []
+        findings = []
         for check in self.checks(size):
             passed, measured = check.test(table)
-            found.append(Finding(check.text, bool(passed), measured))
-        return found
+            findings.append(Finding(check.text, bool(passed), measured))
+        return findings
 
     def sweep(self, size: str) -> Sweep | None:
         """What is trained; None for a study that trains nothing, whose rows `measured` returns."""

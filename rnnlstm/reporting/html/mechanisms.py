@@ -85,9 +85,9 @@ def gates(report: Report) -> Section:
 def _gates(report: Report, group: TaskGroup) -> Markup | None:
     panels, rows, any_layers = [], [], False
     for s in group.shown:
-        found, layered = _gate_means(s)
-        any_layers |= layered and bool(found)
-        for k, (gate, means) in enumerate(found.items()):
+        by_gate, layered = _gate_means(s)
+        any_layers |= layered and bool(by_gate)
+        for k, (gate, means) in enumerate(by_gate.items()):
             panels.append(
                 Panel(
                     gate_dots(f"{group.key}-gate-{s.style}-{k}", s.name, s.style, gate, means),
@@ -118,9 +118,9 @@ def _means(s: Shown, gate: str, suffix: str) -> Iterator[tuple[str, tuple[float,
         yield "every step", all_tokens
     beginning = f"gate_by_kind/{gate}_"
     for tag in s.run.tags(beginning)[:MOST_KINDS]:
-        found = s.run.ends(tag)
-        if found is not None and tag.endswith(suffix):
-            yield tag[len(beginning) : len(tag) - len(suffix)].replace("_", " "), found
+        ends = s.run.ends(tag)
+        if ends is not None and tag.endswith(suffix):
+            yield tag[len(beginning) : len(tag) - len(suffix)].replace("_", " "), ends
 
 
 # What clipping changes.
@@ -168,12 +168,12 @@ def _clipping(report: Report, group: TaskGroup) -> Markup | None:
     numbers = Numbers(f"Clipping, {group.title}", CLIP_HEADS, rows)
     panel = Panel(plot(f"{group.key}-rate", rate), "how often")
     parts = [legend(group), figure(report, f"{group.key}-rates", [panel], RATE, numbers)]
-    found = [(s, norms) for s, _ in curves if (norms := _norms(s))]
-    values = [part for _, norms in found for line in norms for part in (line.low, line.high) if part is not None]
+    with_norms = [(s, norms) for s, _ in curves if (norms := _norms(s))]
+    values = [part for _, norms in with_norms for line in norms for part in (line.low, line.high) if part is not None]
     ends = [float(v) for part in values for v in part[np.isfinite(part)]]
     if ends:
         y_axis = Axis("gradient norm", (min(ends) - 0.05, max(ends) + 0.05), log=True)
-        panels = [Panel(_norm_plot(group, s, norms, y_axis), s.name, s) for s, norms in found]
+        panels = [Panel(_norm_plot(group, s, norms, y_axis), s.name, s) for s, norms in with_norms]
         parts.append(figure(report, f"{group.key}-norms", panels, NORMS, None))
     if largest := [row for s, _ in curves for row in _largest(s)]:
         parts.append(
@@ -196,11 +196,11 @@ def _norms(s: Shown) -> list[Line]:
     lines = []
     for which, kind in (("after", "after"), ("before", "")):  # what was before lies on top
         curves = [s.run.curve(f"clip/norm_{which}_{q}") for q in ("q10", "q50", "q90")]
-        found = [(c.steps, _median(c.values)) for c in curves if c is not None]
-        if len(found) < 3:
+        quantiles = [(c.steps, _median(c.values)) for c in curves if c is not None]
+        if len(quantiles) < 3:
             return []
-        low, median, high = (np.log10(np.where(values > 0, values, np.nan)) for _, values in found)
-        lines.append(Line(f"norm {which} clipping", s.style, found[1][0], median, low, high, kind))
+        low, median, high = (np.log10(np.where(values > 0, values, np.nan)) for _, values in quantiles)
+        lines.append(Line(f"norm {which} clipping", s.style, quantiles[1][0], median, low, high, kind))
     return lines
 
 

@@ -43,11 +43,11 @@ def learning(report: Report) -> Section:
 
 
 def _learning(report: Report, group: TaskGroup) -> Markup | None:
-    found = charts.learning_charts(group)
-    if not found:
+    by_name = charts.learning_charts(group)
+    if not by_name:
         return None
-    panels = [Panel(plot(f"{group.key}-{key}", chart), chart.y_axis.label) for key, chart in found.items()]
-    rows = [(f"{s.name}: {chart.y_axis.label}", *_sampled(s)) for chart in found.values() for s in chart.lines]
+    panels = [Panel(plot(f"{group.key}-{key}", chart), chart.y_axis.label) for key, chart in by_name.items()]
+    rows = [(f"{s.name}: {chart.y_axis.label}", *_sampled(s)) for chart in by_name.values() for s in chart.lines]
     heads = ("median", "first", "at a quarter", "halfway", "at three quarters", "last")
     numbers = Numbers(f"Medians over training, {group.title}", heads, rows)
     return legend(group) + figure(report, f"{group.key}-learning", panels, charts.learning_caption([group]), numbers)
@@ -97,21 +97,23 @@ def reach(report: Report) -> Section | None:
         "every shorter one of these."
     )
     parts = [element("p", intro, class_="intro")]
-    for k, (task, found) in enumerate(list(tasks.items())[:MOST_GROUPS], start=1):
+    for k, (task, networks) in enumerate(list(tasks.items())[:MOST_GROUPS], start=1):
         if len(tasks) > 1:
             parts.append(element("h3", task, id=f"reach-{k}"))
-        styles = charts.reach_styles(found)
-        shown = [{"name": reach.name, "style": style} for style, reach in zip(styles, found, strict=False)]
-        parts.append(render("legend.html", group={"shown": shown, "left_out": len(found) - len(shown)}, marks=None))
-        panel = Panel(plot(f"t{k}-reach-plot", charts.reach_chart(task, found)))
-        parts += [figure(report, f"t{k}-reach", [panel], charts.REACH, None), table(_lengths(task, found, styles))]
+        styles = charts.reach_styles(networks)
+        shown = [{"name": reach.name, "style": style} for style, reach in zip(styles, networks, strict=False)]
+        parts.append(
+            render("legend.html", group={"shown": shown, "left_out": len(networks) - len(shown)}, marks=None)
+        )
+        panel = Panel(plot(f"t{k}-reach-plot", charts.reach_chart(task, networks)))
+        parts += [figure(report, f"t{k}-reach", [panel], charts.REACH, None), table(_lengths(task, networks, styles))]
     return Section("reach", "How far they reach", Markup("").join(parts))
 
 
-def _lengths(task: str, found: Sequence[Reach], styles: Sequence[int]) -> Numbers:
-    lengths = sorted({length for reach in found for length in reach.lengths})
+def _lengths(task: str, networks: Sequence[Reach], styles: Sequence[int]) -> Numbers:
+    lengths = sorted({length for reach in networks for length in reach.lengths})
     rows = []
-    for style, reach in itertools.zip_longest(styles, found):  # the last may be in no figure
+    for style, reach in itertools.zip_longest(styles, networks):  # the last may be in no figure
         cells = dict(zip(reach.lengths, reach.counts, strict=True))
         rows.append((keyed(reach.name, style), reach.words, *(cells.get(length, "—") for length in lengths)))
     heads = ("network", "reaches", *(f"T = {length}" for length in lengths))
@@ -133,20 +135,20 @@ NAMED = "which was named when this page was made"
 
 def differences(report: Report) -> Section:
     least = 1 if report.against else 2
-    found = [c for c in contests(report.runs, report.against) if len(c.steps.bounds) >= least]
+    pairs = [c for c in contests(report.runs, report.against) if len(c.steps.bounds) >= least]
     intro = (
         "A seed decides the data: networks with the same seed were trained and tested on the same sequences. So "
         "they are compared seed by seed, and what makes a seed easy or hard for all drops out. A number is that "
         f"of the row <em>minus</em> the reference, {NAMED if report.against else LOWEST}."
     )
-    parts = [_differences(report, group, found) for group in report.drawn]
+    parts = [_differences(report, group, pairs) for group in report.drawn]
     missing = "No two configurations have two seeds with the same data in common."
     return chapter("seed-by-seed", "Seed by seed", report, intro, parts, missing)
 
 
-def _differences(report: Report, group: TaskGroup, found: Sequence[Contest]) -> Markup | None:
+def _differences(report: Report, group: TaskGroup, all_pairs: Sequence[Contest]) -> Markup | None:
     styles = {id(s.run): s.style for s in group.shown}
-    pairs = [contest for contest in found if id(contest.run) in styles]
+    pairs = [contest for contest in all_pairs if id(contest.run) in styles]
     if not pairs:
         return None
     reference = pairs[0].title.rpartition("minus ")[2]

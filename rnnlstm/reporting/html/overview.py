@@ -175,7 +175,7 @@ def results(report: Report) -> Section:
             left -= len(group.runs)
     body = render(
         "summary.html", tables=tables, left_out=max(0, -left), states=_states(report), reasons=reasons(report.runs),
-        by=report.found.by, pooled=pooled_over(report.runs),
+        by=report.comparison.by, pooled=pooled_over(report.runs),
     )  # fmt: skip
     return Section("results", "Results", body)
 

@@ -25,12 +25,12 @@ SECTIONS: tuple[Callable[[Report], Section | None], ...] = (
 )  # fmt: skip
 
 
-def page(found: Comparison, against: Sequence[str] = ()) -> str:
+def page(comparison: Comparison, against: Sequence[str] = ()) -> str:
     """The report on a comparison as HTML that needs nothing else: no script, no network.
 
     Raises: ConfigError for `against` that names no row.
     """
-    report, runs = Report.of(found, against), found.rows
+    report, runs = Report.of(comparison, against), comparison.rows
     tasks = list(dict.fromkeys(group.title for group in report.groups))
     written = render(
         "page.html",
@@ -40,8 +40,8 @@ def page(found: Comparison, against: Sequence[str] = ()) -> str:
         version=package_version("rnnlstm"),
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         rows=len(runs),
-        by=found.by,
-        where=found.where,
+        by=comparison.by,
+        where=comparison.where,
         configurations=sum(len(run.members) for run in runs),
         seeds=sum(len(run.seeds) for run in runs),
         running=sum(counts(run)["running"] for run in runs),
@@ -49,9 +49,9 @@ def page(found: Comparison, against: Sequence[str] = ()) -> str:
     return str(written)
 
 
-def write_page(found: Comparison, path: str, against: Sequence[str] = ()) -> None:
+def write_page(comparison: Comparison, path: str, against: Sequence[str] = ()) -> None:
     """The report in the file `path`, whole or not at all. Raises: DiskError; ConfigError as `page`."""
-    data = page(found, against).encode("utf-8", "replace")
+    data = page(comparison, against).encode("utf-8", "replace")
     try:
         write_whole(Path(path), data)
     except OSError as error:

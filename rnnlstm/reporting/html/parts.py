@@ -80,19 +80,19 @@ def stylesheet() -> str:
 class Report:
     """A comparison, its rows by task and length, and which captions the page has already."""
 
-    found: Comparison
+    comparison: Comparison
     groups: list[TaskGroup]
     against: Sequence[str] = ()  #: conditions of the row that others are compared with
     explained: dict[str, str] = field(default_factory=dict)  #: captions, and the first figure that has each
 
     @classmethod
-    def of(cls, found: Comparison, against: Sequence[str] = ()) -> Report:
-        return cls(found, grouped(found.rows), against)
+    def of(cls, comparison: Comparison, against: Sequence[str] = ()) -> Report:
+        return cls(comparison, grouped(comparison.rows), against)
 
     @property
     def runs(self) -> Sequence[Run]:
         """The rows: runs, or groups of them."""
-        return self.found.rows
+        return self.comparison.rows
 
     @property
     def drawn(self) -> list[TaskGroup]:

@@ -42,7 +42,7 @@ def _named(report: Report) -> Iterator[tuple[Run, str]]:
     """The configurations that the figures show, those of groups one by one."""
     for group in report.groups:
         runs = [run for s in group.shown for run in s.run.members]
-        names = labels(runs) if report.found.by else [s.name for s in group.shown]
+        names = labels(runs) if report.comparison.by else [s.name for s in group.shown]
         for run, name in zip(runs, names, strict=True):
             yield run, f"{group.title}: {name}" if len(report.groups) > 1 else name
 
@@ -50,25 +50,25 @@ def _named(report: Report) -> Iterator[tuple[Run, str]]:
 def _command(report: Report) -> str:
     """The command that writes this page."""
     words = ["python", "-m", "rnnlstm.compare", "runs"]
-    words += [word for condition in report.found.where for word in ("--where", condition)]
-    for option, values in (("--by", report.found.by), ("--against", report.against)):
+    words += [word for condition in report.comparison.where for word in ("--where", condition)]
+    for option, values in (("--by", report.comparison.by), ("--against", report.against)):
         words += [option, *values] if values else []
     return shlex.join([*words, "--html", "report.html"])
 
 
 def _machines(runs: list[Run], names: list[str]) -> Any:
     """A column for each environment in which something was trained, and what was trained there."""
-    found: dict[str, tuple[dict[str, Any], list[str], list[str]]] = {}
+    by_environment: dict[str, tuple[dict[str, Any], list[str], list[str]]] = {}
     for run, name in zip(runs, names, strict=True):
         for entry in _trained(run):
             known = {key: entry[key] for key in FIELDS if isinstance(entry.get(key), str | int | float)}
-            _, users, dates = found.setdefault(json.dumps(known), (known, [], []))
+            _, users, dates = by_environment.setdefault(json.dumps(known), (known, [], []))
             if name not in users:
                 users.append(name)
             dates.append(str(entry.get("began") or ""))
-    if not found:
+    if not by_environment:
         return None
-    environments = list(found.values())
+    environments = list(by_environment.values())
     rows = [(words, *(_value(known.get(key)) for known, _, _ in environments)) for key, words in FIELDS.items()]
     rows = [row for row in rows if any(value != "—" for value in row[1:])]
     rows.append(("training began", *(_period(dates) for _, _, dates in environments)))
@@ -166,13 +166,13 @@ def _defaults(tree: Mapping[str, Any], composer: Composer) -> dict[str, Any]:
     chosen, unknown = dict(tree), []
     for _ in range(len(GROUPS) + 1):
         try:
-            found = composer.defaults_of(chosen)
+            defaults = composer.defaults_of(chosen)
         except OptionError as error:
             group = error.key.removesuffix(".name")
             unknown.append(group)
             chosen[group] = {"name": {"task": "keyword", "model": "lstm"}.get(group, USUAL.get(group))}
         else:
-            return {key: value for key, value in found.items() if key not in unknown}
+            return {key: value for key, value in defaults.items() if key not in unknown}
     raise ConfigError("no defaults to hold the configuration against")
 
 

@@ -249,20 +249,21 @@ MOST_ROWS, MOST_COLUMNS = 96, 200  #: pixels of a map; beyond, every few are lef
 MAP_WIDTH, MAP_HEIGHT, BAR_WIDTH = 340, 180, 460
 
 
-def draw_map(key: str, found: FlowMap) -> Markup:
+def draw_map(key: str, flow_map: FlowMap) -> Markup:
     """Steps back from the answer to the left, training down."""
-    steps, (S, K) = found.flow.steps, found.flow.by_step.shape
+    steps, (S, K) = flow_map.flow.steps, flow_map.flow.by_step.shape
     rows = np.linspace(0, S - 1, min(S, MOST_ROWS)).round().astype(int)
     columns = np.linspace(K - 1, 0, min(K, MOST_COLUMNS)).round().astype(int)
     x_axis = Axis("steps back from the answer", (K - 0.5, -0.5), ticks=round_ticks(0, K - 1))
     labelled = [(row, f"{steps[rows[row]]:,}") for row in sorted({0, len(rows) // 2, len(rows) - 1})]
     y_axis = Axis("update", (len(rows) - 0.5, -0.5), ticks=[(float(row), text) for row, text in labelled])
     x, y = _scales(x_axis, y_axis, MAP_WIDTH - RIGHT, MAP_HEIGHT - BOTTOM)
-    told = f"From the answer back to the first step, {share(float(found.flow.last[-1]))} is left at the last look."
+    told = f"From the answer back to the first step, {share(float(flow_map.flow.last[-1]))} is left at the last look."
     return drawing(
-        key, f"Gradient in {found.state} through time and training: {found.shown.name}", told, MAP_WIDTH, MAP_HEIGHT,
+        key, f"Gradient in {flow_map.state} through time and training: {flow_map.shown.name}", told,
+        MAP_WIDTH, MAP_HEIGHT,
         *_axes(x_axis, y_axis, x, y),
-        *_image(found.flow.by_step[np.ix_(rows, columns)], LEFT, TOP, x.end - LEFT, y.start - TOP),
+        *_image(flow_map.flow.by_step[np.ix_(rows, columns)], LEFT, TOP, x.end - LEFT, y.start - TOP),
     )  # fmt: skip
 
 
