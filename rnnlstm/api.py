@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rnnlstm.jobs.job import Job, Listener
-from rnnlstm.jobs.launch import train
+from rnnlstm.jobs.train import train
 
 if TYPE_CHECKING:
     from rnnlstm.training.progress import Progress

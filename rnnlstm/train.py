@@ -105,7 +105,7 @@ def _main(arguments: Sequence[str]) -> int:
         return DONE
 
     from rnnlstm.cli.progress import TerminalListener
-    from rnnlstm.jobs.launch import train
+    from rnnlstm.jobs.train import train
 
     with TerminalListener() as listener:
         ranking = train(request.overrides, request.sweep, listener, apart=True, config_dir=request.config_dir)

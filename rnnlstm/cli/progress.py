@@ -18,7 +18,7 @@ from rnnlstm.jobs.job import Job, Listener
 from rnnlstm.training.progress import duration, progress_on
 
 if TYPE_CHECKING:
-    from rnnlstm.jobs.launchers.sweep import Standing
+    from rnnlstm.jobs.job import Standing
     from rnnlstm.training.progress import Progress
     from rnnlstm.training.signals import Outcome
 

@@ -35,7 +35,7 @@ from rnnlstm.training.signals import Outcome, StopFlag
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-    from rnnlstm.jobs.launchers.sweep import Standing
+    from rnnlstm.jobs.job import Standing
     from rnnlstm.training.progress import Progress
 
 LOG = logging.getLogger("rnnlstm")

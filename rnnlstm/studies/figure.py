@@ -10,8 +10,7 @@ import matplotlib as mpl
 
 from rnnlstm.reporting.colours import PALETTE, named_network, style_numbers
 from rnnlstm.reporting.statistics import wilson
-from rnnlstm.studies.results import name_of
-from rnnlstm.studies.study import Row, Rows, Study
+from rnnlstm.studies.study import Row, Rows, Study, name_of
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt

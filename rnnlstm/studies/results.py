@@ -16,7 +16,7 @@ from rnnlstm.config.errors import DiskError
 from rnnlstm.record.environment import _here as here
 from rnnlstm.record.files import read_json, write_json, write_whole
 from rnnlstm.reporting.statistics import interval, wilson
-from rnnlstm.studies.study import Finding, Row, Study
+from rnnlstm.studies.study import Finding, Row, Study, name_of
 
 OVERVIEW = "overview.png"  #: beside the folders of the sizes: three studies in one picture
 
@@ -147,19 +147,6 @@ def spread(values: Sequence[float]) -> str:
 
 def number(value: float) -> str:
     return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
-
-
-def name_of(column: str) -> str:
-    """A readable name of a score: `eval_T200/mse` → `mse at T=200`."""
-    prefix, slash, metric = column.partition("/")
-    if not slash:
-        return column.replace("_", " ")
-    words = metric.replace("_", " ")
-    if prefix.startswith("eval_T"):
-        return f"{words} at T={prefix.removeprefix('eval_T')}"
-    if prefix.startswith("eval_decoys"):
-        return f"{words} with {float(prefix.removeprefix('eval_decoys')):.0%} decoys"
-    return words
 
 
 def _metric_name(rows: Sequence[Row]) -> str:

@@ -245,3 +245,16 @@ def register_study(name: str) -> Callable[[StudyClass], StudyClass]:
         return cls
 
     return register
+
+
+def name_of(column: str) -> str:
+    """A readable name of a score: `eval_T200/mse` → `mse at T=200`."""
+    prefix, slash, metric = column.partition("/")
+    if not slash:
+        return column.replace("_", " ")
+    words = metric.replace("_", " ")
+    if prefix.startswith("eval_T"):
+        return f"{words} at T={prefix.removeprefix('eval_T')}"
+    if prefix.startswith("eval_decoys"):
+        return f"{words} with {float(prefix.removeprefix('eval_decoys')):.0%} decoys"
+    return words

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import rnnlstm.jobs.job
-import rnnlstm.jobs.launch
+import rnnlstm.jobs.train
 from rnnlstm.config import untrusted
 from rnnlstm.config.compose import Composer
 from rnnlstm.config.errors import ConfigError
@@ -105,7 +105,7 @@ def place(tmp_path_factory) -> Iterator[Path]:
     folder, before = tmp_path_factory.mktemp("fuzz"), Path.cwd()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            rnnlstm.jobs.launch, "train_jobs", lambda jobs, *_, **__: [make_plan(job.config) for job in jobs]
+            rnnlstm.jobs.train, "train_jobs", lambda jobs, *_, **__: [make_plan(job.config) for job in jobs]
         )
         patch.setattr("rnnlstm.config.compose.MOST_JOBS", 4)
         patch.setattr(rnnlstm.jobs.job.compose_jobs, "__defaults__", (False, None, True, 4))

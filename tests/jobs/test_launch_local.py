@@ -13,9 +13,8 @@ import pytest
 from rich.console import Console
 
 from rnnlstm.cli.progress import SweepProgress, line
-from rnnlstm.jobs.job import compose_jobs
+from rnnlstm.jobs.job import Standing, compose_jobs
 from rnnlstm.jobs.launchers import engines
-from rnnlstm.jobs.launchers.sweep import Standing
 from rnnlstm.train import main
 
 from support.sweeping import FAULTY, LONG, THREADS, assert_same_runs, running, statuses, sweep, wait_for

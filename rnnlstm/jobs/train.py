@@ -1,0 +1,34 @@
+"""Trains what a command line asks for: the one place that chooses between a job, a sweep and a search."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rnnlstm.jobs.job import Listener, compose_jobs
+from rnnlstm.jobs.launch import train_jobs
+from rnnlstm.jobs.search import Search, ranking
+
+
+def train(
+    overrides: Sequence[str], multirun: bool, listener: Listener, apart: bool, config_dir: str | None = None
+) -> list[str]:
+    """Train what a command line of `rnnlstm.train` asks for: one job, a sweep, or a search. A signal stops it early.
+
+    `apart`: each job of a sweep or search has its own process, in which it can crash alone.
+    Returns the ranking of a search as lines of text; nothing for jobs. Raises: ConfigError before anything is trained
+    or written; DiskError; KeyboardInterrupt; what `listener` raises.
+    """
+    if multirun and _asks_for_search(overrides):
+        search = Search(overrides, config_dir)
+        listener.planned(search.options.trials, search=True)
+        search.run(listener, apart)
+        return ranking(search, config_dir)
+    jobs = compose_jobs(overrides, multirun, config_dir)
+    listener.planned(len(jobs), search=False)
+    train_jobs(jobs, listener, apart=apart and len(jobs) > 1)
+    return []
+
+
+def _asks_for_search(overrides: Sequence[str]) -> bool:
+    chosen = [text for text in overrides if text.partition("=")[0].strip() == "search"]
+    return bool(chosen) and chosen[-1].partition("=")[2].strip() == "optuna"
