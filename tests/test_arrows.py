@@ -125,14 +125,14 @@ def test_imports_go_down(module):
         assert outside not in ONLY or module in ONLY[outside], f"{module} imports {outside}"
 
 
-def test_no_file_imports_itself_by_way_of_others():
-    """When files are loaded. A folder's `__init__` that hands names on counts as what it hands on."""
+@pytest.mark.parametrize("at_load_time", [True, False], ids=["when loaded", "inside functions too"])
+def test_no_file_imports_itself_by_way_of_others(at_load_time):
     done: set[str] = set()
 
     def follow(module: str, above: tuple[str, ...]) -> None:
         assert module not in above, f"a circle: {' → '.join([*above[above.index(module) :], module])}"
         if module not in done:
-            for target in arrows(at_load_time=True)[module]:
+            for target in arrows(at_load_time)[module]:
                 follow(target, (*above, module))
             done.add(module)
 
