@@ -1,4 +1,4 @@
-"""The exceptions that the program expects, each one line long, and the words that such lines are made of."""
+"""The exceptions that the commands report as one line, and how values are written in such a line."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class ConfigError(ValueError):
-    """A mistake in what the user asked for. `str()` is one line; the command line exits with 2."""
+    """The user asked for something wrong. `str()` is one line; the command line exits with 2."""
 
     def __init__(self, message: str) -> None:
         super().__init__(printable(message))
@@ -21,12 +21,12 @@ class OptionError(ConfigError):
         self.key, self.value, self.rule = key, value, rule
 
     def under(self, prefix: str) -> OptionError:
-        """The same mistake, named from further out: `length` in section `task` is `task.length`."""
+        """The same error with a longer key: `length` in section `task` becomes `task.length`."""
         return OptionError(f"{prefix}.{self.key}", self.value, self.rule)
 
 
 def show(value: object) -> str:
-    """`value` as one would write it on the command line, on one line and not too long."""
+    """`value` as it is written on the command line, on one line, cut to 80 characters."""
     words = {None: "null", True: "true", False: "false"}
     try:
         text = words[value] if value is None or isinstance(value, bool) else str(value)
@@ -37,7 +37,7 @@ def show(value: object) -> str:
 
 
 def printable(text: str) -> str:
-    """`text` on one line; what a terminal would act on, or couldn't show, is written as its escape."""
+    """`text` on one line. Characters that a terminal acts on or can't show are escaped."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.split()))
 
 
@@ -87,8 +87,8 @@ class CheckpointError(Exception):
 
 
 class JobError(Exception):
-    """A job came to no result: its process exited, was killed, or hung. `str()` is the reason in a line, `log` its
-    traceback, where there is one; the command line exits with 1."""
+    """A job failed: its process exited, was killed, or hung. `str()` is the reason in a line, `log` its traceback, if
+    there is one; the command line exits with 1."""
 
     def __init__(self, reason: str, log: str = "") -> None:
         super().__init__(reason)
