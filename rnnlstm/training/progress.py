@@ -6,7 +6,6 @@ import statistics
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from rich.console import Console
@@ -27,9 +26,7 @@ class Progress:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         pass
 
     def show(self, step: int, update: Update, replicas: Sequence[Replica]) -> None:
@@ -81,9 +78,7 @@ class LiveProgress(_Timed):
         )
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._live.stop()
 
     def _say(self, step: int, speed: float | None, update: Update, replicas: Sequence[Replica]) -> None:

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from rnnlstm.config.errors import CheckpointError, ConfigError, DiskError, JobError, OptionError
@@ -132,9 +131,7 @@ class _Bridge:
             self._process.stdin.flush()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         with suppress(subprocess.TimeoutExpired):  # once told of, a job still has to end
             if kind is None:
                 self._process.wait(self._patience)
