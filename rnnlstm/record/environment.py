@@ -34,12 +34,13 @@ def note_environment(folder: Path, seeds: Sequence[int], computed_by: Mapping[st
             left = [seed for seed in entry["seeds"] if seed not in seeds]
             kept += [{**entry, "seeds": left}] if left else []
     began = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    kept.append({"seeds": list(seeds), "began": began, **_here(), **computed_by})
+    kept.append({"seeds": list(seeds), "began": began, **describe_here(), **computed_by})
     write_json(folder / ENVIRONMENT, {"trained": kept})
 
 
 @functools.cache
-def _here() -> dict[str, Any]:
+def describe_here() -> dict[str, Any]:
+    """Versions of rnnlstm, Python and NumPy, the checkout's commit, system, processor and cores."""
     return {
         "rnnlstm": package_version("rnnlstm"),
         "commit": _commit(Path(__file__).resolve().parent),

@@ -21,7 +21,7 @@ class SeedRecord:
     has not, however the run ends.
 
     `lengths`, of an earlier `sync`, cuts the lines that are there back to what they were then; events are written
-    anew from them by `replay`. Raises: CheckpointError if there are fewer: some have been lost since.
+    again from them by `replay`. Raises: CheckpointError if the files are shorter than that.
     """
 
     def __init__(self, folder: Path, opened: ExitStack, lengths: Mapping[str, int] | None = None) -> None:

@@ -2,9 +2,9 @@
 
 Events are written as they come, without a thread and a queue for each replica: one event a step holds all
 its tags. They are written beside those that are there, and take their place when `publish` is called: a view that is
-built anew replaces the old one whole.
+built again replaces the old one whole.
 
-A view that breaks (an unwritable folder, a full disk) is gone, and training goes on. There is one warning for all
+A view that breaks (an unwritable folder, a full disk) is closed, and training continues. There is one warning for all
 views of a run, since they tend to break together.
 """
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rnnlstm.config.errors import DiskError
-from rnnlstm.record.environment import _here as here
+from rnnlstm.record.environment import describe_here
 from rnnlstm.record.files import read_json, write_json, write_whole
 from rnnlstm.reporting.statistics import interval, wilson
 from rnnlstm.studies.study import Finding, Row, Study, name_of
@@ -39,7 +39,7 @@ def result(study: Study, size: str, rows: Sequence[Row], seconds: float) -> dict
         "checks": [dataclasses.asdict(finding) for finding in findings],
         "seconds": round(seconds, 1),
         "written": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "machine": {**here(), "torch": torch.__version__, "threads": torch.get_num_threads()},
+        "machine": {**describe_here(), "torch": torch.__version__, "threads": torch.get_num_threads()},
         "rows": [row.as_data() for row in rows],
     }
 
