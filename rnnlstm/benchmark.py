@@ -19,7 +19,7 @@ from pathlib import Path
 
 from rnnlstm.cli.arguments import Parser, check_writable
 from rnnlstm.cli.exits import DONE, run_command
-from rnnlstm.config.errors import ConfigError, DiskError
+from rnnlstm.config.errors import ConfigError, writing
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,19 +61,18 @@ def _main(arguments: Sequence[str]) -> int:
         figures = measure_on_device(options.device, options.quick, options.rounds)
     else:
         figures = measure_everything(options.quick, options.rounds)
-    try:
-        if options.json:
-            from rnnlstm.record.files import write_json
+    if options.json:
+        from rnnlstm.record.files import write_json
 
+        with writing(options.json):
             write_json(Path(options.json), figures)
-            print(f"\nWritten: {options.json}")
-        if options.figure:
-            from rnnlstm.reporting.figures import speed_figure
+        print(f"\nWritten: {options.json}")
+    if options.figure:
+        from rnnlstm.reporting.figures import speed_figure
 
+        with writing(options.figure):
             speed_figure(figures["recurrences"], Path(options.figure))
-            print(f"\nDrawn: {options.figure}")
-    except OSError as error:
-        raise DiskError(f"can't write {error.filename}: {error.strerror}") from None
+        print(f"\nDrawn: {options.figure}")
     return DONE
 
 

@@ -24,6 +24,7 @@ import sys
 import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rnnlstm.cli.arguments import Parser, check_writable
 from rnnlstm.cli.exits import DONE, run_command
@@ -49,20 +50,12 @@ def parser() -> Parser:
         metavar="KEY=VALUE",
         help="only runs that have this value, or one of several: model=rnn,lstm; may be given again",
     )
-    add(
-        "--by",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="KEY",
-        help="a row for each value, pooled over other keys",
-    )
+    several: dict[str, Any] = {"nargs": "+", "action": "extend", "default": []}
+    add("--by", **several, metavar="KEY", help="a row for each value, pooled over other keys")
     add("--paired", action="store_true", help="differences over shared seeds, also with more than 8 rows")
     add(
         "--against",
-        nargs="+",
-        action="extend",
-        default=[],
+        **several,
         metavar="KEY=VALUE",
         help="the row that others are compared with, instead of the one with the lowest loss; implies --paired",
     )

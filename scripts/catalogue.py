@@ -14,7 +14,7 @@ from pathlib import Path
 from rnnlstm.cells import CELLS, make_cell
 from rnnlstm.config.errors import OptionError
 from rnnlstm.config.untrusted import config_folder
-from rnnlstm.models import network_cost
+from rnnlstm.models import Sizes, network_cost
 from rnnlstm.recurrence import choose_backend
 from rnnlstm.tasks import TASKS, make_task
 
@@ -38,9 +38,7 @@ def cell_table() -> str:
     rows = []
     for name in CELLS:
         cell = make_cell(name)
-        cost = network_cost(
-            cell, num_tokens=None, input_size=E, output_size=1, hidden_size=H, num_layers=1, embedding_size=E
-        )
+        cost = network_cost(cell, Sizes(None, E, 1, H))
         parameters = cost.parameters - H - 1  # without the readout
         inits = ", ".join(f"`{choice}`" for choice in _choices(CELLS[name], "init"))
         row = (f"`{name}`", _first_line("model", name), f"{cost.state}", f"{parameters:,}", inits, _ways(name))

@@ -1,15 +1,11 @@
-"""What parts of training cost: batches of every task, each dimension of the fused LSTM, a busy core, instruments."""
+"""What parts of training cost: batches of every task, and instruments."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import itertools
-import subprocess
-import sys
 import tempfile
-from collections.abc import Callable, Iterator
 
 import torch
 
@@ -53,62 +49,6 @@ def batch_costs(rounds: int) -> dict[str, Timing]:
     for name, task in protocols(length=T).items():
         contenders[name] = functools.partial(lambda task: task.sample(0, next(numbers), batch_size=B), task)
     return in_turn(contenders, rounds)
-
-
-#: The shape whose dimensions `growth` doubles, one at a time.
-BASE = {"T": 100, "B": 64, "H": 64, "R": 1}
-
-
-def growth(rounds: int) -> dict[str, Timing]:
-    """A training step of the LSTM at B = 64, T = 100, H = 64, and with one dimension doubled and doubled again.
-    R: that many recurrences at once through vmap."""
-    shapes = [BASE] + [BASE | {name: BASE[name] * factor} for name in BASE for factor in (2, 4)]
-    steps = {" ".join(f"{k}={v}" for k, v in shape.items()): _replicated(**shape) for shape in shapes}
-    return in_turn(steps, rounds)
-
-
-def _replicated(T: int, B: int, H: int, R: int) -> Callable[[], None]:
-    module = ours.LSTM(INPUTS, H, backend="fused")
-    if R == 1:
-        x, cotangent = torch.randn(T, B, INPUTS), torch.randn(T, B, H)
-        return step_of(module, functools.partial(outputs_of, module, x), cotangent)
-    weights = {name: torch.stack([w.detach()] * R).requires_grad_() for name, w in module.named_parameters()}
-    x, cotangent = torch.randn(R, T, B, INPUTS), torch.randn(R, T, B, H)
-
-    def step() -> None:
-        outputs = torch.func.vmap(lambda w, x: torch.func.functional_call(module, w, (x,))[0])(weights, x)
-        torch.autograd.grad(outputs, list(weights.values()), cotangent)
-
-    return step
-
-
-def under_load(rounds: int, T: int = 200, B: int = 20, H: int = 128) -> dict[str, dict[str, Timing]]:
-    """PyTorch's and the fused LSTM with one thread and with all, alone and while a process keeps a core busy."""
-    theirs, x, cotangent = torch.nn.LSTM(INPUTS, H), torch.randn(T, B, INPUTS), torch.randn(T, B, H)
-    modules = {"torch.nn": theirs, "fused": ours.LSTM(INPUTS, H, backend="fused")}
-    before, timings = torch.get_num_threads(), {}
-    try:
-        for busy in (False, True):
-            with _busy_core() if busy else contextlib.nullcontext():
-                for threads in dict.fromkeys((1, before)):
-                    torch.set_num_threads(threads)
-                    steps = {
-                        n: step_of(m, functools.partial(outputs_of, m, x), cotangent) for n, m in modules.items()
-                    }
-                    name = f"{threads} thread{'s' * (threads > 1)}, {'a core busy' if busy else 'alone'}"
-                    timings[name] = in_turn(steps, rounds)
-    finally:
-        torch.set_num_threads(before)
-    return timings
-
-
-@contextlib.contextmanager
-def _busy_core() -> Iterator[None]:
-    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as process:
-        try:
-            yield
-        finally:
-            process.kill()
 
 
 def instruments_share(model: str, updates: int = 300) -> float:

@@ -38,7 +38,6 @@ def measure_everything(quick: bool, rounds: int) -> dict[str, Any]:
         **_training(rounds),
         **_instruments(),
         **_batches(3 * rounds),
-        **_growth_and_load(rounds),
     }
 
 
@@ -121,13 +120,12 @@ def _training(rounds: int) -> dict[str, Any]:
 
 def measure_on_device(name: str, quick: bool, rounds: int) -> dict[str, Any]:
     """Training with many replicas on one device. Raises: ConfigError for a device that isn't there."""
-    device = training.checked_device(name)
-    shown = training.device_name(device)
+    shown = training.device_name(training.default_plan("rnn", f"device={name}").device)
     print(f"{shown}\nTraining: an update in lockstep against plain scripts over PyTorch's module in turn, ms")
     entries = []
     for model in MODELS:
         for replicas in training.QUICK_REPLICAS if quick else training.REPLICAS:
-            times = training.training_on(device, model, replicas, rounds)
+            times = training.against_plain_scripts(model, replicas, rounds, name)
             ratio = times["plain scripts"].median / times["lockstep"].median
             entries.append({"model": model, "seeds": replicas, "times": _plain(times), "ratio": ratio})
             print(f"  {model:<5}seeds={replicas:<4} ratio {ratio:5.2f}   {_shown(times)}", flush=True)
@@ -151,18 +149,6 @@ def _batches(rounds: int) -> dict[str, Any]:
     for name, t in times.items():
         print(f"  {name:<28} {t.median:6.2f} ({t.low:.2f}…{t.high:.2f})  {t.median / step.median:5.1%}")
     return {"batches": {"step": asdict(step), **_plain(times)}}
-
-
-def _growth_and_load(rounds: int) -> dict[str, Any]:
-    print("\nGrowth of an LSTM's step, ms")
-    grown = costs.growth(rounds)
-    for name, timing in grown.items():
-        print(f"  {name:<24} {timing.median:6.1f} ({timing.low:.1f}…{timing.high:.1f})")
-    print("\nAn LSTM's step with a busy neighbour, ms (B=20, T=200, H=128)")
-    loaded = costs.under_load(rounds)
-    for name, times in loaded.items():
-        print(f"  {name:<24} {_shown(times)}")
-    return {"growth": _plain(grown), "under_load": {name: _plain(times) for name, times in loaded.items()}}
 
 
 def _shown(times: Mapping[str, Timing]) -> str:

@@ -59,17 +59,21 @@ def plain_step(plan: Plan, seed: int) -> Callable[[], None]:
 
 
 def against_plain_scripts(
-    model: str, seeds: int, rounds: int, overrides: Sequence[str] = (), wait: Callable[[], None] = lambda: None
+    model: str, seeds: int, rounds: int, device: str = "cpu", overrides: Sequence[str] = ()
 ) -> dict[str, Timing]:
-    """Milliseconds of an update of `seeds` replicas in lockstep, and of as many plain scripts; at the default
-    configuration, on the CPU unless `overrides` change it. `wait` as for `in_turn`."""
-    plan = default_plan(model, "device=cpu", *overrides)
+    """Milliseconds of an update of `seeds` replicas in lockstep, and of as many plain scripts, at the default
+    configuration with these overrides."""
+    plan = default_plan(model, f"device={device}", *overrides)
     trainer, plain = Trainer(plan, range(seeds)), [plain_step(plan, seed) for seed in range(seeds)]
     steps = iter(range(1, 1_000_000_000))
 
     def scripts() -> None:
         for step in plain:
             step()
+
+    def wait() -> None:
+        if plan.device.type == "cuda":
+            torch.cuda.synchronize(plan.device)
 
     return in_turn({"lockstep": lambda: trainer.step(next(steps)), "plain scripts": scripts}, rounds, wait=wait)
 
@@ -114,26 +118,8 @@ def _half(model: str, seeds: list[int], rounds: int, barrier: Any, queue: Any) -
     queue.put(times)
 
 
-def checked_device(name: str) -> torch.device:
-    """Raises: ConfigError if this machine has no such device."""
-    return default_plan("rnn", f"device={name}").device
-
-
 def device_name(device: torch.device) -> str:
     if device.type == "cuda":
-        return (
-            f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"
-        )
+        cuda = f"CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"
+        return f"{torch.cuda.get_device_name(device)}, {cuda}"
     return f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
-
-
-def training_on(
-    device: torch.device, model: str, replicas: int, rounds: int, overrides: Sequence[str] = ()
-) -> dict[str, Timing]:
-    """Milliseconds of an update of all replicas: `lockstep` and `plain scripts`."""
-    return against_plain_scripts(model, replicas, rounds, [f"device={device}", *overrides], waiting_for(device))
-
-
-def waiting_for(device: torch.device) -> Callable[[], None]:
-    """A function that returns when the device has done its work."""
-    return (lambda: torch.cuda.synchronize(device)) if device.type == "cuda" else (lambda: None)

@@ -19,7 +19,6 @@ the RNN, 4 for the LSTM).
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -30,13 +29,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rnnlstm.config.errors import OptionError, did_you_mean
 from rnnlstm.config.options import Registry, check_options
 
 Weights = Mapping[str, Tensor]
 State = tuple[Tensor, ...]
 
-CELLS: Registry[type[Cell]] = Registry("model")
+CELLS: Registry[type[Cell]] = Registry("model", "cell")
 register_cell = CELLS.register
 
 
@@ -142,12 +140,8 @@ def make_cell(name: str, **options: Any) -> Cell:
 
     Raises: OptionError naming key, value and rule.
     """
-    cls = CELLS[name]
-    known = [field.name for field in dataclasses.fields(cls)]
-    for key, value in options.items():
-        if key not in known:
-            raise OptionError(key, value, f"the {name} cell has no such option{did_you_mean(key, known)}")
-    return cls(**options)
+    cell: Cell = CELLS.make(name, **options)
+    return cell
 
 
 def linear_scan(a: Tensor, b: Tensor, h0: Tensor) -> Tensor:

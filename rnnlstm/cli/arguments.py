@@ -7,7 +7,7 @@ import errno
 import os
 from pathlib import Path
 
-from rnnlstm.config.errors import ConfigError, DiskError, show
+from rnnlstm.config.errors import ConfigError, show, writing
 
 
 class Parser(argparse.ArgumentParser):
@@ -30,7 +30,7 @@ def check_writable(path: str, folder: bool = False) -> None:
     Raises: DiskError.
     """
     place = Path(path)
-    try:
+    with writing(show(path)):
         if "\0" in path:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         if place.exists() and place.is_dir() != folder:
@@ -44,5 +44,3 @@ def check_writable(path: str, folder: bool = False) -> None:
             raise OSError(number, os.strerror(number))
         if not os.access(there, os.W_OK):
             raise OSError(errno.EACCES, os.strerror(errno.EACCES))
-    except OSError as error:
-        raise DiskError(f"can't write {show(path)}: {error.strerror}") from None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class ConfigError(ValueError):
@@ -76,6 +77,15 @@ def require_posix() -> None:
 
 class DiskError(Exception):
     """Results could not be written. `str()` is one line; the command line exits with 74."""
+
+
+@contextmanager
+def writing(what: object) -> Iterator[None]:
+    """Turns an OSError within into a DiskError: `can't write <what>: No space left on device`."""
+    try:
+        yield
+    except OSError as error:
+        raise DiskError(printable(f"can't write {what}: {error.strerror or error}")) from error
 
 
 class BusyError(Exception):

@@ -41,6 +41,11 @@ def default_of(field: dataclasses.Field[Any]) -> Any:
     return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
+def field_names(cls: Any) -> list[str]:
+    """The fields of a dataclass, or of an instance."""
+    return [field.name for field in dataclasses.fields(cls)]
+
+
 def check_options(instance: Any) -> None:
     """Check every option of a dataclass instance against its type and rule.
 
@@ -99,8 +104,8 @@ REGISTRIES: dict[str, Registry[Any]] = {}
 class Registry(Generic[Class]):
     """Classes by name. `kind` is the key that chooses one, `task` or `model`; messages name it."""
 
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
+    def __init__(self, kind: str, noun: str) -> None:
+        self.kind, self.noun = kind, noun
         self._classes: dict[str, Class] = {}
         REGISTRIES[kind] = self
 
@@ -129,6 +134,15 @@ class Registry(Generic[Class]):
             hint = did_you_mean(name, self._classes)
             raise OptionError(self.kind, name, f"must be one of {', '.join(self)}{hint}")
         return self._classes[name]
+
+    def make(self, name: str, **options: Any) -> Any:
+        """An instance of the class called `name`. Raises: OptionError naming key, value and rule."""
+        cls = self[name]
+        known = field_names(cls)
+        for key in (key for key in options if key not in known):
+            rule = f"the {name} {self.noun} has no such option{did_you_mean(key, known)}"
+            raise OptionError(key, options[key], rule)
+        return cls(**options)
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._classes))

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import yaml
 
 from rnnlstm.config.errors import ConfigError, OptionError, nearest_key
-from rnnlstm.config.options import check_options, default_of, option
+from rnnlstm.config.options import check_options, default_of, field_names, option
 from rnnlstm.config.untrusted import config_folder
 
 MAX_STEPS = 1_000_000_000
@@ -401,11 +401,11 @@ def read_config(tree: Mapping[str, Any]) -> Config:
 
     Raises: ConfigError, one line that names key, value and rule.
     """
-    _require_keys(tree, ["task", "model", *SECTIONS, *TOP])
+    require_keys(tree, ["task", "model", *SECTIONS, *TOP])
     for key in ("task", "model"):
         if not isinstance(tree[key], Mapping) or not isinstance(tree[key].get("name"), str):
             raise OptionError(key, tree[key], f"must be a choice of the group {key}, with a name")
-    network = {f.name for f in dataclasses.fields(NetworkOptions)}
+    network = field_names(NetworkOptions)
     sections: dict[str, Any] = {key: _section(cls, tree[key], key) for key, cls in SECTIONS.items()}
     values = {f.name: _value(f, tree[f.name]) for f in dataclasses.fields(Config) if f.name in TOP}
     return Config(
@@ -423,7 +423,7 @@ def _section(cls: type[Section], tree: Any, key: str) -> Section:
         raise OptionError(key, tree, f"is a section of keys: {key}.… = …")
     cls = VARIANTS.get(key, {}).get(str(tree.get("name")), cls)
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    _require_keys(tree, list(fields), f"{key}.")
+    require_keys(tree, list(fields), f"{key}.")
     try:
         section = cls(**{name: _value(field, tree[name]) for name, field in fields.items()})
         check_options(section)
@@ -440,14 +440,12 @@ def _value(field: dataclasses.Field[Any], value: Any) -> Any:
     return value
 
 
-def _require_keys(tree: Mapping[str, Any], known: list[str], prefix: str = "") -> None:
-    """Every known key, and no other.
-
-    Raises: ConfigError.
-    """
+def require_keys(tree: Mapping[str, Any], known: list[str], prefix: str = "", also: Iterable[str] = ()) -> None:
+    """Check that `tree` has every known key, and no other: a removed key would fall back to its default unnoticed.
+    `also` are suggested for a mistyped key. Raises: ConfigError."""
     for key in tree:
         if key not in known:
-            raise unknown_key(f"{prefix}{key}", tree[key], known)
+            raise unknown_key(f"{prefix}{key}", tree[key], [*known, *also])
     for key in known:
         if key not in tree:
             raise ConfigError(f"missing key {prefix}{key}: keys can be changed, not removed")

@@ -44,12 +44,11 @@ def own_folder(place: str) -> Path:
     """The folder given with --config-dir, checked. Raises: ConfigError."""
     try:
         folder = Path(place).resolve()
-        if not place or not folder.is_dir():
-            raise ConfigError(f"--config-dir {show(place)}: is not a folder")
+        is_folder = bool(place) and folder.is_dir()
     except (OSError, ValueError) as error:
-        raise (
-            error if isinstance(error, ConfigError) else ConfigError(f"--config-dir {show(place)}: {error}")
-        ) from None
+        raise ConfigError(f"--config-dir {show(place)}: {error}") from None
+    if not is_folder:
+        raise ConfigError(f"--config-dir {show(place)}: is not a folder")
     if not str(folder).isprintable() or any(c in str(folder) for c in "$\\'"):
         raise ConfigError(f"--config-dir {show(folder)}: a folder's name with $, \\ or ' can't be used here")
     check_folder(folder)

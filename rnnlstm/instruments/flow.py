@@ -19,7 +19,7 @@ from torch import Tensor
 from rnnlstm.cells import make_cell
 from rnnlstm.instruments.analysed_network import AnalysedNetwork
 from rnnlstm.instruments.probe import decay_rate, flow_by_lag, half_life, half_life_at, rows_by_lag
-from rnnlstm.models import Network
+from rnnlstm.models import Network, Sizes
 from rnnlstm.recurrence import Trace, traced
 from rnnlstm.tasks import Task
 from rnnlstm.tasks.batch import Batch
@@ -102,14 +102,8 @@ def gain_map(
             here = task.vary(length=length)
             network = Network(
                 make_cell("rnn", nonlinearity=nonlinearity, init="orthogonal", gain=gain),
-                num_tokens=here.num_tokens,
-                input_size=here.input_size,
-                output_size=here.output_size,
-                hidden_size=hidden_size,
-                num_layers=1,
-                embedding_size=32,
+                Sizes(here.num_tokens, here.input_size, here.output_size, hidden_size),
                 max_lag=here.sequence_length,
-                backend="auto",
                 generator=RandomStream(seed, "init").torch_generator(),
             )
             norms = flow(AnalysedNetwork.of(here, network, here.sample(seed, 0, "probe", 8))).total["hidden"][0]

@@ -15,6 +15,7 @@ from rnnlstm.instruments.analysed_network import AnalysedNetwork
 from rnnlstm.instruments.flow import Flow, flow, gates_half_life
 from rnnlstm.instruments.jacobians import (
     CellPath,
+    Products,
     at_lags,
     cell_path,
     influence,
@@ -59,11 +60,8 @@ class Measurement:
         }
         for state in self.flow.total:
             half_life, low, high = self.flow.half_life(state, self.layer)
-            figures |= {
-                f"{state}_half_life": half_life,
-                f"{state}_half_life_low": low,
-                f"{state}_half_life_high": high,
-            }
+            name = f"{state}_half_life"
+            figures |= {name: half_life, f"{name}_low": low, f"{name}_high": high}
         if self.gates_half_life is not None:
             names = ("gates_half_life", "gates_half_life_unit_10%", "gates_half_life_unit_90%")
             figures |= dict(zip(names, self.gates_half_life, strict=True))
@@ -97,10 +95,7 @@ def measure(label: str, analysed: AnalysedNetwork) -> list[Measurement]:
     scores = analysed.task.metrics(analysed.path.outputs, analysed.batch)
     measurements = []
     for layer in range(analysed.layers):
-        jacobians = step_jacobians(analysed, layer, 0)
-        through = products(jacobians)
-        retention = analysed.cell.retention(analysed.path.gates[layer])
-        has_cell = retention is not None and "cell" in analysed.cell.state_names
+        jacobians, through, bounds, cell = _jacobians(analysed, layer)
         measurements.append(
             Measurement(
                 network=label,
@@ -110,8 +105,8 @@ def measure(label: str, analysed: AnalysedNetwork) -> list[Measurement]:
                 gates_half_life=gates_half_life(analysed, layer),
                 weights=gradients[layer],
                 singular=through.log10_singular_values(),
-                bounds=log10_bounds(analysed, layer, 0, jacobians),
-                cell=cell_path(jacobians, through, retention[:, 0]) if retention is not None and has_cell else None,
+                bounds=bounds,
+                cell=cell,
                 lyapunov=lyapunov_spectrum(jacobians),
                 influence=reached,
                 influence_kinds=kinds,
@@ -152,10 +147,7 @@ def unit_shares(analysed: AnalysedNetwork, layer: int) -> dict[str, float]:
     hidden = states["hidden"]  # (T, B, H)
     slopes = _slopes(analysed.cell, states)
     dead = (hidden == 0).all(0).all(0)
-    return {
-        "saturated": (slopes < FLAT).double().mean().item(),
-        "dead": dead.double().mean().item(),
-    }
+    return {"saturated": (slopes < FLAT).double().mean().item(), "dead": dead.double().mean().item()}
 
 
 def _computed(state: Tensor, z: float) -> Tensor:
@@ -179,7 +171,8 @@ def _slopes(cell: Cell, states: dict[str, Tensor]) -> Tensor:
 def full_scalars(analysed: AnalysedNetwork) -> dict[str, float]:
     """What `probe=full` logs, by tag. At T=200, H=128 it takes seconds and a few hundred MB: T times the weights, and
     T matrices of the state's size."""
-    values = dict(_network_scalars(analysed))
+    kinds = mean_by_kind(influence(analysed), analysed.batch.kinds, analysed.task.kind_names)
+    values = {f"influence/{kind}": value for kind, value in kinds.items()}
     gradients, at_last, whole = weight_gradients(analysed), flow(analysed), flow(analysed, analysed.batch)
     for layer in range(analysed.layers):
         suffix = f"/layer_{layer}" if analysed.layers > 1 else ""
@@ -189,10 +182,14 @@ def full_scalars(analysed: AnalysedNetwork) -> dict[str, float]:
     return values
 
 
-def _network_scalars(analysed: AnalysedNetwork) -> Iterator[tuple[str, float]]:
-    by_kind = mean_by_kind(influence(analysed), analysed.batch.kinds, analysed.task.kind_names)
-    for kind, value in by_kind.items():
-        yield f"influence/{kind}", value
+def _jacobians(analysed: AnalysedNetwork, layer: int) -> tuple[Tensor, Products, dict[str, Tensor], CellPath | None]:
+    """Of the first sequence: each step's, their products, the bounds, and the cell's path where there is one."""
+    jacobians = step_jacobians(analysed, layer, 0)
+    through, bounds = products(jacobians), log10_bounds(analysed, layer, 0, jacobians)
+    retention = analysed.cell.retention(analysed.path.gates[layer])
+    if retention is None or "cell" not in analysed.cell.state_names:
+        return jacobians, through, bounds, None
+    return jacobians, through, bounds, cell_path(jacobians, through, retention[:, 0])
 
 
 def _layer_scalars(analysed: AnalysedNetwork, layer: int, at_last: Flow, whole: Flow) -> Iterator[tuple[str, float]]:
@@ -206,17 +203,12 @@ def _layer_scalars(analysed: AnalysedNetwork, layer: int, at_last: Flow, whole: 
     if implied is not None:
         yield "flow/gates_half_life", implied[0]
 
-    jacobians = step_jacobians(analysed, layer, 0)
-    through = products(jacobians)
-    bounds = log10_bounds(analysed, layer, 0, jacobians)
-    bound = bounds.get("weights", bounds["steps"])
-    lags = at_lags(bound)
+    jacobians, through, bounds, path = _jacobians(analysed, layer)
+    lags = at_lags(bounds.get("weights", bounds["steps"]))
     for (k, limit), norm in zip(lags.items(), through.log10_singular_values(list(lags))[:, 0].tolist(), strict=True):
         yield f"jacobian/norm_lag_{k}", norm
         yield f"jacobian/bound_lag_{k}", limit
-    retention = analysed.cell.retention(analysed.path.gates[layer])
-    if retention is not None and "cell" in analysed.cell.state_names:
-        path = cell_path(jacobians, through, retention[:, 0])
+    if path is not None:
         for k in lags:
             yield f"jacobian/cell_path_lag_{k}", path.along[k].item()
             yield f"jacobian/cell_rest_lag_{k}", path.rest[k].item()

@@ -14,7 +14,7 @@ import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rnnlstm.config.errors import BusyError, CheckpointError, ConfigError, DiskError, JobError
+from rnnlstm.config.errors import BusyError, CheckpointError, ConfigError, DiskError, JobError, writing
 from rnnlstm.record.summary import record_failure
 
 if TYPE_CHECKING:
@@ -65,10 +65,8 @@ def mark_failed(job: Job, error: Exception) -> None:
     if isinstance(error, ConfigError | BusyError):  # another run has the folder
         return
     config = job.config
-    try:
+    with writing(f"results in {job.folder}"):
         record_failure(job.folder, config.tree, config.seed_numbers, failure_reason(error), failure_log(error))
-    except OSError as problem:
-        raise DiskError(f"can't write results in {job.folder}: {problem.strerror or problem}") from problem
 
 
 def requeue(stopped_by: signal.Signals) -> None:
@@ -84,5 +82,5 @@ def requeue(stopped_by: signal.Signals) -> None:
         problem = done.stderr.strip() if done.returncode else ""
     except (OSError, subprocess.TimeoutExpired) as error:
         problem = str(error)
-    how = f"could not be requeued: {problem}" if problem else "requeued; it goes on where it stopped"
+    how = f"could not be requeued: {problem}" if problem else "requeued; it will resume from its checkpoint"
     print(f"Slurm job {job} {how}", file=sys.stderr)

@@ -217,7 +217,9 @@ def _refuse_clash(job: Job, taken: set[Path]) -> None:
             raise ConfigError(f"two jobs of the sweep are the same run: {folder}")
         taken.add(folder)
         if folder.exists() and job.config.resume == "never" and not job.config.overwrite:
-            raise ConfigError(f"{folder} holds results already; resume=auto goes on, overwrite=true replaces them")
+            raise ConfigError(
+                f"{folder} holds results already; resume=auto resumes the run, overwrite=true replaces it"
+            )
     for place in (job.folder, *job.folder.parents):
         if place.exists():
             if not place.is_dir():

@@ -84,7 +84,7 @@ def _result(
         saved = isinstance(answer, Outcome)
         if saved and answer.stopped_by is None:  # type: ignore[union-attr]
             return answer  # type: ignore[return-value]
-        how = "saved; the same command goes on" if saved else f"it hung: no answer in {GRACE:g} s, killed"
+        how = "saved; the same command resumes it" if saved else f"it hung: no answer in {GRACE:g} s, killed"
         raise JobError(f"not finished after job_timeout={timeout:g} s ({how})")
     process.join(GRACE)  # a thread of the job may still run
     if isinstance(answer, Outcome):

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rnnlstm.config.compose import Composer, listed, value_text
-from rnnlstm.config.errors import BusyError, ConfigError, DiskError, OptionError, printable
+from rnnlstm.config.errors import BusyError, ConfigError, OptionError, printable, writing
 from rnnlstm.config.schema import OptunaOptions
 from rnnlstm.jobs.job import Job, Listener, command_plugins, compose_job
 from rnnlstm.jobs.launch import check_jobs, train_jobs
@@ -134,10 +134,10 @@ def read_space(overrides: Sequence[Any]) -> Space:
             continue
         try:
             dimensions[key] = _dimension(override)
+        except OptionError:
+            raise
         except ConfigError as error:
-            raise (
-                error if isinstance(error, OptionError) else OptionError(key, value_text(override), str(error))
-            ) from None
+            raise OptionError(key, value_text(override), str(error)) from None
         words.append(key)
     if not dimensions:
         raise ConfigError(f"search=optuna has nothing to choose: give a key a space, such as {EXAMPLE}")
@@ -202,7 +202,7 @@ class Search:
         if not isinstance(config.search, OptunaOptions):
             raise OptionError("search", config.search.name, "is taken from the command line only")
         if config.resume == "never":
-            raise OptionError("resume", config.resume, "a search goes on with the runs that are there")
+            raise OptionError("resume", config.resume, "a search resumes with the runs that are there")
         require_optuna()
         check_jobs(ends)
         self.options, self._overwrite = config.search, config.overwrite
@@ -234,16 +234,11 @@ class Search:
 
     def _try(self, batch: Sequence[dict[str, str]], listener: Listener, apart: bool) -> bool:
         """Train a batch of trials. Returns False if a signal stopped it."""
+        trials = []
         with Composer(self._config_dir).active() as composer:
-            first = len(self.trials)
-            trials = [
-                Trial(
-                    first + k,
-                    values,
-                    compose_job(composer, without_search_keys(self.space.overrides(values)), self._plugins),
-                )
-                for k, values in enumerate(batch)
-            ]
+            for number, values in enumerate(batch, len(self.trials)):
+                overrides = without_search_keys(self.space.overrides(values))
+                trials.append(Trial(number, values, compose_job(composer, overrides, self._plugins)))
         if not self._train(trials, listener, apart):
             return False
         self.trials += trials
@@ -277,10 +272,8 @@ class Search:
     def _alone(self) -> Iterator[None]:
         """Lock the search's folder. Afterwards, remove a folder in which nothing was recorded."""
         holding = locked(self.folder)
-        try:
+        with writing(f"to {self.folder}"):
             holding.__enter__()
-        except OSError as error:
-            raise DiskError(f"can't write to {self.folder}: {error.strerror or error}") from error
         try:
             yield
         finally:
@@ -291,10 +284,8 @@ class Search:
             holding.__exit__(None, None, None)
 
     def _record(self) -> None:
-        try:
+        with writing(f"to {self.folder}"):
             write_json(self.folder / TRIALS, {"trials": [trial.values for trial in self.trials]})
-        except OSError as error:
-            raise DiskError(f"can't write to {self.folder}: {error.strerror or error}") from error
 
     def _recorded(self) -> list[dict[str, str]]:
         """The values that earlier commands tried. Empty if the file is damaged: they will be suggested again."""
@@ -310,7 +301,7 @@ class Search:
         except FileNotFoundError:
             return []
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            LOG.warning("%s can't be read: %s; the search begins anew", path, printable(str(error)))
+            LOG.warning("%s can't be read: %s; the search starts again", path, printable(str(error)))
             return []
 
 

@@ -17,48 +17,52 @@ from rnnlstm.cells import Cell
 from rnnlstm.recurrence import Recurrence
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """Of a network. `num_tokens` None means float inputs of `input_size` features."""
+
+    num_tokens: int | None
+    input_size: int | None
+    output_size: int
+    hidden_size: int
+    num_layers: int = 1
+    embedding_size: int = 32
+
+    @property
+    def features(self) -> int:
+        """Into the first layer: those of the embedding, for tokens."""
+        features = self.embedding_size if self.num_tokens is not None else self.input_size
+        assert features is not None
+        return features
+
+
 class Network(nn.Module):
-    """inputs int64 (T, B) or float (T, B, I) → outputs (T, B, O). Its sizes come from the task.
+    """inputs int64 (T, B) or float (T, B, I) → outputs (T, B, O).
 
     Embeddings are N(0, 1) and the readout is uniform on ±1/√H, as PyTorch initialises both, drawn from
-    `generator`. `num_tokens` None means float inputs of `input_size` features.
+    `generator`.
     """
 
     def __init__(
         self,
         cell: Cell,
+        sizes: Sizes,
         *,
-        num_tokens: int | None,
-        input_size: int | None,
-        output_size: int,
-        hidden_size: int,
-        num_layers: int,
-        embedding_size: int,
         max_lag: int,
-        backend: str,
         generator: torch.Generator,
+        backend: str = "auto",
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
         # skip_init draws nothing from the global generator; the weights come from `generator`.
         self.embedding: nn.Embedding | None = None
-        if num_tokens is not None:
-            self.embedding = nn.utils.skip_init(nn.Embedding, num_tokens, embedding_size, dtype=dtype)
+        if sizes.num_tokens is not None:
+            self.embedding = nn.utils.skip_init(nn.Embedding, sizes.num_tokens, sizes.embedding_size, dtype=dtype)
             nn.init.normal_(self.embedding.weight, generator=generator)
-            input_size = embedding_size
-        assert input_size is not None
-        self.recurrence = Recurrence(
-            cell,
-            input_size,
-            hidden_size,
-            num_layers,
-            backend=backend,
-            max_lag=max_lag,
-            generator=generator,
-            dtype=dtype,
-        )
-        self.readout = nn.utils.skip_init(nn.Linear, hidden_size, output_size, dtype=dtype)
-        bound = 1 / math.sqrt(hidden_size)
+        shape = (sizes.features, sizes.hidden_size, sizes.num_layers)
+        self.recurrence = Recurrence(cell, *shape, backend=backend, max_lag=max_lag, generator=generator, dtype=dtype)
+        self.readout = nn.utils.skip_init(nn.Linear, sizes.hidden_size, sizes.output_size, dtype=dtype)
+        bound = 1 / math.sqrt(sizes.hidden_size)
         nn.init.uniform_(self.readout.weight, -bound, bound, generator=generator)
         nn.init.uniform_(self.readout.bias, -bound, bound, generator=generator)
 
@@ -90,26 +94,15 @@ class Cost:
     bytes_kept: int  #: outputs, cell states and gates that one time step of one sequence keeps for backward
 
 
-def network_cost(
-    cell: Cell,
-    *,
-    num_tokens: int | None,
-    input_size: int | None,
-    output_size: int,
-    hidden_size: int,
-    num_layers: int,
-    embedding_size: int,
-    bytes_each: int = 4,
-) -> Cost:
+def network_cost(cell: Cell, sizes: Sizes, bytes_each: int = 4) -> Cost:
     """The cost of a `Network` of these sizes; no weights are made."""
-    features = embedding_size if num_tokens is not None else input_size
-    assert features is not None
-    parameters = (num_tokens or 0) * embedding_size + (hidden_size + 1) * output_size
-    multiply_adds = hidden_size * output_size
-    for layer in range(num_layers):
-        shapes = cell.parameter_shapes(features if layer == 0 else hidden_size, hidden_size, bias=True).values()
+    H, L = sizes.hidden_size, sizes.num_layers
+    parameters = (sizes.num_tokens or 0) * sizes.embedding_size + (H + 1) * sizes.output_size
+    multiply_adds = H * sizes.output_size
+    for layer in range(L):
+        shapes = cell.parameter_shapes(sizes.features if layer == 0 else H, H, bias=True).values()
         parameters += sum(math.prod(shape) for shape in shapes)
         multiply_adds += sum(math.prod(shape) for shape in shapes if len(shape) == 2)
-    states = len(cell.state_names) * hidden_size * num_layers
-    kept = states + (cell.blocks if cell.blocks > 1 else 0) * hidden_size * num_layers
+    states = len(cell.state_names) * H * L
+    kept = states + (cell.blocks if cell.blocks > 1 else 0) * H * L
     return Cost(parameters, multiply_adds, states, kept * bytes_each)

@@ -29,7 +29,7 @@ class SeedRecord:
         self.folder = folder
         kept = lengths or {}
         if lost := lost_lines(folder, kept):
-            raise CheckpointError(f"the checkpoint does not fit this run: {lost}; overwrite=true begins anew")
+            raise CheckpointError(f"the checkpoint does not fit this run: {lost}; overwrite=true starts again")
         self._lines = {
             name: opened.enter_context(closing(LineWriter(folder / name, kept.get(name)))) for name in LINES
         }

@@ -137,7 +137,7 @@ def finished(folder: Path, seed: int) -> bool:
         rule = error.strerror if isinstance(error, OSError) else str(error)
         problem = f"{path} can't be read: {rule}"
     if weights.exists() and not (folder / "checkpoints").exists():
-        raise CheckpointError(f"{problem}; whether the seed has finished can't be told; overwrite=true begins anew")
+        raise CheckpointError(f"{problem}; whether the seed has finished can't be told; overwrite=true starts again")
     LOG.warning("%s; the seed counts as not finished", printable(problem))
     return False
 

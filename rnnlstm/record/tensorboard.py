@@ -137,7 +137,7 @@ class TensorBoardView:
             self._warned.already = True
             run = printable(str(self.folder.parent))
             LOG.warning(
-                "%s: no TensorBoard events from here on (%s: %s); python -m rnnlstm.events writes them anew",
+                "%s: no TensorBoard events from here on (%s: %s); python -m rnnlstm.events writes them again",
                 run, self.folder.name, error.strerror or error,
             )  # fmt: skip
 

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 
-from rnnlstm.config.errors import DiskError
+from rnnlstm.config.errors import writing
 from rnnlstm.record.folders import as_name
 from rnnlstm.record.heatmap import HIGH, LOW, colours
 from rnnlstm.reporting import charts
@@ -44,16 +44,14 @@ def save_figures(runs: Sequence[Run], folder: str) -> list[Path]:
     paths = []
     with mpl.rc_context({"text.parse_math": False}), warnings.catch_warnings():  # names are no formulas
         warnings.filterwarnings("ignore", "Glyph")  # and may be written in letters that the font lacks
-        try:
+        with writing(f"figures in {folder}"):
             Path(folder).mkdir(parents=True, exist_ok=True)
             for name, figure in _figures(runs):
                 paths.append(Path(folder) / name)
-                figure.savefig(paths[-1], dpi=110)
-                plt.close(figure)
-        except OSError as error:
-            raise DiskError(f"can't write figures in {folder}: {error.strerror}") from None
-        finally:
-            plt.close("all")
+                try:
+                    figure.savefig(paths[-1], dpi=110)
+                finally:
+                    plt.close(figure)
     return paths
 
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rnnlstm.config.errors import DiskError, printable
+from rnnlstm.config.errors import printable, writing
 from rnnlstm.instruments.analysed_network import AnalysedNetwork
 from rnnlstm.instruments.flow import GAINS, LENGTHS, gain_map
 from rnnlstm.instruments.measurement import Measurement, as_lists, measure
@@ -104,10 +104,8 @@ class Analysis:
         self.results: dict[str, Any] = {}
 
     def __enter__(self) -> Self:
-        try:
+        with writing(f"in {self.folder}"):
             self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise DiskError(f"can't write in {self.folder}: {error.strerror}") from None
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
@@ -189,10 +187,8 @@ class Analysis:
         self._write(name, lambda path: save(figure, path))
 
     def _write(self, name: str, write: Any) -> None:
-        try:
+        with writing(self.folder / name):
             write(self.folder / name)
-        except OSError as error:
-            raise DiskError(f"can't write {self.folder / name}: {error.strerror}") from None
         self.console.print(f"Written: {self.folder / name}", soft_wrap=True)
 
 

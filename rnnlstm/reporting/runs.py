@@ -199,7 +199,7 @@ def differing_keys(runs: Iterable[Run]) -> list[str]:
     return [key for key, seen in values.items() if len(seen) > 1]
 
 
-#: Differing keys that say how long a run may go on, not what it is: left out of labels.
+#: Differing keys that say how long a run may take, not what it is: left out of labels.
 UNLABELLED = ("train.steps", "task.name", "task.length", "train.stop_when_solved")
 
 

@@ -14,7 +14,7 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
-from rnnlstm.config.errors import DiskError, show
+from rnnlstm.config.errors import show, writing
 from rnnlstm.reporting.pairing import Contest, contests
 from rnnlstm.reporting.runs import STATES, Run, counts, differing_keys, reasons
 from rnnlstm.reporting.selection import Comparison, first_of_each, pooled_over
@@ -109,17 +109,14 @@ def write_csv(runs: Sequence[Run], path: str) -> None:
     Raises: DiskError.
     """
     further = [key for key in differing_keys(runs) if key not in NAMED]
-    try:
-        with Path(path).open("w", newline="", encoding="utf-8", errors="replace") as file:
-            writer = csv.writer(file)
-            writer.writerow([*COLUMNS, *further, *COSTS, *STANDING])
-            for run in runs:
-                values = row(run)
-                cells = [*(values[name] for name in COLUMNS), *(run.config.get(key) for key in further)]
-                cells += [values[name] for name in (*COSTS, *STANDING)]
-                writer.writerow(["" if cell is None else cell for cell in cells])
-    except OSError as error:
-        raise DiskError(f"can't write {path}: {error.strerror}") from None
+    with writing(path), Path(path).open("w", newline="", encoding="utf-8", errors="replace") as file:
+        writer = csv.writer(file)
+        writer.writerow([*COLUMNS, *further, *COSTS, *STANDING])
+        for run in runs:
+            values = row(run)
+            cells = [*(values[name] for name in COLUMNS), *(run.config.get(key) for key in further)]
+            cells += [values[name] for name in (*COSTS, *STANDING)]
+            writer.writerow(["" if cell is None else cell for cell in cells])
 
 
 def equal_keys(runs: Sequence[Run]) -> str:
@@ -283,17 +280,25 @@ def paired_tables(pairs: Sequence[Contest]) -> Iterator[Table]:
     """Each row's differences from its reference, pair by pair; + is more than the reference."""
     for title in dict.fromkeys(contest.title for contest in pairs):
         rows = [contest for contest in pairs if contest.title == title]
-        names = {contest.metric_name or "metric" for contest in rows}
-        columns = {
-            "configuration": [contest.name for contest in rows],
-            names.pop() if len(names) == 1 else "metric": [
-                differences_text(contest.metric, ".3g") for contest in rows
-            ],
-            "better in": [score_text(contest.better, contest.worse, contest.metric) for contest in rows],
-            "steps to solve": [differences_text(contest.steps, ",.0f") for contest in rows],
-            "sooner in": [score_text(contest.steps.below, contest.steps.above, contest.steps) for contest in rows],
-        }
-        yield as_table(columns, title=title)
+        heads = ("configuration", common_metric(rows), "better in", "steps to solve", "sooner in")
+        cells = zip(*((contest.name, *contest_cells(contest)) for contest in rows), strict=True)
+        yield as_table(dict(zip(heads, map(list, cells), strict=True)), title=title)
+
+
+def common_metric(pairs: Sequence[Contest]) -> str:
+    """The metric that all were compared in; `metric` where there are several."""
+    names = {contest.metric_name or "metric" for contest in pairs}
+    return names.pop() if len(names) == 1 else "metric"
+
+
+def contest_cells(contest: Contest) -> tuple[str, str, str, str]:
+    """Difference of the metric and in how many pairs it is better, of the updates to solve and in how many sooner."""
+    return (
+        differences_text(contest.metric, ".3g"),
+        score_text(contest.better, contest.worse, contest.metric),
+        differences_text(contest.steps, ",.0f"),
+        score_text(contest.steps.below, contest.steps.above, contest.steps),
+    )
 
 
 #: Up to so many rows, differences are printed without `--paired`; more would be longer than the table.

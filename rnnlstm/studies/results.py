@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rnnlstm.config.errors import DiskError
+from rnnlstm.config.errors import writing
 from rnnlstm.record.environment import describe_here
 from rnnlstm.record.files import read_json, write_json, write_whole
 from rnnlstm.reporting.statistics import interval, wilson
@@ -51,13 +51,11 @@ def write(study: Study, data: Mapping[str, Any], out: Path) -> list[Path]:
     rows = [Row.from_data(row) for row in data["rows"]]
     folder = out / data["size"]
     paths = [folder / f"{study.name}{end}" for end in (".json", ".csv", ".png")]
-    try:
+    with writing(f"results in {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
         write_json(paths[0], data)
         write_whole(paths[1], csv_text(rows, study.columns).encode())
         save_figure(study, rows, paths[2])
-    except OSError as error:
-        raise DiskError(f"can't write results in {folder}: {error.strerror or error}") from None
     return paths
 
 

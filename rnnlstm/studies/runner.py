@@ -16,8 +16,8 @@ import signal
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rnnlstm.config.compose import Composer
-from rnnlstm.config.errors import CheckpointError, DiskError, JobError
+from rnnlstm.config.errors import CheckpointError, JobError, writing
 from rnnlstm.config.schema import read_config
 from rnnlstm.jobs.failures import failure_log, failure_reason
 from rnnlstm.jobs.job import Job, Listener
@@ -183,11 +183,15 @@ def _loss(summary: Mapping[str, Any]) -> float:
     return float(loss)
 
 
-class Runner:
-    """One study at one size, in `folder`."""
+class Runner(Listener):
+    """One study at one size, in `folder`: trains its jobs, reports what becomes of them, and keeps their times."""
 
     def __init__(self, study: Study, size: str, folder: Path, say: Say, progress: Callable[[Job], Progress]) -> None:
         self.study, self.size, self.folder, self._say, self._progress = study, size, folder, say, progress
+        self._total = self._done = self._spent = 0.0  # cost of all jobs and of those done here, and their seconds
+        self._stage: list[str] = []  # the names of the jobs that train
+        self._failures: list[str] = []
+        self._began = 0.0
 
     def rows(self) -> list[Row]:
         """Train what is not trained yet; returns the table's rows.
@@ -197,7 +201,7 @@ class Runner:
         sweep = self.study.sweep(self.size)
         if sweep is None:
             return self.study.measured(self.size)
-        with self._disk_errors():
+        with writing(f"in {self.folder}"):
             self.folder.mkdir(parents=True, exist_ok=True)
         _use_threads(sweep)
         conditions = compose(self.study, self.size, sweep, self.folder)
@@ -209,7 +213,6 @@ class Runner:
         }
         placeholders = [condition.job(sweep.grid[0], sweep.final) for condition in conditions]
         self._total = sum(map(_cost, tuning.values())) + sum(map(_cost, placeholders))
-        self._done, self._spent = 0.0, 0.0
         self._train("tuning", {f"{_name(key)}, lr {rate:g}": job for (key, rate), job in tuning.items()})
         trials = {at: Trial.of(job.summaries(), job.config.train.steps) for at, job in tuning.items()}
         rates = _rates(conditions, sweep, trials)
@@ -228,32 +231,40 @@ class Runner:
         if not todo:
             self._say(f"{stage}: all {len(jobs)} runs are there")
             return
-        number_of = {name: k + 1 for k, name in enumerate(jobs)}
-        names = [(name, f"{stage} {number_of[name]}/{len(jobs)}  {name}") for name in todo]
-        listener = _StudyListener(self, names)
-        train_jobs(list(todo.values()), listener, apart=False)
-        if listener.failures:
-            reason = f"{self.study.name}: {len(listener.failures)} of {len(jobs)} runs failed"
-            raise JobError(reason, "\n".join(listener.failures))
+        self._stage = [f"{stage} {k}/{len(jobs)}  {name}" for k, name in enumerate(jobs, 1) if name in todo]
+        train_jobs(list(todo.values()), self, apart=False)
+        if self._failures:
+            reason = f"{self.study.name}: {len(self._failures)} of {len(jobs)} runs failed"
+            raise JobError(reason, "\n".join(self._failures))
+
+    def started(self, number: int, job: Job) -> None:
+        self._began = time.monotonic()
+        self._say(f"{self._stage[number]}{self._left()}")
+
+    def progress(self, job: Job) -> Progress:
+        return self._progress(job)
+
+    def ended(self, number: int, job: Job, outcome: Outcome | Exception) -> None:
+        seconds = time.monotonic() - self._began
+        if isinstance(outcome, Exception) and len(self._stage) == 1:
+            raise outcome
+        with writing(f"in {self.folder}"), closing(LineWriter(self.folder / SECONDS)) as lines:
+            seeds = list(job.config.seed_numbers)
+            lines.write({"run": job.folder.name, "seeds": seeds, "seconds": round(seconds, 2)})
+        self._done, self._spent = self._done + _cost(job), self._spent + seconds
+        if isinstance(outcome, CheckpointError):
+            raise outcome
+        if isinstance(outcome, Exception):
+            self._failures.append(f"{self._stage[number]}: {failure_reason(outcome)}\n{failure_log(outcome)}")
+            self._say(f"  failed: {failure_reason(outcome)}")
+        elif outcome.stopped_by is not None:
+            raise StoppedError(outcome.stopped_by)
 
     def _left(self) -> str:
         if not self._done:
             return ""
         minutes = self._spent / self._done * max(0.0, self._total - self._done) / 60
         return f"  (at most about {max(1, round(minutes))} min left)"
-
-    def _note(self, job: Job, seconds: float) -> None:
-        with self._disk_errors():
-            line = LineWriter(self.folder / SECONDS)
-            line.write({"run": job.folder.name, "seeds": list(job.config.seed_numbers), "seconds": round(seconds, 2)})
-            line.close()
-
-    @contextmanager
-    def _disk_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise DiskError(f"can't write in {self.folder}: {error.strerror}") from None
 
     def _measure(self, final: Mapping[tuple[str, str], Job]) -> dict[tuple[str, str], list[dict[str, float]]]:
         """`Study.after` of every seed. Kept on disk with the time of the weights, so that a second run of the study
@@ -274,36 +285,6 @@ class Runner:
                         write_json(self.folder / MEASURED, kept)
                 measured[key].append(kept[name]["values"])
         return measured
-
-
-class _StudyListener(Listener):
-    """Reports the runs of a stage, and keeps their times. `names` has the name and the first line of each run."""
-
-    def __init__(self, runner: Runner, names: Sequence[tuple[str, str]]) -> None:
-        self._runner, self._names = runner, names
-        self._began = time.monotonic()
-        self.failures: list[str] = []
-
-    def started(self, number: int, job: Job) -> None:
-        self._began = time.monotonic()
-        self._runner._say(f"{self._names[number][1]}{self._runner._left()}")
-
-    def progress(self, job: Job) -> Progress:
-        return self._runner._progress(job)
-
-    def ended(self, number: int, job: Job, outcome: Outcome | Exception) -> None:
-        runner, seconds = self._runner, time.monotonic() - self._began
-        if isinstance(outcome, Exception) and len(self._names) == 1:
-            raise outcome
-        runner._note(job, seconds)
-        runner._done, runner._spent = runner._done + _cost(job), runner._spent + seconds
-        if isinstance(outcome, CheckpointError):
-            raise outcome
-        if isinstance(outcome, Exception):
-            self.failures.append(f"{self._names[number][0]}: {failure_reason(outcome)}\n{failure_log(outcome)}")
-            runner._say(f"  failed: {failure_reason(outcome)}")
-        elif outcome.stopped_by is not None:
-            raise StoppedError(outcome.stopped_by)
 
 
 def _cost(job: Job) -> float:

@@ -25,13 +25,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rnnlstm.config.errors import ConfigError, OptionError, did_you_mean, show
-from rnnlstm.config.options import Registry, check_options
+from rnnlstm.config.options import Registry, check_options, field_names
 from rnnlstm.tasks.batch import Batch
 from rnnlstm.tasks.random_streams import RandomSource, RandomStream
 
 OVER = "·"  #: the word of a time step after its sequence's end
 
-TASKS: Registry[type[Task]] = Registry("task")
+TASKS: Registry[type[Task]] = Registry("task", "task")
 register_task = TASKS.register
 
 
@@ -176,7 +176,7 @@ class Task(ABC):
 
         Raises: ConfigError if the task has no such option, or the variation changes the network's sizes.
         """
-        known = [field.name for field in dataclasses.fields(self)]
+        known = field_names(self)
         for key in options:
             if key not in known:
                 raise ConfigError(f"the {self.name} task has no option {key}{did_you_mean(key, known)}")
@@ -193,12 +193,8 @@ def make_task(name: str, **options: Any) -> Task:
 
     Raises: OptionError naming key, value and rule.
     """
-    cls = TASKS[name]
-    known = [field.name for field in dataclasses.fields(cls)]
-    for key, value in options.items():
-        if key not in known:
-            raise OptionError(key, value, f"the {name} task has no such option{did_you_mean(key, known)}")
-    return cls(**options)
+    task: Task = TASKS.make(name, **options)
+    return task
 
 
 def until_over(words: Iterable[str]) -> list[str]:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from rnnlstm.config.errors import DiskError
+from rnnlstm.config.errors import writing
 from rnnlstm.config.schema import ClipOptions
 from rnnlstm.record.aggregate import Aggregate
 from rnnlstm.record.environment import note_environment
@@ -50,18 +50,15 @@ def train_run(plan: Plan, folder: Path, progress: Progress) -> Outcome:
     """
     if plan.config.threads is not None:
         torch.set_num_threads(plan.config.threads)
-    try:
-        with locked(folder):
-            groups = groups_to_train(folder, plan.config)
-            stopped = None
-            for group in groups:
-                with ExitStack() as files:
-                    stopped = Loop(plan, group, folder, files, progress).complete()
-                if stopped is not None:
-                    break
-            return Outcome(folder, summaries(folder, plan.config.seed_numbers), stopped, trained=bool(groups))
-    except OSError as error:
-        raise DiskError(f"can't write results in {folder}: {error.strerror or error}") from error
+    with writing(f"results in {folder}"), locked(folder):
+        groups = groups_to_train(folder, plan.config)
+        stopped = None
+        for group in groups:
+            with ExitStack() as files:
+                stopped = Loop(plan, group, folder, files, progress).complete()
+            if stopped is not None:
+                break
+        return Outcome(folder, summaries(folder, plan.config.seed_numbers), stopped, trained=bool(groups))
 
 
 class Loop:

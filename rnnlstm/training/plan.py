@@ -6,7 +6,6 @@ before its first job starts.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,8 +16,9 @@ import torch
 
 from rnnlstm.cells import CELLS, Cell, make_cell, noisy, operated
 from rnnlstm.config.errors import ConfigError, OptionError
-from rnnlstm.config.schema import Config, NetworkOptions, unknown_key
-from rnnlstm.models import Cost, Network, network_cost
+from rnnlstm.config.options import field_names
+from rnnlstm.config.schema import Config, NetworkOptions, require_keys
+from rnnlstm.models import Cost, Network, Sizes, network_cost
 from rnnlstm.recurrence import choose_backend
 from rnnlstm.tasks import TASKS, Task, make_task
 from rnnlstm.tasks.random_streams import RandomStream
@@ -40,20 +40,19 @@ class Plan:
 
     def network(self, seed: int) -> Network:
         """The network of the replica with this seed, freshly initialised: a pure function of both."""
-        options = self.config.network
         return Network(
             self.cell,
-            num_tokens=self.task.num_tokens,
-            input_size=self.task.input_size,
-            output_size=self.task.output_size,
-            hidden_size=options.hidden_size,
-            num_layers=options.num_layers,
-            embedding_size=options.embedding_size,
+            self._sizes(self.config.network.hidden_size),
             max_lag=self.task.sequence_length,
-            backend=self.backend,
             generator=RandomStream(seed, "init").torch_generator(),
+            backend=self.backend,
             dtype=self.dtype,
         )
+
+    def _sizes(self, hidden_size: int) -> Sizes:
+        task, options = self.task, self.config.network
+        of_task = (task.num_tokens, task.input_size, task.output_size)
+        return Sizes(*of_task, hidden_size, options.num_layers, options.embedding_size)
 
     @cached_property
     def cost(self) -> Cost:
@@ -61,16 +60,7 @@ class Plan:
 
     def cost_of(self, hidden_size: int) -> Cost:
         """The cost of one replica with another hidden size."""
-        return network_cost(
-            self.cell,
-            num_tokens=self.task.num_tokens,
-            input_size=self.task.input_size,
-            output_size=self.task.output_size,
-            hidden_size=hidden_size,
-            num_layers=self.config.network.num_layers,
-            embedding_size=self.config.network.embedding_size,
-            bytes_each=self.dtype.itemsize,
-        )
+        return network_cost(self.cell, self._sizes(hidden_size), self.dtype.itemsize)
 
 
 def make_plan(config: Config) -> Plan:
@@ -78,11 +68,10 @@ def make_plan(config: Config) -> Plan:
     task_name, task_options = _split(config.task)
     cell_name, cell_options = _split(config.cell)
     with _named_under("task"):
-        _require_all(task_options, TASKS[task_name], "task")
+        require_keys(task_options, field_names(TASKS[task_name]), "task.")
         task = make_task(task_name, **task_options)
     with _named_under("model"):
-        network_keys = [field.name for field in dataclasses.fields(NetworkOptions)]
-        _require_all(cell_options, CELLS[cell_name], "model", network_keys)
+        require_keys(cell_options, field_names(CELLS[cell_name]), "model.", also=field_names(NetworkOptions))
         cell = make_cell(cell_name, **cell_options)
         cell = noisy(cell, config.network.recurrent_dropout, config.network.zoneout)
     with _named_under("curriculum"):
@@ -109,17 +98,6 @@ def make_plan(config: Config) -> Plan:
 
 def _split(section: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     return section["name"], {key: value for key, value in section.items() if key != "name"}
-
-
-def _require_all(options: Mapping[str, Any], cls: type, section: str, also: list[str] | None = None) -> None:
-    """Require every option of `cls` and no other: a removed key would fall back to its default unnoticed."""
-    known = [field.name for field in dataclasses.fields(cls)]
-    for key in options:
-        if key not in known:
-            raise unknown_key(f"{section}.{key}", options[key], [*known, *(also or [])])
-    for key in known:
-        if key not in options:
-            raise ConfigError(f"missing key {section}.{key}: keys can be changed, not removed")
 
 
 @contextmanager

@@ -77,11 +77,11 @@ def _require_same(folder: Path, config: Config) -> None:
     try:
         tree = read_yaml(folder / "config.yaml")
     except (OSError, ValueError):
-        raise ConfigError(f"{folder / 'config.yaml'} can't be read; overwrite=true begins anew") from None
+        raise ConfigError(f"{folder / 'config.yaml'} can't be read; overwrite=true starts again") from None
     theirs = {**LATER, **dict(flatten(tree))} if isinstance(tree, dict) else {}
     for key, value in flatten(config.tree):
         if key.partition(".")[0] not in HOUSEKEEPING and (key not in theirs or theirs[key] != value):
-            rule = f"the run in {folder} has {show(theirs.get(key))}; overwrite=true begins anew"
+            rule = f"the run in {folder} has {show(theirs.get(key))}; overwrite=true starts again"
             raise ConfigError(f"{key}={show(value)}: {rule}")
 
 

@@ -12,7 +12,7 @@ import torch._dynamo.config
 import rnnlstm
 from rnnlstm.benchmark import main
 from rnnlstm.benchmarks import training as on_device
-from rnnlstm.benchmarks.costs import growth, instruments_share, under_load
+from rnnlstm.benchmarks.costs import instruments_share
 from rnnlstm.benchmarks.recurrences import Ceilings, bound, ceilings, compiled_cell, least_time, measure, read_rate
 from rnnlstm.benchmarks.tables import MODELS
 from rnnlstm.benchmarks.timing import in_turn, matrix_product_rate
@@ -61,9 +61,7 @@ def test_the_compiled_loop_computes_the_same_and_failing_to_compile_is_no_end(mo
 
 
 @pytest.mark.slow
-def test_growth_load_and_pairs_of_scripts():
-    assert len(growth(1)) == 9
-    assert all(set(times) == {"torch.nn", "fused"} for times in under_load(1, T=3, B=2, H=4).values())
+def test_pairs_of_scripts_and_the_share_of_instruments():
     assert two_at_a_time("rnn", 2, 1) > 0
     assert 0 < instruments_share("rnn", 60) < 1
 
@@ -103,8 +101,8 @@ def test_training_against_plain_scripts_writes_nothing(tmp_path, monkeypatch):
 def test_training_on_a_device_of_its_own(tmp_path, monkeypatch, capsys):
     """On the CPU, and with networks small enough for it."""
     small = ["task.length=5", "model.hidden_size=4", "train.batch_size=2"]
-    training = on_device.training_on
-    monkeypatch.setattr(on_device, "training_on", lambda *arguments: training(*arguments, small))
+    against = on_device.against_plain_scripts
+    monkeypatch.setattr(on_device, "against_plain_scripts", lambda *arguments: against(*arguments, small))
     monkeypatch.setattr(on_device, "QUICK_REPLICAS", (1, 3))
     place = tmp_path / "speed.json"
     assert main(["--device", "cpu", "--quick", "--rounds", "2", "--json", str(place)]) == 0

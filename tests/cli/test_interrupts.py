@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import subprocess
@@ -64,49 +65,60 @@ def interrupted(place, command, delay, sent, group, training=False):
         return None if ended else process.returncode, errors.read()
 
 
-def ended_well(place, command, delays, training=False):
-    """Interrupts the command after each delay; returns how often it ended as it should."""
+def ended_well(place, command, moments, training=False):
+    """Sends each signal at each moment; returns how often the command ended as it should, of how many."""
     well = 0
-    for k, delay in enumerate(delays):
-        sent = list(CODES)[k % 3 == 2]
-        code, err = interrupted(place / f"{k}", command, delay, sent, group=k % 2 == 0, training=training)
+    for k, (delay, sent) in enumerate(itertools.product(moments, CODES)):
+        code, err = interrupted(place / f"{k}", command, delay, sent, group=k % 3 == 0, training=training)
         finished = code == 0 and not err  # the signal came after the work was done
         well += code is None or finished or (code == CODES[sent] and len(err.splitlines()) == 1)
         assert "Traceback" not in err, (k, err)
         assert "terminate called" not in err, (k, err)
-    return well
+    assert not list(place.rglob("*.tmp"))
+    for summary in place.glob("*/runs/*/*/seed_0/summary.json"):
+        assert read_json(summary)["status"] in ("done", "interrupted")
+    return well, len(CODES) * len(moments)
 
 
 @pytest.mark.slow
-def test_a_sweep_interrupted_at_many_moments(tmp_path, capsys):
-    """Half of them while it starts, half while its jobs are trained; what they leave is completed by the command."""
-    well = ended_well(tmp_path / "start", SWEEP, [k / 2 for k in range(6)])
-    well += ended_well(tmp_path / "train", SWEEP, [k / 2 for k in range(6)], training=True)
-    with capsys.disabled():
-        print(f"\n{well} of 12 interrupts of a sweep ended as they should")
-    assert well == 12
-    assert not list(tmp_path.rglob("*.tmp"))
-    for seed in tmp_path.glob("*/*/runs/*/*/seed_0"):
-        assert read_json(seed / "summary.json")["status"] in ("done", "interrupted")
-    for place in [tmp_path / "train" / f"{k}" for k in (0, 1, 2)]:
-        done = subprocess.run([sys.executable, "-m", "rnnlstm.train", *SWEEP[1:]], cwd=place, env=ENVIRONMENT)
-        assert done.returncode == 0
-        assert [read_json(path)["status"] for path in place.glob("runs/*/*/seed_0/summary.json")] == ["done"] * 2
+def test_an_interrupted_sweep_is_completed_by_the_same_command(tmp_path):
+    assert ended_well(tmp_path, SWEEP, [0.3], training=True) == (2, 2)
+    done = subprocess.run([sys.executable, "-m", "rnnlstm.train", *SWEEP[1:]], cwd=tmp_path / "0", env=ENVIRONMENT)
+    assert done.returncode == 0
+    assert [read_json(path)["status"] for path in tmp_path.glob("0/runs/*/*/seed_0/summary.json")] == ["done"] * 2
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("command", [
+COMMANDS = [
+    SWEEP,
     ("train", "task=adding", "task.length=20", *LONG),
-    ("train", "-m", "search=optuna", "task=adding", "optimizer.lr=tag(log,interval(1e-4,1e-1))", *LONG),
     ("gradflow", "model=rnn,lstm", "show=map"),
     ("compare", "../../one"),
-    ("events", "../../one"),
     ("reproduce", "adding", "--quick"),
+    ("train", "-m", "search=optuna", "task=adding", "optimizer.lr=tag(log,interval(1e-4,1e-1))", *LONG),
+    ("events", "../../one"),
     ("benchmark", "--quick"),
-], ids=lambda command: " ".join(command[:3]))  # fmt: skip
-def test_other_commands_interrupted(command, tmp_path):
+]
+
+
+def name_of(command):
+    return " ".join(command[:3])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", COMMANDS, ids=name_of)
+def test_a_command_interrupted_while_it_starts(command, tmp_path):
     make_run(tmp_path / "one")
-    assert ended_well(tmp_path / "at", command, [0.0, 0.4, 1.0, 2.0, 4.0]) == 5
+    assert ended_well(tmp_path / "at", command, [0.0, 0.7, 2.0]) == (6, 6)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("command", COMMANDS, ids=name_of)
+def test_a_command_interrupted_at_twenty_moments_of_six_seconds(command, tmp_path, capsys):
+    make_run(tmp_path / "one")
+    well, all_of_them = ended_well(tmp_path / "at", command, [0.3 * k for k in range(20)])
+    with capsys.disabled():
+        print(f"\n{name_of(command)}: {well} of {all_of_them} interrupts ended as they should")
+    assert well == all_of_them == 40
 
 
 def test_a_signal_while_a_run_is_prepared_stops_it(tmp_path):

@@ -105,14 +105,12 @@ def test_a_job_that_ran_into_its_limit_too_often_has_failed_and_is_saved(cluster
     soon_over(cluster, ask(cluster, "squeue", "--noheader", "--array", "--format=%i").strip())
     _out, err = process.communicate(timeout=240)
     assert process.returncode == 1, err
-    reason = (
-        "not finished within launcher.timeout_minutes=5 and launcher.max_requeues=0 (saved; the same command goes on)"
-    )
-    assert err.splitlines()[-1].endswith(reason)
+    limits = "launcher.timeout_minutes=5 and launcher.max_requeues=0"
+    assert err.splitlines()[-1].endswith(f"not finished within {limits} (saved; the same command resumes it)")
     assert statuses_by_file(tmp_path) == {"later": {"failed"}}
     (tmp_path / "later").touch()
     code, _out, err = sweep(tmp_path, *jobs)
-    assert (code, err) == (0, "")  # not begun anew, which would be a warning
+    assert (code, err) == (0, "")  # not started again, which would be a warning
 
 
 def test_ctrl_c_saves_what_runs_and_cancels_what_waits(cluster, tmp_path):

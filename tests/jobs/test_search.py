@@ -1,4 +1,4 @@
-"""search=optuna: what is searched, what is best, and that a search goes on with the trials that it would have had."""
+"""search=optuna: what is searched, what is best, and that a search resumes with the trials that it would have had."""
 
 from __future__ import annotations
 
@@ -243,7 +243,7 @@ BAD = {
     "search=optuna optimizer.lr=interval(0.1,1) optimizer.lr=0.2": "optimizer.lr=0.2: has a space already",
     "search=optuna seed=0,1": "every trial has the same seeds",
     "search=optuna launcher=serial,local": "changes no result",
-    "search=optuna model=rnn,lstm resume=never": "a search goes on with the runs that are there",
+    "search=optuna model=rnn,lstm resume=never": "a search resumes with the runs that are there",
     "search=optuna search.trials=0 model=rnn,lstm": "search.trials=0: must be at least 1",
     "search=optuna search.trial=3 model=rnn,lstm": "did you mean search.trials?",
     "search=none,optuna model=rnn,lstm": "a search is started on the command line, with -m search=optuna",

@@ -103,7 +103,9 @@ def test_a_job_that_needs_longer_than_its_timeout_is_saved_and_goes_on(place):
     for _ in range(2):
         code, _out, err = command(place, *overrides)
         assert code == 1
-        assert err.splitlines()[-1].endswith("not finished after job_timeout=3 s (saved; the same command goes on)")
+        assert err.splitlines()[-1].endswith(
+            "not finished after job_timeout=3 s (saved; the same command resumes it)"
+        )
         (summary,) = summaries(place).values()
         assert summary["status"] == "failed"
         steps.append(summary["steps"])

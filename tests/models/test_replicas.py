@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rnnlstm.cells import CELLS, make_cell
-from rnnlstm.models import Network, Replicas
+from rnnlstm.models import Network, Replicas, Sizes
 from rnnlstm.recurrence import BACKENDS
 
 from support.training import has_backend
@@ -29,8 +29,7 @@ CASES = [
 
 def network(cell, seed, *, tokens, backend="reference", layers=2, dtype=torch.float64):
     return Network(
-        cell, num_tokens=K if tokens else None, input_size=None if tokens else I, output_size=O, hidden_size=H,
-        num_layers=layers, embedding_size=E, max_lag=T, backend=backend,
+        cell, Sizes(K if tokens else None, None if tokens else I, O, H, layers, E), max_lag=T, backend=backend,
         generator=torch.Generator().manual_seed(seed), dtype=dtype,
     )  # fmt: skip
 

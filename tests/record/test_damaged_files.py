@@ -202,7 +202,7 @@ def test_summary(name, runs, said):
         return
     assert train(runs / "bad") == 3
     names(said()[0], path, words)
-    assert files(runs) == before  # and nothing was begun anew
+    assert files(runs) == before  # and nothing was started again
 
 
 def test_a_summary_that_is_missing(runs, said):

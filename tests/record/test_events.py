@@ -1,4 +1,4 @@
-"""TensorBoard's events as a view of the record: written anew they are what training wrote, and broken they break
+"""TensorBoard's events as a view of the record: written again they are what training wrote, and broken they break
 nothing else."""
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def damage_pipes(files):
 DAMAGES = (damage_nothing, damage_delete, damage_cut, damage_rubbish, damage_twice, damage_links, damage_pipes)
 
 
-def test_written_anew_they_are_what_training_wrote_whatever_became_of_them(run, capsys):
+def test_written_again_they_are_what_training_wrote_whatever_became_of_them(run, capsys):
     before = views(run)
     assert set(before) == {"aggregate", "seed_0", "seed_1"}
     assert {kind for kind, _ in before["seed_0"]} == {"scalar", "image", "tensor"}

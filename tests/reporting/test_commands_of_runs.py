@@ -104,7 +104,7 @@ def test_versions_and_machine_are_recorded_and_nobodys_name(train):
     assert [e["seeds"] for e in read_json(outcome.folder / ENVIRONMENT)["trained"]] == [[2], [0, 1]]
 
 
-def test_a_damaged_note_is_written_anew(tmp_path):
+def test_a_damaged_note_is_written_again(tmp_path):
     (tmp_path / ENVIRONMENT).write_text('{"trained": [3, {"seeds": 1}, {"se')
     note_environment(tmp_path, [0], {"torch": "2"})
     assert len(read_json(tmp_path / ENVIRONMENT)["trained"]) == 1

@@ -20,7 +20,7 @@ def test_readmes_lists_are_those_of_the_registries():
         assert f"\n| `{name}` |" in README
 
 
-def test_a_list_is_written_anew_between_its_marks():
+def test_a_list_is_written_again_between_its_marks():
     text = "a\n<!-- tasks: x -->\n\nold\n\n<!-- end -->\nb\n<!-- cells: x -->\n\n\n\n<!-- end -->\n"
     new = written(text)
     assert "old" not in new

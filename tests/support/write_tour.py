@@ -1,7 +1,7 @@
 """Runs the commands of a page and writes what they print back into it: `tour.py PAGE PLACE PICTURES`.
 
 A block of code that begins with `$ ` is a command and its output. Commands run one after another in PLACE, which is
-begun anew, so that a later one finds what an earlier one left.
+started again, so that a later one finds what an earlier one left.
 """
 
 from __future__ import annotations

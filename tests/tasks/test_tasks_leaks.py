@@ -1,4 +1,4 @@
-"""No leak: with what carries the answer drawn anew, nothing else in the input tells about the target.
+"""No leak: with what carries the answer drawn again, nothing else in the input tells about the target.
 
 Each statistic has a control that must find something: the untouched input, or a leak put in on purpose.
 """
@@ -54,8 +54,8 @@ def hide_associative_recall(batch, random):
 
 @dataclass(frozen=True)
 class Case:
-    """A task with what carries its answer (a kind) drawn anew by `hide`. `solved_by` says what a linear model reaches
-    with nothing hidden: `solved`, or merely `better` than chance where the answer is no linear matter."""
+    """A task in which `hide` draws what carries the answer (a kind) again. `solved_by` says what a linear model
+    reaches with nothing hidden: `solved`, or merely `better` than chance where the answer is no linear matter."""
 
     name: str
     options: dict

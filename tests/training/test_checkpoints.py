@@ -1,5 +1,5 @@
 """Checkpoints: a damaged one is found out, the one before is used, and with none good nothing is lost or begun
-anew."""
+again."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(tmp_path, caplo
     assert "step_000000015" in caplog.text
 
 
-def test_with_no_good_checkpoint_nothing_begins_anew(tmp_path):
+def test_with_no_good_checkpoint_nothing_starts_again(tmp_path):
     broken = start(tmp_path, "checkpoint.every=5", stop_at=18)
     lines = (broken.folder / "seed_0" / "metrics.jsonl").read_bytes()
     for path in checkpoints(broken.folder, "seeds_0-0"):
@@ -189,5 +189,5 @@ def test_a_changed_configuration_in_the_folder_is_refused(tmp_path):
     broken = start(tmp_path, stop_at=18)
     config = broken.folder / "config.yaml"
     config.write_text(config.read_text().replace("lr: 0.003", "lr: 0.1"))
-    with pytest.raises(ValueError, match=r"optimizer.lr=0.003: the run in .* has 0.1; overwrite=true begins anew"):
+    with pytest.raises(ValueError, match=r"optimizer.lr=0.003: the run in .* has 0.1; overwrite=true starts again"):
         start(tmp_path)

@@ -1,4 +1,4 @@
-"""Recording and replaying the passes of an update, with a stand-in for the CUDA graph that computes anew."""
+"""Recording and replaying the passes of an update, with a stand-in for the CUDA graph that computes again."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def test_the_same_seed_gives_the_same_bits_and_noise_makes_a_difference(key):
     assert all(torch.equal(weights[name], again[name]) for name in weights)
     quiet, _ = trained(plan_for("model=lstm", *SMALL), [0])
     assert abs(first.losses[0] - quiet.losses[0]) > 1e-6
-    # Every step draws anew, and every seed its own.
+    # Every step draws again, and every seed its own.
     trainer = Trainer(plan, [0, 1])
     batches = trainer.step(1).batches
     one, two = trainer._noise_masks(1, batches), trainer._noise_masks(2, batches)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from rnnlstm.config.errors import CheckpointError, ConfigError, DiskError, JobError, OptionError
+from rnnlstm.config.errors import CheckpointError, ConfigError, DiskError, JobError, OptionError, writing
 from rnnlstm.config.schema import LauncherOptions, SlurmOptions
 from rnnlstm.jobs.failures import mark_failed
 from rnnlstm.jobs.job import Job, Listener, Standing
@@ -70,10 +70,8 @@ def train_elsewhere(jobs: Sequence[Job], launcher: LauncherOptions, listener: Li
     if not left:
         return
     units = _units(left)
-    try:
+    with writing(f"to {jobs[0].config.runs_root}"):
         box = Letterbox.new(Path(jobs[0].config.runs_root).expanduser())
-    except OSError as error:
-        raise DiskError(f"can't write to {jobs[0].config.runs_root}: {error.strerror or error}") from error
     sweep = Sweep(jobs, listener, dict(left))
     try:
         with StopFlag() as stop, _Bridge(box, launcher, jobs, units) as bridge:

@@ -97,7 +97,7 @@ def _leave_to_slurm(job: Job, stopped_by: signal.Signals) -> None:
         limit = job.config.launcher
         often = f"launcher.timeout_minutes={getattr(limit, 'timeout_minutes', '?')}"
         often += f" and launcher.max_requeues={getattr(limit, 'max_requeues', '?')}"
-        raise JobError(f"not finished within {often} (saved; the same command goes on)") from None
+        raise JobError(f"not finished within {often} (saved; the same command resumes it)") from None
 
 
 @contextmanager

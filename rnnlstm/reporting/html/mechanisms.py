@@ -9,26 +9,23 @@ from markupsafe import Markup
 
 from rnnlstm.reporting import charts
 from rnnlstm.reporting.charts import WHEN, Axis, Chart, Level, Line, Shown, TaskGroup, number, share
-from rnnlstm.reporting.html.parts import Numbers, Panel, Report, Section, chapter, element, figure, legend, table
+from rnnlstm.reporting.html.parts import Numbers, Panel, Report, chapter, element, figure, legend, table
 from rnnlstm.reporting.html.svg import SMALL, Means, colour_bar, draw_map, gate_dots, meter, plot
 
 # How far back the gradient reaches.
 
 
-def gradient(report: Report) -> Section:
-    intro = (
-        "A network learns to remember only if the error at the answer says something about the steps before it. What "
-        "it says is the gradient. Backpropagation carries it back through time and multiplies it at each step by a "
-        "factor. Factors below one, taken many times, leave nothing: it <em>vanishes</em>. Factors above one make it "
-        "<em>explode</em>. Below is its norm in h, and in an LSTM also in its memory, the cell state c, as a share "
-        "of its norm at the answer."
-    )
-    parts = [_gradient(report, group) for group in report.drawn]
-    missing = "The gradient through time was not recorded (probe=off, or the run has just begun)."
-    return chapter("gradient", "How far back the gradient reaches", report, intro, parts, missing)
-
-
-def _gradient(report: Report, group: TaskGroup) -> Markup | None:
+@chapter(
+    "gradient",
+    "How far back the gradient reaches",
+    "A network learns to remember only if the error at the answer says something about the steps before it. What "
+    "it says is the gradient. Backpropagation carries it back through time and multiplies it at each step by a "
+    "factor. Factors below one, taken many times, leave nothing: it <em>vanishes</em>. Factors above one make it "
+    "<em>explode</em>. Below is its norm in h, and in an LSTM also in its memory, the cell state c, as a share "
+    "of its norm at the answer.",
+    "The gradient through time was not recorded (probe=off, or the run has just begun).",
+)
+def gradient(report: Report, group: TaskGroup) -> Markup | None:
     maps = charts.flow_maps(group)
     if not maps:
         return None
@@ -70,19 +67,16 @@ GATES = (
 MOST_GATES, MOST_KINDS = 6, 12  # a record may hold any number
 
 
-def gates(report: Report) -> Section:
-    intro = (
-        "A plain RNN treats every input alike. A gate is a factor between 0 (shut) and 1 (open) that the network "
-        "computes at each step, so that it can tell inputs apart. The <em>forget gate</em> decides how much of the "
-        "memory stays, and is the gradient’s factor along the cell state: at 0.5 memory halves at each step, near 1 "
-        "it is kept. The <em>input gate</em> decides what is written, the <em>output gate</em> what is shown."
-    )
-    parts = [_gates(report, group) for group in report.drawn]
-    missing = "No gates were recorded: these networks have none, or ran with probe=off."
-    return chapter("gates", "What the gates do", report, intro, parts, missing)
-
-
-def _gates(report: Report, group: TaskGroup) -> Markup | None:
+@chapter(
+    "gates",
+    "What the gates do",
+    "A plain RNN treats every input alike. A gate is a factor between 0 (shut) and 1 (open) that the network "
+    "computes at each step, so that it can tell inputs apart. The <em>forget gate</em> decides how much of the "
+    "memory stays, and is the gradient’s factor along the cell state: at 0.5 memory halves at each step, near 1 "
+    "it is kept. The <em>input gate</em> decides what is written, the <em>output gate</em> what is shown.",
+    "No gates were recorded: these networks have none, or ran with probe=off.",
+)
+def gates(report: Report, group: TaskGroup) -> Markup | None:
     panels, rows, any_layers = [], [], False
     for s in group.shown:
         by_gate, layered = _gate_means(s)
@@ -142,17 +136,15 @@ CLIP_HEADS = (
 )  # fmt: skip
 
 
-def clipping(report: Report) -> Section:
-    intro = (
-        "An exploding gradient would throw the weights far off in one update. Clipping limits the <em>gradient</em>, "
-        "not the weights: where its norm exceeds the threshold, it is scaled down to it. It helps against explosion "
-        "and does nothing against vanishing, for there is nothing left to scale."
-    )
-    parts = [_clipping(report, group) for group in report.drawn]
-    return chapter("clipping", "Clipping", report, intro, parts, "No updates have been recorded yet.")
-
-
-def _clipping(report: Report, group: TaskGroup) -> Markup | None:
+@chapter(
+    "clipping",
+    "Clipping",
+    "An exploding gradient would throw the weights far off in one update. Clipping limits the <em>gradient</em>, "
+    "not the weights: where its norm exceeds the threshold, it is scaled down to it. It helps against explosion "
+    "and does nothing against vanishing, for there is nothing left to scale.",
+    "No updates have been recorded yet.",
+)
+def clipping(report: Report, group: TaskGroup) -> Markup | None:
     curves = [(s, c) for s in group.shown if (c := s.run.curve("clip/rate")) is not None]
     if not curves:
         return None

@@ -26,23 +26,29 @@ from rnnlstm.reporting.html.parts import (
     unbroken,
 )  # fmt: skip
 from rnnlstm.reporting.html.svg import Interval, forest, plot
-from rnnlstm.reporting.pairing import Contest, contests, less_is_better
+from rnnlstm.reporting.pairing import less_is_better
 from rnnlstm.reporting.statistics import Differences, solve_times
-from rnnlstm.reporting.tables import differences_text, metric_text, row, score_text, solved_text, steps_text
+from rnnlstm.reporting.tables import (
+    common_metric,
+    contest_cells,
+    differences_text,
+    metric_text,
+    row,
+    solved_text,
+    steps_text,
+)
 
 # Who learns it.
 
 
-def learning(report: Report) -> Section:
-    intro = (
-        "After every few updates each network answers held-out sequences that it never trained on. A line is the "
-        "median over its seeds: the same network, started and fed differently. The band shows how far seeds differ."
-    )
-    parts = [_learning(report, group) for group in report.drawn]
-    return chapter("learning", "Who learns it", report, intro, parts, "No evaluation has been recorded yet.")
-
-
-def _learning(report: Report, group: TaskGroup) -> Markup | None:
+@chapter(
+    "learning",
+    "Who learns it",
+    "After every few updates each network answers held-out sequences that it never trained on. A line is the "
+    "median over its seeds: the same network, started and fed differently. The band shows how far seeds differ.",
+    "No evaluation has been recorded yet.",
+)
+def learning(report: Report, group: TaskGroup) -> Markup | None:
     by_name = charts.learning_charts(group)
     if not by_name:
         return None
@@ -60,18 +66,16 @@ def _sampled(line: Line) -> list[str]:
 # When they solve it.
 
 
-def solving(report: Report) -> Section:
-    intro = (
-        "Some seeds are stopped, or still training, before they have solved the task. To leave them out would "
-        "flatter a network; to count them as never solving it would wrong it. The <em>Kaplan–Meier estimate</em> "
-        "counts each for as long as it was followed. In the table, “>” says that a number lies beyond what has "
-        "been seen."
-    )
-    parts = [_solving(report, group) for group in report.drawn]
-    return chapter("solving", "When they solve it", report, intro, parts, "")
-
-
-def _solving(report: Report, group: TaskGroup) -> Markup:
+@chapter(
+    "solving",
+    "When they solve it",
+    "Some seeds are stopped, or still training, before they have solved the task. To leave them out would "
+    "flatter a network; to count them as never solving it would wrong it. The <em>Kaplan–Meier estimate</em> "
+    "counts each for as long as it was followed. In the table, “>” says that a number lies beyond what has "
+    "been seen.",
+    "",
+)
+def solving(report: Report, group: TaskGroup) -> Markup:
     panel = Panel(plot(f"{group.key}-solved", charts.solving_chart(group)))
     rows = [
         (keyed(s.name, s.style), unbroken(solved_text(s.run)), unbroken(steps_text(s.run)),
@@ -125,45 +129,32 @@ def _lengths(task: str, networks: Sequence[Reach], styles: Sequence[int]) -> Num
 DIFFERENCES = (
     "A mark is the median difference over the common seeds; its line is their range under five seeds, and the "
     "median’s 95 % bootstrap interval from five on. A line that crosses zero may be chance. A line without a bar at"
-    " an end goes on: seeds that have not solved the task are later by an unknown number of updates. In the table, "
-    "p is the exact sign test: with three seeds it can’t fall below 0.25, with six not below 0.03."
+    " an end has no known end: seeds that have not solved the task are later by an unknown number of updates. In the "
+    "table, p is the exact sign test: with three seeds it can’t fall below 0.25, with six not below 0.03."
 )
 
 LOWEST = "which is the configuration with the lowest loss; that choice flatters it a little"
 NAMED = "which was named when this page was made"
 
 
-def differences(report: Report) -> Section:
-    least = 1 if report.against else 2
-    pairs = [c for c in contests(report.runs, report.against) if len(c.steps.bounds) >= least]
-    intro = (
+@chapter(
+    "seed-by-seed",
+    "Seed by seed",
+    lambda report: (
         "A seed decides the data: networks with the same seed were trained and tested on the same sequences. So "
         "they are compared seed by seed, and what makes a seed easy or hard for all drops out. A number is that "
         f"of the row <em>minus</em> the reference, {NAMED if report.against else LOWEST}."
-    )
-    parts = [_differences(report, group, pairs) for group in report.drawn]
-    missing = "No two configurations have two seeds with the same data in common."
-    return chapter("seed-by-seed", "Seed by seed", report, intro, parts, missing)
-
-
-def _differences(report: Report, group: TaskGroup, all_pairs: Sequence[Contest]) -> Markup | None:
+    ),
+    "No two configurations have two seeds with the same data in common.",
+)
+def differences(report: Report, group: TaskGroup) -> Markup | None:
     styles = {id(s.run): s.style for s in group.shown}
-    pairs = [contest for contest in all_pairs if id(contest.run) in styles]
+    pairs = [contest for contest in report.contests if id(contest.run) in styles]
     if not pairs:
         return None
     reference = pairs[0].title.rpartition("minus ")[2]
-    names = {contest.metric_name or "score" for contest in pairs}
-    metric = names.pop().replace("_", " ") if len(names) == 1 else "score"
-    rows = [
-        (
-            keyed(contest.name, styles[id(contest.run)]),
-            unbroken(differences_text(contest.metric, ".3g")),
-            score_text(contest.better, contest.worse, contest.metric),
-            unbroken(differences_text(contest.steps, ",.0f")),
-            score_text(contest.steps.below, contest.steps.above, contest.steps),
-        )
-        for contest in pairs
-    ]
+    metric = common_metric(pairs).replace("_", " ")
+    rows = [(keyed(c.name, styles[id(c.run)]), *map(unbroken, contest_cells(c))) for c in pairs]
     heads = ("configuration", metric, "better in", "updates to solve", "sooner in")
     numbers = table(Numbers(f"{group.title}: differences from {reference}", heads, rows))
     better = "← better" if less_is_better(pairs[0].metric_name) else "better →"
@@ -215,17 +206,15 @@ COST_HEADS = (
 )  # fmt: skip
 
 
-def cost(report: Report) -> Section:
-    intro = (
-        "A gated network does more at each step: an LSTM of as many units has four times an RNN’s parameters and "
-        "multiplications. The score shows what that buys. <em>Time to solve</em> is the median of the updates to "
-        "solve it, times the time of an update. <em>Kept</em>: bytes for the backward pass, a time step and sequence."
-    )
-    parts = [_cost(report, group) for group in report.drawn]
-    return chapter("cost", "Cost and score", report, intro, parts, "No speed has been recorded yet.")
-
-
-def _cost(report: Report, group: TaskGroup) -> Markup | None:
+@chapter(
+    "cost",
+    "Cost and score",
+    "A gated network does more at each step: an LSTM of as many units has four times an RNN’s parameters and "
+    "multiplications. The score shows what that buys. <em>Time to solve</em> is the median of the updates to "
+    "solve it, times the time of an update. <em>Kept</em>: bytes for the backward pass, a time step and sequence.",
+    "No speed has been recorded yet.",
+)
+def cost(report: Report, group: TaskGroup) -> Markup | None:
     dots = [
         Dot(f"{s.name}, seed {seed['seed']}: {number(y)} at {number(ms)} ms", s.style, math.log10(ms), y)
         for s in group.shown

@@ -218,11 +218,6 @@ def _result_cells(run: Run) -> list[object]:
 
 # Answers.
 
-ANSWERS = (
-    "Sequences that no network trained on, as text, each with its right answer and what the networks said (their "
-    "first seed), before training and at the last look. Underlined: the right answer, where it stands in the "
-    "sequence."
-)
 MOST_EXAMPLES = 4
 LONGEST_TEXT = 1500  #: characters of a sequence that are shown
 
@@ -245,13 +240,15 @@ class Example:
     said: list[Said]
 
 
-def answers(report: Report) -> Section:
-    parts = [_answers(group) for group in report.drawn]
-    missing = "No decoded sequences were recorded (probe=off)."
-    return chapter("answers", "Answers", report, ANSWERS, parts, missing)
-
-
-def _answers(group: TaskGroup) -> Markup | None:
+@chapter(
+    "answers",
+    "Answers",
+    "Sequences that no network trained on, as text, each with its right answer and what the networks said (their "
+    "first seed), before training and at the last look. Underlined: the right answer, where it stands in the "
+    "sequence.",
+    "No decoded sequences were recorded (probe=off).",
+)
+def answers(report: Report, group: TaskGroup) -> Markup | None:
     examples: dict[str, Example] = {}
     for s in group.shown:
         looks = sorted(s.run.samples, key=lambda look: look[0])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from rnnlstm.config.errors import DiskError, show
+from rnnlstm.config.errors import writing
 from rnnlstm.record.environment import package_version
 from rnnlstm.record.files import write_whole
 from rnnlstm.reporting.html.mechanisms import clipping, gates, gradient
@@ -52,7 +52,5 @@ def page(comparison: Comparison, against: Sequence[str] = ()) -> str:
 def write_page(comparison: Comparison, path: str, against: Sequence[str] = ()) -> None:
     """The report in the file `path`, whole or not at all. Raises: DiskError; ConfigError as `page`."""
     data = page(comparison, against).encode("utf-8", "replace")
-    try:
+    with writing(path):
         write_whole(Path(path), data)
-    except OSError as error:
-        raise DiskError(f"can't write {show(path)}: {error.strerror}") from None

@@ -6,8 +6,9 @@ Text gets into the page in one way, and that way escapes it.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from markupsafe import Markup, escape
 
 from rnnlstm.reporting.charts import MOST_GROUPS, Shown, TaskGroup, grouped
 from rnnlstm.reporting.colours import STYLES
+from rnnlstm.reporting.pairing import Contest, contests
 from rnnlstm.reporting.runs import Run
 from rnnlstm.reporting.selection import Comparison
 
@@ -99,6 +101,12 @@ class Report:
         """The groups that have figures."""
         return self.groups[:MOST_GROUPS]
 
+    @cached_property
+    def contests(self) -> list[Contest]:
+        """Rows against their reference. Those with a single seed in common are left out where none was named."""
+        least = 1 if self.against else 2
+        return [c for c in contests(self.runs, self.against) if len(c.steps.bounds) >= least]
+
     def caption(self, words: str, key: str) -> Markup:
         """What to see in the figure `key`, or where an earlier one of its kind says so."""
         first = self.explained.setdefault(words, key)
@@ -166,13 +174,28 @@ def legend(group: TaskGroup, dots: bool = False) -> Markup:
     return render("legend.html", group=group, marks=[style.mark for style in STYLES] if dots else None)
 
 
+#: What a chapter says of one group; None if the group has no such record.
+Part = Callable[[Report, TaskGroup], Markup | None]
+
+
 def chapter(
-    key: str, title: str, report: Report, intro: str, parts: Sequence[Markup | None], missing: str
-) -> Section:
-    """A section with a part for each group in the figures; groups without such a record get the line `missing`."""
-    shown = list(zip(report.drawn, parts, strict=True))
-    body = render(
-        "chapter.html", key=key, intro=Markup(intro), parts=shown, missing=missing, several=len(report.groups) > 1,
-        left_out=len(report.groups) - len(report.drawn),
-    )  # fmt: skip
-    return Section(key, title, body)
+    key: str, title: str, intro: str | Callable[[Report], str], missing: str
+) -> Callable[[Part], Callable[[Report], Section]]:
+    """Makes a chapter of a function that writes one group’s part. A group without one gets the line `missing`."""
+
+    def of(part: Part) -> Callable[[Report], Section]:
+        def section(report: Report) -> Section:
+            body = render(
+                "chapter.html",
+                key=key,
+                intro=Markup(intro if isinstance(intro, str) else intro(report)),
+                parts=[(group, part(report, group)) for group in report.drawn],
+                missing=missing,
+                several=len(report.groups) > 1,
+                left_out=len(report.groups) - len(report.drawn),
+            )
+            return Section(key, title, body)
+
+        return section
+
+    return of

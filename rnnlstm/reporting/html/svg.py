@@ -195,7 +195,7 @@ def forest(key: str, title: str, told: str, label: str, rows: Sequence[Interval]
 
 
 def _forest_row(row: Interval, x: Scale, top: float) -> list[Markup]:
-    """The name, and below it the interval; what goes on beyond the frame ends there without a bar."""
+    """The name, and below it the interval; an interval that extends beyond the frame ends there without a bar."""
     y, (low, high) = top + 27, (x.at(end) for end in row.interval)
     marks = [
         words(shortened(row.name, 46), SIDE, top + 14, "start", "level-name"),
