@@ -130,8 +130,13 @@ class Cell(ABC):
     def has_torch_layer(self) -> bool:
         return type(self).torch_layer is not Cell.torch_layer
 
-    def torch_layer(self, x: Tensor, state: State, w: Weights) -> tuple[Tensor, State]:
-        """One layer: x (T, B, I) → outputs (T, B, H), last state. For cells with `has_torch_layer`."""
+    def torch_layer(
+        self, x: Tensor, state: State, w: Weights, batch_sizes: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        """One layer: x (T, B, I) → outputs (T, B, H), last state. For cells with `has_torch_layer`.
+
+        With `batch_sizes` x and outputs are packed, (N, I) and (N, H), as in PyTorch's PackedSequence.
+        """
         raise NotImplementedError(f"PyTorch has no {self.name} cell")
 
 
@@ -160,7 +165,13 @@ def linear_scan(a: Tensor, b: Tensor, h0: Tensor) -> Tensor:
     return b
 
 
-def torch_arguments(x: Tensor, w: Weights) -> tuple[bool, int, float, bool, bool, bool]:
-    """What PyTorch's recurrent operations take after the weights: has_biases, num_layers, dropout, train,
-    bidirectional, batch_first. `train` makes cuDNN keep what its backward pass needs; the CPU ignores it."""
-    return "bias_ih" in w, 1, 0.0, x.is_cuda, False, False
+def torch_arguments(
+    x: Tensor, hx: Tensor | tuple[Tensor, ...], w: Weights, batch_sizes: Tensor | None
+) -> tuple[Any, ...]:
+    """What PyTorch's recurrent operations take: input, states, weights, has_biases, num_layers, dropout, train,
+    bidirectional, batch_first. `train` makes cuDNN keep what its backward pass needs; the CPU ignores it. The form
+    for packed input has `batch_sizes`, and no batch_first."""
+    options = ("bias_ih" in w, 1, 0.0, x.is_cuda, False)
+    if batch_sizes is not None:
+        return (x, batch_sizes, hx, list(w.values()), *options)
+    return (x, hx, list(w.values()), *options, False)

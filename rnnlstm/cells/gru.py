@@ -58,6 +58,8 @@ class GRUCell(Cell):
         """∂h_t/∂h_{t−1} along the leak alone: z_t."""
         return gates["update"]
 
-    def torch_layer(self, x: Tensor, state: State, w: Weights) -> tuple[Tensor, State]:
-        outputs, h = torch.gru(x, state[0][None], list(w.values()), *torch_arguments(x, w))
+    def torch_layer(
+        self, x: Tensor, state: State, w: Weights, batch_sizes: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        outputs, h = torch.gru(*torch_arguments(x, state[0][None], w, batch_sizes))
         return outputs, (h[0],)

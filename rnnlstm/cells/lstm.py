@@ -65,7 +65,9 @@ class LSTMCell(Cell):
         """∂c_t/∂c_{t−1} along the cell: f_t."""
         return gates["forget"]
 
-    def torch_layer(self, x: Tensor, state: State, w: Weights) -> tuple[Tensor, State]:
+    def torch_layer(
+        self, x: Tensor, state: State, w: Weights, batch_sizes: Tensor | None = None
+    ) -> tuple[Tensor, State]:
         h, c = (s[None] for s in state)
-        outputs, h, c = torch.lstm(x, (h, c), list(w.values()), *torch_arguments(x, w))
+        outputs, h, c = torch.lstm(*torch_arguments(x, (h, c), w, batch_sizes))
         return outputs, (h[0], c[0])

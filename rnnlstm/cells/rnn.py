@@ -67,9 +67,11 @@ class RNNCell(Cell):
     def has_torch_layer(self) -> bool:
         return self.nonlinearity in ("tanh", "relu")
 
-    def torch_layer(self, x: Tensor, state: State, w: Weights) -> tuple[Tensor, State]:
+    def torch_layer(
+        self, x: Tensor, state: State, w: Weights, batch_sizes: Tensor | None = None
+    ) -> tuple[Tensor, State]:
         layer = torch.rnn_tanh if self.nonlinearity == "tanh" else torch.rnn_relu
-        outputs, h = layer(x, state[0][None], list(w.values()), *torch_arguments(x, w))
+        outputs, h = layer(*torch_arguments(x, state[0][None], w, batch_sizes))
         return outputs, (h[0],)
 
 

@@ -79,7 +79,7 @@ class Network(nn.Module):
 
     def answer(self, x: Tensor, noise: Mapping[str, Tensor] | None = None) -> Tensor:
         """Outputs (T, B, O) from the recurrence's inputs."""
-        hidden, _ = self.recurrence(x, noise=noise)  # (T, B, H)
+        hidden, _ = self.recurrence.run(x, noise=noise)  # (T, B, H)
         outputs: Tensor = self.readout(hidden)
         return outputs
 

@@ -23,6 +23,11 @@ _ROUNDED = ContextVar("products in bfloat16", default=False)
 PRODUCTS = {torch.matmul, Tensor.matmul, Tensor.__matmul__}
 
 
+def autocast_on(device: torch.device) -> bool:
+    """Whether `torch.autocast` is active for this device."""
+    return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
+
+
 def rounded() -> bool:
     """Whether matrix products are computed in bfloat16 now."""
     return _ROUNDED.get()

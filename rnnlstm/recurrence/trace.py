@@ -9,6 +9,7 @@ Dimensions: L layers, T time steps, B sequences, H hidden units.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from rnnlstm.cells import Cell, State, Weights
 from rnnlstm.recurrence.fused import Tape, fused_pass, has_tape
+from rnnlstm.recurrence.lengths import Lengths, backwards
 from rnnlstm.recurrence.modules import Recurrence, unrolled
 
 
@@ -27,13 +29,17 @@ class Trace:
         """`step_by_step` computes as the reference backend does, also where the cell has a fused form."""
         self.step_by_step = step_by_step
         self._layers: list[_StepByStep | _Fused] = []
+        self._order: list[Callable[[Tensor], Tensor]] = []  # by layer: how its time steps are put into their order
 
     def start(self) -> None:
         """Discard the previous pass."""
-        self._layers = []
+        self._layers, self._order = [], []
 
-    def layer(self, cell: Cell, x: Tensor, state: State, w: Weights) -> tuple[Tensor, State]:
-        """One layer from scratch, with everything kept: fused where the cell has it."""
+    def layer(
+        self, cell: Cell, x: Tensor, state: State, w: Weights, lengths: Lengths | None = None, back: bool = False
+    ) -> tuple[Tensor, State]:
+        """One layer from scratch, with everything kept: fused where the cell has it. `back`: x runs backwards in
+        time; what is kept runs forwards."""
         fused = has_tape(cell) and not self.step_by_step
         if torch.is_grad_enabled() and not any(tensor.requires_grad for tensor in (x, *state, *w.values())):
             # Nothing requires gradients, but something must, for them to flow through time. The initial state costs
@@ -42,8 +48,9 @@ class Trace:
                 state = tuple(s.detach().requires_grad_() for s in state)
             else:
                 x = x.detach().requires_grad_()
-        seen = _Fused(cell, x, state, w) if fused else _StepByStep(cell, x, state, w)
+        seen = (_Fused if fused else _StepByStep)(cell, x, state, w, lengths)
         self._layers.append(seen)
+        self._order.append(functools.partial(backwards, lengths=lengths) if back else lambda values: values)
         return seen.outputs, seen.last
 
     @property
@@ -53,21 +60,22 @@ class Trace:
 
     def states(self, layer: int) -> dict[str, Tensor]:
         """(T, B, H) by the states' names."""
-        return self._layers[layer].states()
+        return {name: self._order[layer](value) for name, value in self._layers[layer].states().items()}
 
     def gates(self, layer: int) -> dict[str, Tensor]:
         """(T, B, H) by the gates' names."""
-        return self._layers[layer].gates()
+        return {name: self._order[layer](value) for name, value in self._layers[layer].gates().items()}
 
     def rows(self, name: str) -> Tensor:
         """float64 (L, T, B): ‖∂L/∂state_t‖² of each sequence, for the state called `name`; 0 where no gradient
-        came."""
-        return torch.stack([layer.rows(name) for layer in self._layers])
+        came, and after a sequence's end."""
+        return torch.stack([order(each.rows(name)) for order, each in zip(self._order, self._layers, strict=True)])
 
     def direct_rows(self) -> Tensor:
         """float64 (L, T, B): ‖·‖² of the *direct* part of ∂L/∂h_t, which reaches h_t through the layer's output at t
         and not through later steps. The outputs of PyTorch's modules show this part alone."""
-        return torch.stack([layer.direct.rows(layer.outputs) for layer in self._layers])
+        pairs = zip(self._order, self._layers, strict=True)
+        return torch.stack([order(each.direct.rows(each.outputs)) for order, each in pairs])
 
     def norms(self, name: str) -> Tensor:
         """float64 (L, T): Frobenius norm of ∂L/∂state_t over the batch and the units."""
@@ -77,9 +85,9 @@ class Trace:
 class _Fused:
     """A layer by the fused backend, whose backward pass also computes the norms."""
 
-    def __init__(self, cell: Cell, x: Tensor, state: State, w: Weights) -> None:
+    def __init__(self, cell: Cell, x: Tensor, state: State, w: Weights, lengths: Lengths | None) -> None:
         self._names, self._tape = cell.state_names, Tape()
-        self._seen = fused_pass(cell, x, state, w, self._tape)
+        self._seen = fused_pass(cell, x, state, w, self._tape, lengths)
         self.outputs, self.last = self._seen.outputs, self._seen.last
         self.direct = _Direct(self.outputs)
 
@@ -100,15 +108,15 @@ class _Fused:
 class _StepByStep:
     """A layer by the cell's step in a loop, with a hook on every state."""
 
-    def __init__(self, cell: Cell, x: Tensor, state: State, w: Weights) -> None:
+    def __init__(self, cell: Cell, x: Tensor, state: State, w: Weights, lengths: Lengths | None) -> None:
         self._states: dict[str, list[Tensor]] = {name: [] for name in cell.state_names}
         self._gates: dict[str, list[Tensor]] = {name: [] for name in cell.gate_names}
         self._gradients: dict[str, list[Tensor | None]] = {name: [None] * len(x) for name in cell.state_names}
-        for t, (state, opened) in enumerate(unrolled(cell, x, state, w)):  # noqa: B020
-            for name, value in zip(cell.state_names, state, strict=True):
+        for t, (state, moved, opened) in enumerate(unrolled(cell, x, state, w, lengths)):  # noqa: B020
+            for name, value, reached in zip(cell.state_names, state, moved, strict=True):
                 self._states[name].append(value)
-                if value.requires_grad:
-                    value.register_hook(_keep(self._gradients[name], t))
+                if reached.requires_grad:
+                    reached.register_hook(_keep(self._gradients[name], t))
             for name in cell.gate_names:
                 self._gates[name].append(opened[name])
         self.outputs, self.last = torch.stack(self._states[cell.state_names[0]]), state
@@ -121,9 +129,11 @@ class _StepByStep:
         return {name: torch.stack(steps).detach() for name, steps in self._gates.items()}
 
     def rows(self, name: str) -> Tensor:
-        pairs = zip(self._states[name], self._gradients[name], strict=True)
-        steps = [torch.zeros_like(state) if gradient is None else gradient for state, gradient in pairs]
-        return torch.stack(steps).detach().double().square().sum(-1)
+        rows = self.outputs.new_zeros(self.outputs.shape[:2], dtype=torch.float64)
+        for row, gradient in zip(rows, self._gradients[name], strict=True):
+            if gradient is not None:  # of the sequences that have this step, the first ones
+                row[: len(gradient)] = gradient.detach().double().square().sum(-1)
+        return rows
 
 
 class _Direct:
@@ -181,7 +191,7 @@ def record_gradients(module: nn.Module) -> Iterator[GradientRecord]:
 
         with rnnlstm.record_gradients(model) as g:
             loss(model(x)).backward()
-        g.hidden  # (L, T)
+        g.hidden  # (L, T); with two directions (2L, T), in the order of the module's states
 
     `module` is a recurrence of this project, or a module that holds exactly one. With backend `torch` it computes
     from scratch, on the same weights, while it is recorded. Later passes replace earlier

@@ -160,9 +160,6 @@ def test_live_graphs_share_no_buffer_and_dead_ones_leave_theirs():
     assert third.data_ptr() != place  # a view is still there
     del kept
     assert pool.empty(like, 1 << 19).data_ptr() == place
-    limited = [pool.empty(like, pool.LIMIT // 16) for _ in range(6)]  # a quarter of the limit each, never touched
-    del limited
-    assert sum(each.nbytes for each in pool._waiting) <= pool.LIMIT
 
 
 @pytest.mark.parametrize("chosen", ENGINES)

@@ -168,6 +168,7 @@ def test_dropout_is_between_layers_and_in_training_only(name):
     assert outputs.abs().min() > 0
     dropped.eval()
     assert torch.equal(dropped(x)[0], plain(x)[0])
-    single = getattr(recurrence, name)(5, 4, 1, dropout=1.0)
+    with pytest.warns(UserWarning, match="dropout=1.0 has no effect"):
+        single = getattr(recurrence, name)(5, 4, 1, dropout=1.0)
     outputs = single(x)[0]
     assert torch.equal(outputs, single.eval()(x)[0])

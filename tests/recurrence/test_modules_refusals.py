@@ -18,24 +18,10 @@ def raised(call):
     pytest.fail("nothing was raised")
 
 
-@pytest.mark.parametrize(("name", "option", "value"), [
-    ("RNN", "bidirectional", True),
-    ("LSTM", "bidirectional", True),
-    ("GRU", "bidirectional", True),
-    ("LSTM", "proj_size", 2),
-])  # fmt: skip
-def test_arguments_beyond_the_project_are_refused_by_name(name, option, value):
-    getattr(torch.nn, name)(5, 4, **{option: value})
-    with pytest.raises(NotImplementedError, match=option):
-        getattr(recurrence, name)(5, 4, **{option: value})
-    getattr(recurrence, name)(5, 4, **{option: type(value)(0)})
-
-
-@pytest.mark.parametrize("name", ["RNN", "LSTM", "GRU"])
-def test_packed_sequences_are_refused_by_name(name):
-    packed = torch.nn.utils.rnn.pack_padded_sequence(torch.zeros(3, 2, 5), torch.tensor([3, 1]))
-    with pytest.raises(TypeError, match="packed sequences are not supported"):
-        getattr(recurrence, name)(5, 4)(packed)
+def test_projections_are_refused_by_name():
+    with pytest.raises(NotImplementedError, match="proj_size=2"):
+        recurrence.LSTM(5, 4, proj_size=2)
+    recurrence.LSTM(5, 4, proj_size=0)
 
 
 @pytest.mark.parametrize(("sizes", "options"), [
@@ -47,11 +33,29 @@ def test_packed_sequences_are_refused_by_name(name):
     ((5, 4.5), {}),
     ((5, 4), {"dropout": 1.5}),
     ((5, 4), {"dropout": -0.1}),
+    ((5, 4), {"dropout": "0.5"}),
+    ((5, 4), {"dropout": True}),
+    ((5, 4), {"bias": 0}),
+    ((5, 4), {"bias": "False"}),
+    ((5, 4), {"batch_first": 1}),
+    (("5", 4), {}),
 ])  # fmt: skip
 @pytest.mark.parametrize("name", ["RNN", "LSTM", "GRU"])
 def test_senseless_sizes_raise_what_torch_nn_raises(name, sizes, options):
     expected = raised(lambda: getattr(torch.nn, name)(*sizes, **options))
     assert issubclass(raised(lambda: getattr(recurrence, name)(*sizes, **options)), expected)
+
+
+@pytest.mark.parametrize("name", ["RNN", "GRU"])
+def test_only_the_lstm_has_projections(name):
+    expected = raised(lambda: getattr(torch.nn, name)(5, 4, proj_size=2))
+    assert issubclass(raised(lambda: getattr(recurrence, name)(5, 4, proj_size=2)), expected)
+
+
+@pytest.mark.parametrize("name", ["RNN", "LSTM", "GRU"])
+def test_dropout_without_a_second_layer_is_a_warning(name):
+    with pytest.warns(UserWarning, match="dropout=0.5"):
+        getattr(recurrence, name)(5, 4, dropout=0.5)
 
 
 def test_an_unknown_nonlinearity_raises_what_torch_nn_raises():
@@ -100,6 +104,14 @@ def test_each_state_is_held_against_the_sizes():
             ours(x, given)
     with pytest.raises(RuntimeError, match=r"expected 1 initial state\(s\) \(hidden\), got 2"):
         recurrence.RNN(5, 4)(x, (right, right))
+    with pytest.raises(TypeError, match="the cell state must be a tensor, not NoneType"):
+        ours(x, (right, None))
+    with pytest.raises(RuntimeError, match=r"the cell state is torch.float64, the input is torch.float32"):
+        ours(x, (right, right.double()))
+    with pytest.raises(TypeError, match="input must be a tensor or a packed sequence, not list"):
+        ours([[1.0]])
+    with pytest.raises(ValueError, match=r"input is torch.float64, the weights are torch.float32"):
+        ours(x.double())
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

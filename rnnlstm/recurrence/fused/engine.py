@@ -11,7 +11,9 @@ from rnnlstm.recurrence.fused import native, portable
 
 
 def engine_for(x: Tensor) -> ModuleType:
-    """`native` for float32 and float64 on the CPU if the kernel could be built, else `portable`."""
-    if x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64) and native.available(x.dtype):
-        return native
-    return portable
+    """`native` for float32 and float64 on the CPU if the kernel could be built, else `portable`.
+
+    Tensors of a class of their own go to `portable`, too: PyTorch's fake ones have no memory.
+    """
+    plain = type(x) is Tensor and x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
+    return native if plain and native.available(x.dtype) else portable

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
-from rnnlstm.cells import Cell, State, Weights, is_operated
+from rnnlstm.cells import Cell, GRUCell, State, Weights, is_operated
 from rnnlstm.recurrence.fused.function import FusedForward, Tape
 from rnnlstm.recurrence.fused.kinds import arranged, kind_of
-from rnnlstm.recurrence.precision import rounded
+from rnnlstm.recurrence.lengths import Lengths
+from rnnlstm.recurrence.precision import autocast_on, rounded
 
 __all__ = ["FusedPass", "Tape", "fused_layer", "fused_pass", "has_fused", "has_tape"]
+
+LOWERED = (torch.float32, torch.bfloat16, torch.float16)  #: types that autocast casts
 
 
 def has_fused(cell: Cell) -> bool:
@@ -24,11 +28,13 @@ def has_tape(cell: Cell) -> bool:
     return kind_of(cell) is not None
 
 
-def fused_layer(cell: Cell, x: Tensor, state: State, w: Weights) -> tuple[Tensor, State]:
-    """x (T, B, I), state each (B, H) → outputs (T, B, H), last state."""
+def fused_layer(
+    cell: Cell, x: Tensor, state: State, w: Weights, lengths: Lengths | None = None
+) -> tuple[Tensor, State]:
+    """x (T, B, I), state each (B, H) → outputs (T, B, H), last state. A cell's own parallel form takes no lengths."""
     if not has_tape(cell):
         return cell.scan(x, state, cell.prepare(w))
-    seen = fused_pass(cell, x, state, w)
+    seen = fused_pass(cell, x, state, w, lengths=lengths)
     return seen.outputs, seen.last
 
 
@@ -42,15 +48,58 @@ class FusedPass:
     cells: Tensor  #: (T, B, H), of no time step where the cell has no cell state
 
 
-def fused_pass(cell: Cell, x: Tensor, state: State, w: Weights, tape: Tape | None = None) -> FusedPass:
-    """As `fused_layer`; `tape` keeps the norms that the backward pass yields."""
+def fused_pass(
+    cell: Cell, x: Tensor, state: State, w: Weights, tape: Tape | None = None, lengths: Lengths | None = None
+) -> FusedPass:
+    """As `fused_layer`; `tape` keeps the norms that the backward pass yields.
+
+    Under `torch.autocast` it computes in float32, and returns the type that PyTorch's modules return.
+    Raises: RuntimeError for tensors of other shapes, types or devices than the cell's.
+    """
     kind = kind_of(cell)
     assert kind is not None
+    x, state, w, result = _cast(cell, x, state, w)
+    _check(cell, x, state, w)
     w_x, w_h, b = arranged(kind, w)
     h0, c0 = state[0], state[-1]
     kind = replace(kind, rounded=rounded())
     one_replica = (tensor.unsqueeze(0) for tensor in (x, w_x, w_h, b, h0, c0))
-    out, last_c, activations, cells = (t.squeeze(0) for t in FusedForward.apply(kind, tape, *one_replica))
+    seen = FusedForward.apply(kind, lengths, tape, *one_replica)
+    out, last_c, activations, cells = (t.squeeze(0) for t in seen)
     H = h0.shape[-1]
     gates = {name: activations[..., k * H : (k + 1) * H] for name, k in kind.gates.items()}
-    return FusedPass(out, (out[-1], last_c) if kind.has_cell else (out[-1],), gates, cells)
+    last_h = out[-1] if lengths is None else lengths.last(out)
+    last = (last_h, last_c) if kind.has_cell else (last_h,)
+    return FusedPass(out.to(result), tuple(s.to(result) for s in last), gates, cells)
+
+
+def _cast(cell: Cell, x: Tensor, state: State, w: Weights) -> tuple[Tensor, State, Weights, torch.dtype]:
+    """The tensors to compute with, and the type of the results. Under autocast, those of lower precision become
+    float32. The results are then of autocast's type; a GRU's are of its state's, which leaks into each of them."""
+    tensors = (x, *state, *w.values())
+    if not autocast_on(x.device) or any(t.dtype not in LOWERED for t in tensors):
+        return x, state, w, x.dtype
+    result = state[0].dtype if isinstance(cell, GRUCell) else torch.get_autocast_dtype(x.device.type)
+    return x.float(), tuple(s.float() for s in state), {name: v.float() for name, v in w.items()}, result
+
+
+def _check(cell: Cell, x: Tensor, state: State, w: Weights) -> None:
+    """Everything that a kernel takes for granted of what it is handed. Raises: RuntimeError."""
+    B, I = x.shape[-2:]  # noqa: E741
+    H = state[0].shape[-1]
+    shapes = cell.parameter_shapes(I, H, bias="bias_ih" in w or "bias_hh" in w)
+    expected = [(name, w[name], shape) for name, shape in shapes.items() if name in w]
+    if len(expected) < len(shapes):
+        raise RuntimeError(f"the {cell.name} cell lacks {', '.join(shapes.keys() - w.keys())}")
+    expected += [(f"the {name} state", s, (B, H)) for name, s in zip(cell.state_names, state, strict=True)]
+    for name, tensor, shape in expected:
+        if tuple(tensor.shape) != shape:
+            raise RuntimeError(f"{name} has shape {tuple(tensor.shape)}; it must have {shape}")
+        if tensor.device != x.device:
+            raise RuntimeError(
+                f"expected all tensors to be on one device: the input is on {x.device}, {name} on {tensor.device}"
+            )
+        if tensor.dtype != x.dtype:
+            raise RuntimeError(f"the input is {x.dtype}, {name} is {tensor.dtype}; they need one type")
+    if not x.dtype.is_floating_point:
+        raise RuntimeError(f"the input is {x.dtype}; it must be a floating-point type")

@@ -12,6 +12,7 @@ from rnnlstm.recurrence.fused.build import load_kernel
 from rnnlstm.recurrence.fused.gradients import Gradients, Rows
 from rnnlstm.recurrence.fused.kinds import Kind
 from rnnlstm.recurrence.fused.pool import empty
+from rnnlstm.recurrence.lengths import Lengths
 
 #: In the order of the C source's enumeration.
 KINDS = ("rnn_tanh", "rnn_relu", "rnn_sigmoid", "rnn_identity", "lstm", "lstm_1997", "gru")
@@ -33,20 +34,24 @@ def slices(R: int, B: int) -> int:
 
 
 def forward(
-    kind: Kind, x: Tensor, w_x: Tensor, w_h: Tensor, b: Tensor, h0: Tensor, c0: Tensor
+    kind: Kind, lengths: Lengths | None, x: Tensor, w_x: Tensor, w_h: Tensor, b: Tensor, h0: Tensor, c0: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As `portable.forward`."""
     R, T, B, I = x.shape  # noqa: E741
     H = h0.shape[-1]
-    out = empty(x, R, T, B, H)
+    out = x.new_empty(R, T, B, H)
     gates = empty(x, R, T, B, 0 if kind.blocks == 1 else kind.blocks * H)
     cells = empty(x, R, T if kind.has_cell else 0, B, H)
-    _call("forward", kind, (R, T, B, I, H), (x, w_x, w_h, b, h0, c0), (gates, out, cells))
+    if lengths is not None:  # what the kernel skips is zero
+        for result in (out, gates, cells):
+            result.zero_()
+    _call("forward", kind, lengths, (R, T, B, I, H), (x, w_x, w_h, b, h0, c0), (gates, out, cells))
     return out, gates, cells
 
 
 def backward(
     kind: Kind,
+    lengths: Lengths | None,
     x: Tensor,
     w_x: Tensor,
     w_h: Tensor,
@@ -65,7 +70,7 @@ def backward(
     H = out.shape[-1]
     # Not by empty_like, which would take over the strides of what it is given.
     gradients = Gradients(
-        empty(x, *x.shape) if wants_x else None,
+        (x.new_empty(x.shape) if lengths is None else x.new_zeros(x.shape)) if wants_x else None,
         w_x.new_empty(w_x.shape),
         w_h.new_empty(w_h.shape),
         w_h.new_empty(R, kind.blocks * H),
@@ -73,18 +78,37 @@ def backward(
         c0.new_empty(c0.shape),
     )
     inputs = (x, w_x, w_h, h0, c0, gates, out, cells, d_out, d_c)
-    _call("backward", kind, (R, T, B, I, H), inputs, (*gradients, *((None,) * 3 if rows is None else rows)))
+    results = (*gradients, *((None,) * 3 if rows is None else rows))
+    _call("backward", kind, lengths, (R, T, B, I, H), inputs, results)
     return gradients
 
 
 def _call(
-    name: str, kind: Kind, sizes: tuple[int, ...], inputs: tuple[Tensor, ...], results: tuple[Tensor | None, ...]
+    name: str,
+    kind: Kind,
+    lengths: Lengths | None,
+    sizes: tuple[int, ...],
+    inputs: tuple[Tensor, ...],
+    results: tuple[Tensor | None, ...],
 ) -> None:
     kernel = load_kernel(inputs[0].dtype)
     assert kernel is not None
     R, _, B, _, _ = sizes
     shape = (ctypes.c_int64 * 7)(KINDS.index(kind.name), *sizes, slices(R, B))
     held = [tensor.contiguous() for tensor in inputs]  # alive until the call is over
-    pointers = [ctypes.c_void_p(None if tensor is None else tensor.data_ptr()) for tensor in (*held, *results)]
+    each = None if lengths is None else lengths.each.contiguous()
+    pointers = [_pointer(tensor) for tensor in (each, *held, *results)]
     if getattr(kernel, name)(shape, *pointers, ctypes.c_int(torch.get_num_threads())):
         raise MemoryError("the fused kernel could not get its working memory")
+
+
+def _pointer(tensor: Tensor | None) -> ctypes.c_void_p:
+    """Raises: RuntimeError where the tensor's memory is not there, or not this machine's."""
+    if tensor is None or not tensor.numel():
+        return ctypes.c_void_p(None)
+    end = (tensor.storage_offset() + tensor.numel()) * tensor.element_size()
+    if tensor.device.type != "cpu" or tensor.untyped_storage().nbytes() < end:
+        raise RuntimeError(
+            f"a tensor of shape {tuple(tensor.shape)} on {tensor.device} has no memory to compute with"
+        )
+    return ctypes.c_void_p(tensor.data_ptr())

@@ -1,9 +1,12 @@
-"""Large buffers, used again once nothing refers to them.
+"""Large buffers of the kernel's own, used again once nothing refers to them.
 
-The C library hands memory of some megabytes back to the system when it is freed, and the system clears it anew, page
+The C library hands memory of some megabytes back to the system when it is freed, and the system clears it again, page
 by page, at the next step: for eight LSTMs in lockstep that took as long as the forward pass itself. A buffer here is
 an array that a tensor's storage keeps alive; when the last tensor over it has gone, the memory waits for the next
-request of its size. Two live graphs therefore never share a buffer.
+request of about its size. Two live graphs therefore never share a buffer.
+
+What waits and what is in use are together at most a quarter more than what was in use at once: sequences of many
+lengths keep no buffer for each. Such a tensor can't be resized, so what a user gets to see comes from PyTorch.
 """
 
 from __future__ import annotations
@@ -18,10 +21,38 @@ import torch
 from torch import Tensor
 
 SMALL = 1 << 20  #: bytes below which the C library keeps memory by itself
-LIMIT = 1 << 30  #: bytes that may wait; beyond them the oldest go back to the system
+SLACK = 1.25  #: how much larger than asked for a buffer may be, and how much more than the peak is kept
 
-_waiting: deque[np.ndarray] = deque()
-_lock = threading.RLock()  # a buffer may be given back, by the garbage collector, while another is taken
+
+class _Pool:
+    """Memory in use and waiting, in bytes."""
+
+    def __init__(self) -> None:
+        self.waiting: deque[np.ndarray] = deque()  # the oldest first
+        self.used = self.peak = 0
+        self.lock = threading.RLock()  # a buffer may be given back, by the garbage collector, while another is taken
+
+    def take(self, size: int) -> np.ndarray:
+        with self.lock:
+            fits = [memory for memory in self.waiting if size <= memory.nbytes <= SLACK * size]
+            if fits:
+                memory = min(fits, key=lambda each: each.nbytes)
+                self.waiting = deque(each for each in self.waiting if each is not memory)
+            else:
+                memory = np.empty(size, np.uint8)
+            self.used += memory.nbytes
+            self.peak = max(self.peak, self.used)
+            return memory
+
+    def give(self, memory: np.ndarray) -> None:
+        with self.lock:
+            self.used -= memory.nbytes
+            self.waiting.append(memory)
+            while self.used + sum(each.nbytes for each in self.waiting) > SLACK * self.peak:
+                self.waiting.popleft()
+
+
+_POOL = _Pool()
 
 
 def empty(like: Tensor, *shape: int) -> Tensor:
@@ -29,23 +60,7 @@ def empty(like: Tensor, *shape: int) -> Tensor:
     size = math.prod(shape) * like.element_size()
     if size < SMALL:
         return like.new_empty(shape)
-    memory = _take(size)
-    array = memory[:]  # an object of its own, as old as the storage
-    weakref.finalize(array, _give, memory).atexit = False
+    memory = _POOL.take(size)
+    array = memory[:size]  # an object of its own, as old as the storage
+    weakref.finalize(array, _POOL.give, memory).atexit = False
     return torch.from_numpy(array).view(like.dtype).view(shape)
-
-
-def _take(size: int) -> np.ndarray:
-    with _lock:
-        for k, memory in enumerate(_waiting):
-            if memory.nbytes == size:
-                del _waiting[k]
-                return memory
-    return np.empty(size, np.uint8)
-
-
-def _give(memory: np.ndarray) -> None:
-    with _lock:
-        _waiting.append(memory)
-        while sum(each.nbytes for each in _waiting) > LIMIT:
-            _waiting.popleft()

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rnnlstm.recurrence.fused.gradients import Gradients, Rows
 from rnnlstm.recurrence.fused.kinds import Kind
+from rnnlstm.recurrence.lengths import Lengths
 
 RNN_ACTIVATIONS = {
     "rnn_tanh": torch.tanh_,
@@ -24,11 +25,11 @@ ROWS_AT_ONCE = 256
 
 
 def forward(
-    kind: Kind, x: Tensor, w_x: Tensor, w_h: Tensor, b: Tensor, h: Tensor, c: Tensor
+    kind: Kind, lengths: Lengths | None, x: Tensor, w_x: Tensor, w_h: Tensor, b: Tensor, h: Tensor, c: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """x (R, T, B, I), w_x (R, P·H, I), w_h (R, P·H, H), b (R, G·H), initial h, c (R, B, H) → outputs (R, T, B, H);
     activations (R, T, B, G·H), for an RNN of no unit, since they are its outputs; cell states (R, T, B, H), of no
-    time step where there is none."""
+    time step where there is none. After a sequence's end all are zero."""
     R, T, B, _ = x.shape
     H, P = h.shape[-1], w_x.shape[1]
     gates = b.new_empty(R, T, B, b.shape[-1]).copy_(b[:, None, None])
@@ -63,11 +64,15 @@ def forward(
             h = torch.lerp(n, h, z, out=outs[t])
         else:
             h = RNN_ACTIVATIONS[kind.name](products[t])
+    if lengths is not None:
+        for result in (out, gates, *([cells] if kind.has_cell else [])):
+            result.masked_fill_(~lengths.mask[..., None], 0)
     return out, gates[..., :0] if is_rnn else gates, cells
 
 
 def backward(
     kind: Kind,
+    lengths: Lengths | None,
     x: Tensor,
     w_x: Tensor,
     w_h: Tensor,
@@ -86,6 +91,10 @@ def backward(
     P = w_h.shape[1]
     tanh_c = cells.tanh()
     d = _factors(kind, gates, out, cells, tanh_c, h0, c0)  # becomes the gradient for the pre-activations
+    there = None
+    if lengths is not None:
+        d.masked_fill_(~lengths.mask[..., None], 0)
+        there = lengths.mask[..., None].unbind(0)  # each (B, 1)
     ds, d_outs = d.view(R, T, B, kind.blocks, H).unbind(1), d_out.unbind(1)
     flows = d[..., -P:].unbind(1)
     w = w_h.bfloat16() if kind.rounded else w_h
@@ -103,19 +112,23 @@ def backward(
         if rows is not None:
             rows.hidden[:, t] = d_h.double().square().sum(-1)
         if kind.has_cell:
-            d_c = torch.addcmul(d_c, d_h, into_c[t])
+            before, d_c = d_c, torch.addcmul(d_c, d_h, into_c[t])
             if rows is not None:
                 rows.cell[:, t] = d_c.double().square().sum(-1)
             through_c[t].mul_(d_c.unsqueeze(-2))
             through_h[t].mul_(d_h)
             if forgets is not None:
                 d_c = d_c * forgets[t]
+            if there is not None:  # after its end, a sequence's cell state is frozen
+                d_c = torch.where(there[t], d_c, before)
             d_h = _product(kind, flows[t], w)
         elif kind.name == "gru":
             ds[t].mul_(d_h.unsqueeze(-2))
             d_h = _add_product(kind, d_h.mul_(updates[t]), flows[t], w)
         else:
             d_h = _product(kind, flows[t].mul_(d_h), w)
+    if rows is not None and lengths is not None:
+        rows.hidden.masked_fill_(~lengths.mask, 0), rows.cell.masked_fill_(~lengths.mask, 0)
     if rows is not None:
         rows.blocks.copy_(d.view(R, T, B, kind.blocks, H).double().square().sum(-1))
     # xᵀ d: with the few columns of x on the left, several times quicker than dᵀ x.

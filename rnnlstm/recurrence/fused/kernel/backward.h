@@ -5,6 +5,7 @@
 typedef struct {
     const REAL *x, *h0, *c0, *gates, *out, *cells, *d_out, *d_last;
     REAL *d_x, *d_h0, *d_c0;                /* d_x may be NULL */
+    const int64_t *lengths; /* (B), longest first; NULL: T each */
     double *h_rows, *c_rows, *block_rows; /* squared norms of rows: (R,T,B) twice, (R,T,B,G); all may be NULL */
 } Pass;
 
@@ -107,17 +108,18 @@ static int backward_slice(const Shape *s, const Pass *p, int64_t r, int64_t from
                           const REAL *x_panels, REAL *dw) {
     int64_t H = s->H, I = s->I, T = s->T, B = s->B, G = blocks(s->kind), K = product_blocks(s->kind) * H, xc = x_column(s);
     int64_t ldh = odd_lines(up(H, 2 * VL)), ldx = up(I, 2 * VL), ldd = odd_lines(G * H), ldv = odd_lines(columns(s));
-    int64_t steps = m < CHUNK && m > 0 ? CHUNK / m : 1, filled = 0, kept = G == 1 ? 0 : G * H;
-    REAL *dh = take(m * ldh), *dc = take(m * ldh), *dx = take(m * ldx), *ring = take(steps * m * ldd), *hx = take(steps * m * ldv);
+    int64_t room = m * (m < CHUNK && m > 0 ? CHUNK / m : 1), filled = 0, kept = G == 1 ? 0 : G * H;
+    REAL *dh = take(m * ldh), *dc = take(m * ldh), *dx = take(m * ldx), *ring = take(room * ldd), *hx = take(room * ldv);
     int failed = !dh || !dc || !dx || !ring || !hx;
     if (!failed) {
         memset(dh, 0, m * ldh * sizeof(REAL)), memset(dc, 0, m * ldh * sizeof(REAL));
-        memset(hx, 0, steps * m * ldv * sizeof(REAL)), memset(dw, 0, G * H * columns(s) * sizeof(REAL));
+        memset(hx, 0, room * ldv * sizeof(REAL)), memset(dw, 0, G * H * columns(s) * sizeof(REAL));
         for (int64_t k = 0; k < m; k++) memcpy(dc + k * ldh, p->d_last + (r * B + from + k) * H, H * sizeof(REAL));
         for (int64_t t = T - 1; t >= 0; t--) {
-            int64_t first = (r * T + t) * B + from;
-            REAL *d = ring + filled * m * ldd, *v = hx + filled * m * ldv;
-            for (int64_t k = 0; k < m; k++, d += ldd, v += ldv) {
+            int64_t first = (r * T + t) * B + from, n = active(p->lengths, from, m, t);
+            if (filled + n > room) add_weight_gradient(s, ring, ldd, hx, ldv, filled, dw), filled = 0;
+            REAL *d = ring + filled * ldd, *v = hx + filled * ldv;
+            for (int64_t k = 0; k < n; k++, d += ldd, v += ldv) {
                 const REAL *out = p->out + (first + k) * H, *cell = p->cells + (first + k) * H;
                 Row o = {p->gates + (first + k) * kept, out, t ? out - B * H : p->h0 + (r * B + from + k) * H,
                          cell, t ? cell - B * H : p->c0 + (r * B + from + k) * H, p->d_out + (first + k) * H,
@@ -138,18 +140,16 @@ static int backward_slice(const Shape *s, const Pass *p, int64_t r, int64_t from
                 memcpy(v + xc, p->x + (first + k) * I, I * sizeof(REAL));
                 v[xc + I] = 1;
             }
-            d = ring + filled * m * ldd;
-            times_panels(d + G * H - K, ldd, m, h_panels, K, H, dh, ldh);
+            d = ring + filled * ldd;
+            times_panels(d + G * H - K, ldd, n, h_panels, K, H, dh, ldh);
             if (p->d_x) {
-                memset(dx, 0, m * ldx * sizeof(REAL));
-                times_panels(d, ldd, m, x_panels, K, I, dx, ldx);
-                for (int64_t k = 0; k < m; k++) memcpy(p->d_x + (first + k) * I, dx + k * ldx, I * sizeof(REAL));
+                memset(dx, 0, n * ldx * sizeof(REAL));
+                times_panels(d, ldd, n, x_panels, K, I, dx, ldx);
+                for (int64_t k = 0; k < n; k++) memcpy(p->d_x + (first + k) * I, dx + k * ldx, I * sizeof(REAL));
             }
-            if (++filled == steps || t == 0) {
-                add_weight_gradient(s, ring, ldd, hx, ldv, filled * m, dw);
-                filled = 0;
-            }
+            filled += n;
         }
+        add_weight_gradient(s, ring, ldd, hx, ldv, filled, dw);
         for (int64_t k = 0; k < m; k++) {
             memcpy(p->d_h0 + (r * B + from + k) * H, dh + k * ldh, H * sizeof(REAL));
             if (has_cell(s->kind)) memcpy(p->d_c0 + (r * B + from + k) * H, dc + k * ldh, H * sizeof(REAL));
@@ -177,19 +177,23 @@ static void add_slices(const Shape *s, const REAL *dw, int64_t j, REAL *d_w_x, R
 }
 
 /* Returns 0, or 1 where memory ran out. Every tensor of gradients is filled. */
-int backward(const Shape *s, const REAL *x, const REAL *w_x, const REAL *w_h, const REAL *h0, const REAL *c0,
+int backward(const Shape *s, const int64_t *lengths, const REAL *x, const REAL *w_x, const REAL *w_h, const REAL *h0, const REAL *c0,
              const REAL *gates, const REAL *out, const REAL *cells, const REAL *d_out, const REAL *d_last, REAL *d_x,
              REAL *d_w_x, REAL *d_w_h, REAL *d_b, REAL *d_h0, REAL *d_c0, double *h_rows, double *c_rows,
              double *block_rows, int threads) {
     int64_t H = s->H, I = s->I, GH = blocks(s->kind) * H, K = product_blocks(s->kind) * H;
     int64_t h_count = up(H, 2 * VL) / (2 * VL), x_count = up(I, 2 * VL) / (2 * VL);
     int64_t h_size = h_count * 2 * VL * K, size = (h_count + x_count) * 2 * VL * K, dw_size = GH * columns(s);
-    Pass pass = {x, h0, c0, gates, out, cells, d_out, d_last, d_x, d_h0, d_c0, h_rows, c_rows, block_rows};
+    Pass pass = {x, h0, c0, gates, out, cells, d_out, d_last, d_x, d_h0, d_c0, lengths, h_rows, c_rows, block_rows};
     REAL *panels = take(s->R * size), *dw = take(s->R * s->slices * dw_size);
     int failed = !panels || !dw;
     if (!failed) {
+        fenv_t mode;
+        fegetenv(&mode);
 #pragma omp parallel num_threads(threads) reduction(| : failed)
         {
+            fenv_t before;
+            fegetenv(&before), fesetenv(&mode);
 #pragma omp for schedule(static)
             for (int64_t p = 0; p < s->R * (h_count + x_count); p++) {
                 int64_t r = p / (h_count + x_count), k = p % (h_count + x_count);
@@ -210,6 +214,7 @@ int backward(const Shape *s, const REAL *x, const REAL *w_x, const REAL *w_h, co
                 if (!failed)
                     add_slices(s, dw + r * s->slices * dw_size, j % GH, d_w_x + r * K * I, d_w_h + r * K * H, d_b + r * GH);
             }
+            fesetenv(&before);
         }
     }
     free(panels), free(dw);

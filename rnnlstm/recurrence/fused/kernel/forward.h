@@ -81,8 +81,9 @@ static void pointwise(const Shape *s, Rows o, vec *z, int64_t n) {
 }
 
 /* Rows from .. from+m of replica r through all time steps. */
-static int forward_slice(const Shape *s, int64_t r, int64_t from, int64_t m, const REAL *x, const REAL *panels,
+static int forward_slice(const Shape *s, const int64_t *lengths, int64_t r, int64_t from, int64_t m, const REAL *x, const REAL *panels,
                          const REAL *h0, const REAL *c0, REAL *gates, REAL *out, REAL *cells) {
+    const int64_t all = m;
     int64_t H = s->H, I = s->I, T = s->T, B = s->B, K = H + I, G = blocks(s->kind), units = panel_units(s->kind);
     int64_t lda = odd_lines(K), lds = up(H, VL), size = panel_size(s), kept = G == 1 ? 0 : G * H;
     REAL *a = take(2 * m * lda), *c = take(m * lds);
@@ -95,7 +96,8 @@ static int forward_slice(const Shape *s, int64_t r, int64_t from, int64_t m, con
             memcpy(c + k * lds, c0 + (r * B + from + k) * H, H * sizeof(REAL));
         }
         for (int64_t t = 0; t < T; t++) {
-            REAL *now = a + (t % 2) * m * lda, *next = a + ((t + 1) % 2) * m * lda;
+            REAL *now = a + (t % 2) * all * lda, *next = a + ((t + 1) % 2) * all * lda;
+            m = active(lengths, from, m, t);
             int64_t first = (r * T + t) * B + from;
             for (int64_t k = 0; k < m; k++) memcpy(now + k * lda + H, x + (first + k) * I, I * sizeof(REAL));
             for (int64_t p = 0; p * units < H; p++) {
@@ -121,15 +123,19 @@ static int forward_slice(const Shape *s, int64_t r, int64_t from, int64_t m, con
 }
 
 /* Returns 0, or 1 where memory ran out. Fills gates (not of an RNN), out and, for the LSTMs, cells. */
-int forward(const Shape *s, const REAL *x, const REAL *w_x, const REAL *w_h, const REAL *b, const REAL *h0,
+int forward(const Shape *s, const int64_t *lengths, const REAL *x, const REAL *w_x, const REAL *w_h, const REAL *b, const REAL *h0,
             const REAL *c0, REAL *gates, REAL *out, REAL *cells, int threads) {
     int64_t G = blocks(s->kind), rows = product_blocks(s->kind) * s->H, count = panel_count(s);
     int64_t size = count * panel_size(s);
     REAL *panels = take(s->R * size);
     if (!panels) return 1;
     int failed = 0;
+    fenv_t mode;
+    fegetenv(&mode);
 #pragma omp parallel num_threads(threads) reduction(| : failed)
     {
+        fenv_t before;
+        fegetenv(&before), fesetenv(&mode);
 #pragma omp for schedule(static)
         for (int64_t p = 0; p < s->R * count; p++) {
             int64_t r = p / count;
@@ -140,8 +146,9 @@ int forward(const Shape *s, const REAL *x, const REAL *w_x, const REAL *w_h, con
             int64_t r = job / s->slices, part = job % s->slices;
             int64_t from = s->B * part / s->slices, to = s->B * (part + 1) / s->slices;
             if (to > from)
-                failed |= forward_slice(s, r, from, to - from, x, panels + r * size, h0, c0, gates, out, cells);
+                failed |= forward_slice(s, lengths, r, from, to - from, x, panels + r * size, h0, c0, gates, out, cells);
         }
+        fesetenv(&before);
     }
     free(panels);
     return failed;

@@ -7,10 +7,15 @@
  * Compiled once for each precision (REAL float or double) and vector width (VBYTES). Vectors are the extension that
  * gcc and clang share, so the same source serves x86-64 and arm64.
  *
+ * A sequence may end before time step T: then `lengths` holds the length of each, longest first. The rows after its end
+ * are neither read nor written. A worker takes over the caller's floating-point mode, so that flushing denormal numbers
+ * to zero (torch.set_flush_denormal) means the same on every thread.
+ *
  * Letters: R replicas, T time steps, B sequences, I inputs, H units, G blocks of pre-activations (see kinds.py),
  * P of them in each product. Tensors are contiguous: x (R,T,B,I), w_x (R,P*H,I), w_h (R,P*H,H), b (R,G*H), gates
  * (R,T,B,G*H), not kept for an RNN, out and cells (R,T,B,H), h0 and c0 (R,B,H); d_ before a name: its gradient.
  */
+#include <fenv.h>
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>

@@ -12,6 +12,12 @@ static int64_t blocks(int64_t kind) { return kind == LSTM || kind == GRU ? 4 : k
 static int64_t product_blocks(int64_t kind) { return kind == GRU ? 3 : blocks(kind); }
 static inline int has_cell(int64_t kind) { return kind == LSTM || kind == LSTM_1997; }
 
+/* Of m rows from `from` on, longest first: how many have a time step t. `lengths` NULL: all. */
+static int64_t active(const int64_t *lengths, int64_t from, int64_t m, int64_t t) {
+    while (lengths && m > 0 && lengths[from + m - 1] <= t) m--;
+    return m;
+}
+
 static REAL *take(int64_t count) {
     void *p = NULL;
     size_t bytes = (size_t)(count > 0 ? count : 1) * sizeof(REAL);
