@@ -144,15 +144,15 @@ class Recurrence(nn.Module):
         nn.Module.__init__(self)  # not RNNBase's, of which the drop-in modules are subclasses
         for name, flag in {"bias": bias, "batch_first": batch_first}.items():
             if not isinstance(flag, bool):
-                raise TypeError(f"{name} must be True or False, not {flag!r}")
+                raise TypeError(f"{name} should be of type bool, got: {type(flag).__name__}")
         sizes = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers}
         for name, size in sizes.items():
             if not isinstance(size, int):
-                raise TypeError(f"{name} must be an int, not {size!r}")
+                raise TypeError(f"{name} should be of type int, got: {type(size).__name__}")
             if size < 1:
-                raise ValueError(f"{name} must be at least 1, not {size}")
+                raise ValueError(f"{name} must be greater than zero, not {size}")
         if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0.0 <= dropout <= 1.0:
-            raise ValueError(f"dropout must be a number between 0 and 1, not {dropout!r}")
+            raise ValueError(f"dropout should be a number in range [0, 1], not {dropout!r}")
         if dropout and num_layers == 1:
             warnings.warn(f"dropout={dropout} has no effect: it acts between layers, and there is one", stacklevel=3)
         self.cell, self.backend = cell, choose_backend(cell, backend)
@@ -293,7 +293,8 @@ class Recurrence(nn.Module):
             raise RuntimeError(f"input has {data.shape[-1]} features, input_size is {self.input_size}")
         weights, autocast = next(iter(self.layer_weights(0).values())), autocast_on(data.device)
         if data.dtype != weights.dtype and not autocast:
-            raise ValueError(f"input is {data.dtype}, the weights are {weights.dtype}: convert one of them")
+            ways = f"Convert input: input.to({weights.dtype}), or convert model: model.to({data.dtype})"
+            raise ValueError(f"RNN input dtype ({data.dtype}) does not match weight dtype ({weights.dtype}). {ways}")
         batched = lengths is not None or data.dim() == 3
         if lengths is not None:
             x = lengths.padded(data)
@@ -398,7 +399,7 @@ class RNN(_DropIn):
         gain: float = 1.0,
     ) -> None:
         if proj_size:
-            raise ValueError("proj_size is for the LSTM")
+            raise ValueError("proj_size argument is only supported for LSTM, not RNN or GRU")
         cell = make_cell("rnn", nonlinearity=nonlinearity, init=init, gain=gain)
         sizes = (input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional)
         super().__init__(f"RNN_{nonlinearity.upper()}", cell, sizes, proj_size, backend, device, dtype)
@@ -461,7 +462,7 @@ class GRU(_DropIn):
         max_lag: int | None = None,
     ) -> None:
         if proj_size:
-            raise ValueError("proj_size is for the LSTM")
+            raise ValueError("proj_size argument is only supported for LSTM, not RNN or GRU")
         cell = make_cell("gru", init=init, gain=gain, max_lag=max_lag)
         sizes = (input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional)
         super().__init__("GRU", cell, sizes, proj_size, backend, device, dtype)

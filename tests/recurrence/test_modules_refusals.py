@@ -110,7 +110,7 @@ def test_each_state_is_held_against_the_sizes():
         ours(x, (right, right.double()))
     with pytest.raises(TypeError, match="input must be a tensor or a packed sequence, not list"):
         ours([[1.0]])
-    with pytest.raises(ValueError, match=r"input is torch.float64, the weights are torch.float32"):
+    with pytest.raises(ValueError, match=r"dtype \(torch.float64\) does not match weight dtype \(torch.float32\)"):
         ours(x.double())
 
 
