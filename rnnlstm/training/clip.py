@@ -106,7 +106,7 @@ def _clip(gradients: Mapping[str, Tensor], kind: str, threshold: float | None, s
             for g in gradients.values():
                 g.copy_(torch.where(_by_replica(fired.to(g.device), g), g.clamp(-limit, limit), g))
             after = _norms(gradients).square().sum(0).sqrt()
-        shares = (cut / entries).tolist()
+        shares = (cut.float() / max(entries, 1)).tolist()
     names = list(gradients)
     largest = by_parameter.argmax(0).tolist()
     return [
