@@ -80,10 +80,7 @@ class LookupTable:
     """Numbers that a task looks up with what it drew. Copied to a device once, when first needed there."""
 
     def __init__(self, values: Tensor | np.ndarray | Sequence[int]) -> None:
-        with torch.inference_mode(
-            False
-        ):  # it is kept, and a tensor made in inference mode can't take part in training
-            self._values = torch.as_tensor(values, device="cpu")
+        self._values = torch.as_tensor(values, device="cpu")
         self._sent: dict[torch.device, Tensor] = {}
 
     def __len__(self) -> int:

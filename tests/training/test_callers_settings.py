@@ -218,15 +218,6 @@ def test_initial_weights_are_a_pure_function_of_configuration_and_seed(model):
         assert all(torch.equal(found[name], weight) for name, weight in expected.items())
 
 
-def test_a_task_drawn_in_inference_mode_can_be_trained_on_later(tmp_path):
-    """What the task looks up is made when it is first drawn, and kept."""
-    plan = plan_for(*SMALL, "task=keyword", "train.steps=2", "probe=off")
-    with torch.inference_mode():
-        task = dataclasses.replace(plan.task)
-        task.sample(0, 0)
-    train_run(dataclasses.replace(plan, task=task), tmp_path, Progress())
-
-
 def test_a_users_own_task_and_cell_need_not_name_dtypes(tmp_path):
     class Careless(type(make_task("adding"))):
         def generate(self, random, batch_size):
