@@ -80,8 +80,9 @@ def _clip(gradients: Mapping[str, Tensor], kind: str, threshold: float | None, s
         threshold = None
     elif threshold is None or not threshold > 0:
         raise ValueError(f"threshold must be above 0, not {threshold}")
-    elif kind == "value" and (name := next((name for name, g in gradients.items() if g.is_complex()), None)):
-        raise ValueError(f"the gradient of {name} is complex: its entries have no order; clip by norm")
+    for name, g in gradients.items():
+        if kind == "value" and g.is_complex():
+            raise ValueError(f"the gradient of {name} is complex: its entries have no order; clip by norm")
     limit = math.inf if threshold is None else threshold
     # From here on, everything but the gradients is on the CPU: another device is waited for once, in `_norms`.
     by_parameter = _norms(gradients)  # (P, R)

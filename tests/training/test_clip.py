@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from rnnlstm.training.clip import clip_gradients, clip_replicas
 
+from support.pretend_device import DEVICE, PretendDevice
+
 
 def parameters(*gradients):
     """Parameters with these gradients, as a backward pass leaves them."""
@@ -221,3 +223,15 @@ def test_a_single_tensor_is_a_list_of_one():
 def test_what_is_no_parameter_is_refused_in_one_line(wrong):
     with pytest.raises(TypeError, match=r"^parameters must be tensors, or pairs of a name and a tensor"):
         clip_gradients(wrong)
+
+
+@pytest.mark.parametrize("kind", ["norm", "value"])
+def test_parameters_on_two_devices_are_clipped_together(kind):
+    with PretendDevice():
+        (here,) = parameters(torch.tensor([3.0]))
+        there = torch.zeros(1).to(DEVICE).requires_grad_()
+        there.grad = torch.tensor([4.0]).to(DEVICE)
+        event = clip_gradients([here, there], kind, 2.5)
+        assert event.norm_before == 5.0
+        after = [1.5, 2.0] if kind == "norm" else [2.5, 2.5]
+        assert [here.grad.item(), there.grad.item()] == pytest.approx(after)
