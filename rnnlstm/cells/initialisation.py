@@ -66,7 +66,8 @@ def chrono_bias(hidden_size: int, max_lag: int, generator: torch.Generator | Non
     1/(1−σ(b)) spread over 2 … max_lag steps. Shape (H,)."""
     if max_lag < 2:
         raise OptionError("max_lag", max_lag or None, "must be at least 2 for init=chrono, the longest lag in steps")
-    return torch.empty(hidden_size).uniform_(1.0, max_lag - 1.0, generator=generator).log()
+    bias = torch.empty(hidden_size, dtype=torch.float32)
+    return bias.uniform_(1.0, max_lag - 1.0, generator=generator).log()
 
 
 def chrono(

@@ -36,7 +36,9 @@ class RefineCell(Cell):
         if self.init == "uniform":
             H = w["weight_hh"].shape[-1]
             low = 1 / max(H, 2)
-            u = torch.empty(H).uniform_(low, 1 - low, generator=generator) if H > 2 else torch.full((H,), 0.5)
+            u = torch.full((H,), 0.5, dtype=torch.float32)
+            if H > 2:
+                u.uniform_(low, 1 - low, generator=generator)
             bias = torch.logit(u)
             initialisation.set_bias(w, 0, bias, self.init)
             initialisation.set_bias(w, 1, -bias, self.init)

@@ -40,7 +40,7 @@ class OrthogonalCell(Cell):
             if self.init == "rotations":
                 if "bias_hh" in w:
                     w["bias_hh"].mul_(0.01)
-                angles = torch.empty(H // 2).uniform_(-math.pi, math.pi, generator=generator)
+                angles = torch.empty(H // 2, dtype=torch.float32).uniform_(-math.pi, math.pi, generator=generator)
                 A.zero_()
                 index = torch.arange(H // 2) * 2
                 A[index, index + 1] = angles.to(A)

@@ -11,7 +11,7 @@ import copy
 import functools
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import yaml
@@ -21,8 +21,11 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType, RangeSweep
+from hydra.core.utils import JobRuntime
 from hydra.errors import HydraException
+from hydra.version import VersionBase
 from omegaconf import OmegaConf
+from omegaconf.basecontainer import BaseContainer
 from omegaconf.errors import OmegaConfBaseException
 
 from rnnlstm.config.errors import ConfigError, OptionError, did_you_mean, show
@@ -55,9 +58,14 @@ OPEN = ("task", "model", *SECTIONS, *TOP, OPTIONAL)
 
 Tree = dict[str, Any]
 
+#: The entries of Hydra's ConfigStore while this project composes: its own, and Hydra's.
+_ENTRIES: dict[str, Any] = {}
+#: Entries, and resolvers, that Hydra registers for itself.
+_OF_HYDRA, _RESOLVERS = ("hydra", "_dummy_empty_config_.yaml"), ("now", "hydra", "python_version")
+
 
 class Composer:
-    """Composes configurations within `with composer.active()`, which sets Hydra up.
+    """Composes configurations within `with composer.active()`, which sets Hydra up, and then leaves it as it was.
 
     `extra` is a folder with the user's own YAML. `also` are further keys of the command,
     suggested for a mistyped one.
@@ -74,10 +82,10 @@ class Composer:
 
     @contextmanager
     def active(self) -> Iterator[Composer]:
-        GlobalHydra.instance().clear()
-        offer_sections()
-        with initialize_config_dir(config_dir=str(config_folder()), version_base="1.3"):
-            yield self
+        with _own_hydra():
+            offer_sections()
+            with initialize_config_dir(config_dir=str(config_folder()), version_base="1.3"):
+                yield self
 
     def compose(self, overrides: Sequence[str]) -> Tree:
         """The configuration for these overrides, references resolved.
@@ -139,7 +147,8 @@ class Composer:
     @staticmethod
     def offer(group: str, name: str, options: Mapping[str, Any]) -> None:
         """Make `<group>=<name>` a choice with these keys, without a YAML file."""
-        ConfigStore.instance().store(group=group, name=name, node={"name": name, **options}, provider="rnnlstm")
+        with _own_entries() as store:
+            store.store(group=group, name=name, node={"name": name, **options}, provider="rnnlstm")
 
     def defaults_of(self, tree: Mapping[str, Any]) -> Tree:
         """The default configuration with the same choice in every group as `tree`."""
@@ -238,7 +247,44 @@ def offer_sections() -> None:
         for name in choices:
             Composer.offer(group, name, default_section(group, name))
     others = {section: default_section(section) for section in SECTIONS if section not in groups} | default_top()
-    ConfigStore.instance().store(name="every_other_key", node=others, provider="rnnlstm")
+    with _own_entries() as store:
+        store.store(name="every_other_key", node=others, provider="rnnlstm")
+
+
+@contextmanager
+def _own_entries() -> Iterator[ConfigStore]:
+    """Hydra's ConfigStore without the caller's entries, which neither see nor are seen by this project's."""
+    store = ConfigStore.instance()
+    callers = store.repo
+    _ENTRIES.update({name: callers[name] for name in _OF_HYDRA if name in callers})
+    store.repo = _ENTRIES
+    try:
+        yield store
+    finally:
+        store.repo = callers
+
+
+@contextmanager
+def _own_hydra() -> Iterator[None]:
+    """Hydra without the caller's state, which is the same again afterwards: `rnnlstm.run` may be called in an
+    application of Hydra's, between the jobs of its sweep."""
+    with _own_entries(), ExitStack() as stack:
+        theirs, version = GlobalHydra.instance(), VersionBase.instance()
+        stack.callback(GlobalHydra.set_instance, theirs)
+        stack.callback(VersionBase.set_instance, version)
+        GlobalHydra.set_instance(copy.copy(theirs))
+        VersionBase.set_instance(copy.copy(version))
+        GlobalHydra.instance().clear()
+        stack.callback(JobRuntime.instance().set, "name", JobRuntime.instance().get("name"))
+        stack.callback(_restore_resolvers, dict(BaseContainer._resolvers))
+        yield
+
+
+def _restore_resolvers(before: Mapping[str, Any]) -> None:
+    for name in _RESOLVERS:
+        OmegaConf.clear_resolver(name)
+        if name in before:
+            BaseContainer._resolvers[name] = before[name]
 
 
 def _set_value(tree: Tree, key: str, value: Any) -> bool:

@@ -65,7 +65,7 @@ def weight_gradients(analysed: AnalysedNetwork, everywhere: bool = False) -> lis
         gradients = iter(torch.autograd.grad(loss, flat, retain_graph=True, allow_unused=True))
         for layer, names in enumerate(copies):
             parts = [torch.zeros_like(c) if g is None else g for c, g in zip(names, gradients, strict=False)]
-            steps = torch.cat([part.flatten(1) for part in parts], 1)  # (T, N)
+            steps = torch.cat([part.reshape(T, -1) for part in parts], 1)  # (T, N)
             by_step[layer] += steps
             by_lag[layer][: s + 1] += steps[: s + 1].flip(0)
     return [WeightGradient(*parts) for parts in zip(whole, by_step, by_lag, strict=True)]

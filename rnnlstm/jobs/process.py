@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rnnlstm.config.errors import JobError
 from rnnlstm.jobs.failures import Failure
@@ -47,6 +47,20 @@ def warm_up() -> None:
             forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def own_server() -> Iterator[None]:
+    """End the server that `warm_up` started inside: processes of the caller's would be forked from it, with signals
+    blocked. A server that was running before is the caller's, and is used."""
+    server: Any = forkserver._forkserver
+    running, preloaded = server._forkserver_pid is not None, server._preload_modules
+    try:
+        yield
+    finally:
+        if not running:
+            server._stop()
+        server._preload_modules = preloaded
 
 
 def train_apart(job: Job, stop: StopFlag, timeout: float | None = None, count: str = "") -> Outcome:

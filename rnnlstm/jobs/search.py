@@ -15,7 +15,7 @@ import shutil
 import statistics
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -355,21 +355,23 @@ def suggest(
     import optuna
     from optuna.samplers import TPESampler
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    distributions = {key: dimension.distribution() for key, dimension in space.dimensions.items()}
-    study = optuna.create_study(direction="minimize")
-    for values, loss in history:
-        params = {key: dimension.value(values[key]) for key, dimension in space.dimensions.items()}
-        study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, value=loss))
-    suggestions = []
-    for number in range(len(history), len(history) + count):
-        seed = int(np.random.SeedSequence((options.seed, number)).generate_state(1)[0])
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            # A constant liar counts trials without a result as bad ones, which keeps the trials of a batch apart.
-            study.sampler = TPESampler(seed=seed, n_startup_trials=options.startup, constant_liar=True)
-        params = study.ask(distributions).params
-        suggestions.append({key: dimension.text(params[key]) for key, dimension in space.dimensions.items()})
+    with ExitStack() as stack:
+        stack.callback(optuna.logging.set_verbosity, optuna.logging.get_verbosity())
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        distributions = {key: dimension.distribution() for key, dimension in space.dimensions.items()}
+        study = optuna.create_study(direction="minimize")
+        for values, loss in history:
+            params = {key: dimension.value(values[key]) for key, dimension in space.dimensions.items()}
+            study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, value=loss))
+        suggestions = []
+        for number in range(len(history), len(history) + count):
+            seed = int(np.random.SeedSequence((options.seed, number)).generate_state(1)[0])
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                # A constant liar counts trials without a result as bad ones, which keeps the trials of a batch apart.
+                study.sampler = TPESampler(seed=seed, n_startup_trials=options.startup, constant_liar=True)
+            params = study.ask(distributions).params
+            suggestions.append({key: dimension.text(params[key]) for key, dimension in space.dimensions.items()})
     return suggestions
 
 

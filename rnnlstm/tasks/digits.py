@@ -74,7 +74,7 @@ class Digits(Task):
         pixels = images.on(label.device)[label, which]  # (B, 64)
         if self.variant == "permuted":
             pixels = pixels[:, PERMUTED.on(label.device)]
-        inputs = torch.zeros(T, B, 1)
+        inputs = torch.zeros(T, B, 1, dtype=torch.float32)
         inputs[:PIXELS, :, 0] = pixels.T
         targets = torch.zeros(T, B, dtype=torch.int64)
         targets[-1] = label

@@ -90,7 +90,7 @@ class MarkedNumbers(Task):
         T, B, columns = self.sequence_length, batch_size, torch.arange(batch_size)
         values = random.uniform((T, B))
         lengths, first, second = self._places(random, B)
-        markers = torch.zeros(T, B)
+        markers = torch.zeros(T, B, dtype=torch.float32)
         markers[first, columns] = 1
         markers[second, columns] = 1
         if self.variant == "hochreiter":
@@ -100,7 +100,7 @@ class MarkedNumbers(Task):
         if self.variant == "hochreiter":
             markers[0], markers[lengths - 1, columns] = -1, -1
             kinds[0] = UNMARKED
-        targets = torch.zeros(T, B, 1)
+        targets = torch.zeros(T, B, 1, dtype=torch.float32)
         targets[lengths - 1, columns, 0] = self.target(values[first, columns], values[second, columns])
         inputs = torch.stack([values, markers], -1)
         if self.variant != "standard":

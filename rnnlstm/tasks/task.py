@@ -17,6 +17,7 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -110,7 +111,9 @@ class Task(ABC):
 
         Raises: ValueError for an unknown stream, or a negative seed or step.
         """
-        return self.generate(RandomStream(seed, stream, step), batch_size)
+        random = RandomStream(seed, stream, step)
+        with nullcontext() if torch.get_default_device().type == "cpu" else torch.device("cpu"):
+            return self.generate(random, batch_size)
 
     @abstractmethod
     def generate(self, random: RandomSource, batch_size: int) -> Batch:

@@ -39,20 +39,22 @@ class ClipEvent:
 
 
 def clip_gradients(
-    parameters: Iterable[Tensor] | Iterable[tuple[str, Tensor]],
+    parameters: Tensor | Iterable[Tensor] | Iterable[tuple[str, Tensor]],
     kind: str = "norm",
     threshold: float | None = 1.0,
     step: int | None = None,
 ) -> ClipEvent:
-    """Clip the gradients of `parameters` (tensors, or names with tensors) in place, between
-    `loss.backward()` and `optimizer.step()`.
+    """Clip the gradients of `parameters` in place, between `loss.backward()` and `optimizer.step()`.
 
+    `parameters`: tensors, names with tensors, or a single tensor. In the event, a tensor without a name is called by
+    its place in the list; equal names get a suffix: `weight_ih_l0`, `weight_ih_l0#2`. A tensor that is listed twice
+    counts once; `torch.nn.utils.clip_grad_norm_` counts it twice.
     A gradient that is not finite is left as it is; the event's `norm_before` shows it.
-    Raises: ValueError for a kind or threshold that makes no sense; RuntimeError if no parameter has a
-    gradient, or if a gradient was clipped before and no backward pass has come since.
+    Raises: ValueError for a kind or threshold that makes no sense, for a gradient that is not dense, and by value for
+    a complex one; TypeError if `parameters` has something else in it; RuntimeError if no parameter has a gradient, or
+    if a gradient was clipped before and no backward pass has come since.
     """
-    named = [p if isinstance(p, tuple) else (str(k), p) for k, p in enumerate(parameters)]
-    present = {name: p.grad for name, p in named if p.grad is not None}
+    present = {name: p.grad for name, p in _named(parameters).items() if p.grad is not None}
     _require_fresh(present)
     (event,) = _clip({name: g[None] for name, g in present.items()}, kind, threshold, step)
     _mark(present)
@@ -78,6 +80,9 @@ def _clip(gradients: Mapping[str, Tensor], kind: str, threshold: float | None, s
         threshold = None
     elif threshold is None or not threshold > 0:
         raise ValueError(f"threshold must be above 0, not {threshold}")
+    for name, g in gradients.items():
+        if kind == "value" and g.is_complex():
+            raise ValueError(f"the gradient of {name} is complex: its entries have no order; clip by norm")
     limit = math.inf if threshold is None else threshold
     # From here on, everything but the gradients is on the CPU: another device is waited for once, in `_norms`.
     by_parameter = _norms(gradients)  # (P, R)
@@ -91,19 +96,18 @@ def _clip(gradients: Mapping[str, Tensor], kind: str, threshold: float | None, s
         coefficient = torch.where(fired, limit / before, 1.0)
         if fired.any():  # most updates leave the gradient alone
             for g in gradients.values():
-                g.mul_(coefficient.to(g.device, g.dtype).view(-1, *[1] * (g.dim() - 1)))
+                g.mul_(_by_replica(coefficient.to(g.device, g.dtype.to_real()), g))
         after, coefficients = before * coefficient, coefficient.tolist()
     elif kind == "value":
         coefficients = None
-        cut = torch.stack([(g.abs() > limit).flatten(1).sum(1) for g in gradients.values()]).sum(0).cpu()  # (R,)
+        cut = _stacked([_rows(g.abs() > limit).sum(1) for g in gradients.values()]).sum(0)  # (R,)
         entries = sum(g[0].numel() for g in gradients.values())
         fired = finite & (cut > 0)
         if fired.any():
             for g in gradients.values():
-                which = fired.to(g.device).view(-1, *[1] * (g.dim() - 1))
-                g.copy_(torch.where(which, g.clamp(-limit, limit), g))
+                g.copy_(torch.where(_by_replica(fired.to(g.device), g), g.clamp(-limit, limit), g))
             after = _norms(gradients).square().sum(0).sqrt()
-        shares = (cut / entries).tolist()
+        shares = (cut.float() / max(entries, 1)).tolist()
     names = list(gradients)
     largest = by_parameter.argmax(0).tolist()
     return [
@@ -125,7 +129,46 @@ def _clip(gradients: Mapping[str, Tensor], kind: str, threshold: float | None, s
 
 def _norms(gradients: Mapping[str, Tensor]) -> Tensor:
     """float64 (P, R), on the CPU: the norm of each parameter's gradient, by replica."""
-    return torch.stack([torch.linalg.vector_norm(g.flatten(1).double(), dim=1) for g in gradients.values()]).cpu()
+    wide = [_rows(g.to(torch.complex128 if g.is_complex() else torch.float64)) for g in gradients.values()]
+    return _stacked([torch.linalg.vector_norm(rows, dim=1) for rows in wide])
+
+
+def _stacked(each: list[Tensor]) -> Tensor:
+    """(P, R), on the CPU, from (R,) of each parameter. Parameters on one device are waited for once."""
+    return torch.stack([values.to(each[0].device) for values in each]).cpu()
+
+
+def _rows(g: Tensor) -> Tensor:
+    """(R, …) as (R, entries); (R,), of parameters that are single numbers, as (R, 1)."""
+    return g[..., None].flatten(1)
+
+
+def _by_replica(values: Tensor, g: Tensor) -> Tensor:
+    """(R,) in a shape that broadcasts to `g` (R, …)."""
+    return values.view(-1, *[1] * (g.dim() - 1))
+
+
+def _named(parameters: Tensor | Iterable[Tensor] | Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
+    """Each tensor once, under a name of its own. Raises: TypeError for what is no tensor, with or without a name."""
+    rule = "parameters must be tensors, or pairs of a name and a tensor"
+    listed: object = [parameters] if isinstance(parameters, Tensor) else parameters
+    if not isinstance(listed, Iterable):
+        raise TypeError(f"{rule}, not a {type(parameters).__name__}")
+    named: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for place, item in enumerate(listed):
+        name, tensor = item if isinstance(item, tuple) and len(item) == 2 else (place, item)
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{rule}; number {place} is of type {type(item).__name__}")
+        if id(tensor) in seen:
+            continue
+        seen.add(id(tensor))
+        own, count = str(name), 1
+        while own in named:
+            count += 1
+            own = f"{name}#{count}"
+        named[own] = tensor
+    return named
 
 
 # A gradient remembers the version it had when it was clipped. A backward pass makes a new tensor, or adds
@@ -136,6 +179,9 @@ def _require_fresh(gradients: Mapping[str, Tensor]) -> None:
     if not gradients:
         raise RuntimeError("nothing to clip: no parameter has a gradient; call backward() first")
     for name, g in gradients.items():
+        if g.layout != torch.strided:
+            layout = str(g.layout).removeprefix("torch.")
+            raise ValueError(f"the gradient of {name} is {layout}; clipping needs dense gradients (sparse=False)")
         if getattr(g, "_clipped_at_version", None) == g._version:
             raise RuntimeError(f"the gradient of {name} was clipped already and no backward() has come since")
 

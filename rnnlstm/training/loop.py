@@ -25,7 +25,7 @@ from rnnlstm.record.files import locked, write_whole
 from rnnlstm.record.folders import WEIGHTS, seed_folder
 from rnnlstm.record.summary import summaries
 from rnnlstm.training.checkpoint import CheckpointClock, RunState, drop_checkpoints, group_name, save_checkpoint
-from rnnlstm.training.device import describe
+from rnnlstm.training.device import describe, own_settings
 from rnnlstm.training.evaluation import evaluations
 from rnnlstm.training.observe import Instruments
 from rnnlstm.training.plan import Plan
@@ -48,9 +48,7 @@ def train_run(plan: Plan, folder: Path, progress: Progress) -> Outcome:
     start again. Raises: DiskError if the record can't be written; BusyError if another process has the folder;
     CheckpointError if there are checkpoints and none is good.
     """
-    if plan.config.threads is not None:
-        torch.set_num_threads(plan.config.threads)
-    with writing(f"results in {folder}"), locked(folder):
+    with own_settings(plan.config.threads), writing(f"results in {folder}"), locked(folder):
         groups = groups_to_train(folder, plan.config)
         stopped = None
         for group in groups:

@@ -40,14 +40,15 @@ class Plan:
 
     def network(self, seed: int) -> Network:
         """The network of the replica with this seed, freshly initialised: a pure function of both."""
-        return Network(
-            self.cell,
-            self._sizes(self.config.network.hidden_size),
-            max_lag=self.task.sequence_length,
-            generator=RandomStream(seed, "init").torch_generator(),
-            backend=self.backend,
-            dtype=self.dtype,
-        )
+        with torch.device("cpu"):
+            return Network(
+                self.cell,
+                self._sizes(self.config.network.hidden_size),
+                max_lag=self.task.sequence_length,
+                generator=RandomStream(seed, "init").torch_generator(),
+                backend=self.backend,
+                dtype=self.dtype,
+            )
 
     def _sizes(self, hidden_size: int) -> Sizes:
         task, options = self.task, self.config.network

@@ -100,6 +100,18 @@ def test_suggestions_depend_on_earlier_trials_and_the_seed_alone_and_come_closer
     assert suggest(space, options, lost, 2)  # every trial so far has failed
 
 
+def test_optuna_says_as_much_as_before():
+    import optuna
+
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.INFO)
+    try:
+        suggest(space_of(LR), OptunaOptions("optuna"), [], 1)
+        assert optuna.logging.get_verbosity() == optuna.logging.INFO
+    finally:
+        optuna.logging.set_verbosity(before)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("seeds", "loss"), [
     ([("done", 0.3), ("done", 0.1), ("done", 0.2)], 0.2),
