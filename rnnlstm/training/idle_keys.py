@@ -10,13 +10,14 @@ from __future__ import annotations
 import copy
 import dataclasses
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
 from rnnlstm.config.errors import ConfigError, OptionError
 from rnnlstm.config.options import condition_words
 from rnnlstm.config.schema import SECTIONS, TOKENS, VARIANTS, NetworkOptions
+from rnnlstm.record.folders import plain_numbers
 
 LOG = logging.getLogger("rnnlstm")
 
@@ -25,13 +26,14 @@ Tree = dict[str, Any]
 
 @dataclass(frozen=True)
 class Conditional:
-    """A key that differs from its default and acts under a condition."""
+    """A key that acts under a condition, in one configuration."""
 
     section: str
     name: str
     value: Any
-    met: bool  #: whether it acts in this configuration
-    setting: str  #: what decides that: `init=chrono`
+    changed: bool  #: whether the value differs from the default
+    met: bool  #: whether the key acts
+    setting: str  #: what makes it idle: `init=chrono`
     condition: str  #: `model.init=forget_bias`
     idle_is_fine: bool
 
@@ -45,18 +47,32 @@ class Conditional:
         return OptionError(self.key, self.value, rule)
 
 
-def conditional_keys(tree: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iterator[Conditional]:
-    """The keys of `tree` that differ from `defaults` and act under a condition. Both are checked by `read_config`."""
-    for section in ("task", "model", *SECTIONS):
-        mine, theirs = tree[section], defaults[section]
-        changed = {name for name in mine if name != "name" and (name not in theirs or mine[name] != theirs[name])}
-        for field in _fields(section, mine.get("name"), changed):
+def changed_keys(tree: Mapping[str, Any], defaults: Mapping[str, Any]) -> set[tuple[str, str]]:
+    """Section and name of each key of `tree` that differs from `defaults`. Both are checked by `read_config`."""
+    return {
+        (section, name)
+        for section in ("task", "model", *SECTIONS)
+        for name, value in tree[section].items()
+        if name != "name" and (name not in defaults[section] or value != defaults[section][name])
+    }
+
+
+def conditional_keys(
+    tree: Mapping[str, Any], defaults: Mapping[str, Any], keys: Set[tuple[str, str]]
+) -> Iterator[Conditional]:
+    """Those of `keys` that `tree` has and that act under a condition."""
+    changed = changed_keys(tree, defaults)
+    for section in dict.fromkeys(section for section, _ in sorted(keys)):
+        names = {name for other, name in keys if other == section and name in tree[section]}
+        for field in _fields(section, tree[section].get("name"), names):
             acts_if = field.metadata.get("acts_if")
-            if acts_if is None or field.name not in changed:
-                continue
-            met, setting = _look(acts_if, section, tree)
-            condition, fine = condition_words(acts_if, section), field.metadata["idle_is_fine"]
-            yield Conditional(section, field.name, mine[field.name], met, setting, condition, fine)
+            if acts_if is not None and field.name in names:
+                met, setting = _look(acts_if, section, tree)
+                condition, fine = condition_words(acts_if, section), field.metadata["idle_is_fine"]
+                differs = (section, field.name) in changed
+                yield Conditional(
+                    section, field.name, tree[section][field.name], differs, met, setting, condition, fine
+                )
 
 
 def without_idle_keys(trees: Sequence[Tree], defaults: Sequence[Mapping[str, Any]]) -> list[Tree]:
@@ -66,9 +82,10 @@ def without_idle_keys(trees: Sequence[Tree], defaults: Sequence[Mapping[str, Any
     Raises: OptionError for an idle key that acts in no job.
     """
     new, settings = _set_back(trees, defaults, refuse=True)
+    if not settings:
+        return new
     left = _different(trees, new)
-    if settings:
-        LOG.warning("%s", _line(settings, len(trees), len(trees) - len(left)))
+    LOG.warning("%s", _line(settings, len(trees), len(trees) - len(left)))
     return left
 
 
@@ -88,20 +105,20 @@ def trials_without_idle_keys(
 
 def refuse_idle_changes(tree: Mapping[str, Any], before: Mapping[str, Any]) -> None:
     """Raises: OptionError for a key that `tree` has changed, and that has no effect there."""
-    for key in conditional_keys(tree, before):
+    for key in conditional_keys(tree, before, changed_keys(tree, before)):
         if not key.met and not key.idle_is_fine:
             raise key.error
 
 
-def _fields(section: str, choice: Any, changed: set[str]) -> Sequence[dataclasses.Field[Any]]:
+def _fields(section: str, choice: Any, names: set[str]) -> Sequence[dataclasses.Field[Any]]:
     """The options of a section, or of the chosen task or model. None of an unknown choice: the plan refuses it.
 
-    Classes of tasks and cells import torch. They are asked only about `changed` options of their own.
+    Classes of tasks and cells import torch. They are asked only if `names` are options of their own.
     """
     if section in SECTIONS:
         return dataclasses.fields(VARIANTS.get(section, {}).get(choice, SECTIONS[section]))
     network = dataclasses.fields(NetworkOptions) if section == "model" else ()
-    if not changed - {field.name for field in network}:
+    if not names - {field.name for field in network}:
         return network
     from rnnlstm.cells import CELLS
     from rnnlstm.tasks import TASKS
@@ -137,12 +154,13 @@ def _set_back(
 ) -> tuple[list[Tree], dict[str, dict[int, str]]]:
     """The configurations with idle keys at their defaults; and of each such key, the jobs with what makes it idle."""
     new, settings = list(trees), dict[str, dict[int, str]]()
-    todo: Sequence[int] = range(len(trees))
+    given = set[tuple[str, str]]().union(*map(changed_keys, trees, defaults))
     acting: set[str] = set()
+    todo: Sequence[int] = range(len(trees))
     while todo:
-        found = {number: list(conditional_keys(new[number], defaults[number])) for number in todo}
+        found = {number: list(conditional_keys(new[number], defaults[number], given)) for number in todo}
         acting |= {key.key for keys in found.values() for key in keys if key.met}
-        idle = {number: [key for key in keys if not key.met] for number, keys in found.items()}
+        idle = {number: [key for key in keys if key.changed and not key.met] for number, keys in found.items()}
         todo = [number for number, keys in idle.items() if keys]  # what is set back may be what another key needs
         for number in todo:
             new[number] = copy.deepcopy(new[number])
@@ -160,10 +178,11 @@ def _different(trees: Sequence[Tree], new: Sequence[Tree]) -> list[Tree]:
     asked: dict[str, set[str]] = {}  # by configuration, what jobs were before
     left = []
     for before, after in zip(trees, new, strict=True):
-        earlier = asked.setdefault(repr(after), set())
-        if not earlier or repr(before) in earlier:
+        old, now = (repr(plain_numbers(tree)) for tree in (before, after))
+        earlier = asked.setdefault(now, set())
+        if not earlier or old in earlier:
             left.append(after)
-        earlier.add(repr(before))
+        earlier.add(old)
     return left
 
 
