@@ -42,7 +42,7 @@ REFUSED = {
 QUICK = ("model.forget_bias=2", "-m model.forget_bias=0,1,2,5", "curriculum.start=5", "experiment=mine")
 
 
-@pytest.mark.parametrize(("line",), quick_if(lambda line: line in QUICK, ((line,) for line in REFUSED)))
+@pytest.mark.parametrize("line", quick_if(lambda line: line in QUICK, ((line,) for line in REFUSED)))
 def test_a_key_that_no_job_uses_is_refused(line, tmp_path, capsys):
     for group, text in (
         ("experiment", "# @package _global_\nmodel: {gain: 3}\n"),
