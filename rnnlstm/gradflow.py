@@ -130,9 +130,9 @@ def _settings(request: Request) -> list[Setting]:
         _refuse_too_many(loaded)
         return [Setting(run.plan, run.seed, run.network(), run.place) for run in loaded]
     configs: dict[tuple[str, int], Config] = {}  # the same network twice is shown once
-    for group in request.groups or [[]]:
-        for job in compose_jobs([*request.overrides, *group], True, to_train=False, at_most=100):
-            configs.setdefault((identity(job.config.tree), job.config.seed), job.config)
+    groups = request.groups or [[]]
+    for job in compose_jobs(request.overrides, True, to_train=False, at_most=100, groups=groups):
+        configs.setdefault((identity(job.config.tree), job.config.seed), job.config)
     plans = [(make_plan(config), config.seed) for config in configs.values()]
     _refuse_too_many(plans)
     return [Setting(plan, seed, plan.network(seed)) for plan, seed in plans]

@@ -17,12 +17,14 @@ from rnnlstm.config.options import option
 
 def gain_option() -> Any:
     """The option `gain` of cells whose recurrent weights stack several matrices."""
-    return option(1.0, "factor of the orthogonal matrices, with init=orthogonal", at_least=0, at_most=1000)
+    return option(
+        1.0, "factor of the orthogonal matrices", at_least=0, at_most=1000, acts_if={"init": ["orthogonal"]}
+    )
 
 
 def max_lag_option() -> Any:
     """The option `max_lag` of cells with `init=chrono`."""
-    return option(None, "longest lag, with init=chrono; null: the sequence's length", at_least=2)
+    return option(None, "longest lag (null: the sequence's length)", at_least=2, acts_if={"init": ["chrono"]})
 
 
 def blocks(weight: Tensor) -> tuple[Tensor, ...]:

@@ -13,6 +13,8 @@ from rnnlstm.cells.cell import Cell, State, Weights, linear_scan, register_cell
 from rnnlstm.config.errors import OptionError
 from rnnlstm.config.options import option
 
+RING = {"init": ["ring"]}
+
 
 @register_cell("lru")
 @dataclass(frozen=True, kw_only=True)
@@ -30,9 +32,9 @@ class LRUCell(Cell):
     blocks = 3  # of weight_ih: Re B, Im B, D
 
     init: str = option("ring", "ring, or default (uniform)", choices=("ring", "default"))
-    smallest: float = option(0.9, "least |λ| at the start, with init=ring", at_least=0, at_most=1)
-    largest: float = option(0.999, "largest |λ| at the start, with init=ring", above=0, at_most=1)
-    phase: float = option(0.314, "largest angle at the start, radians, with init=ring", above=0, at_most=2 * math.pi)
+    smallest: float = option(0.9, "least |λ| at the start", at_least=0, at_most=1, acts_if=RING)
+    largest: float = option(0.999, "largest |λ| at the start", above=0, at_most=1, acts_if=RING)
+    phase: float = option(0.314, "largest angle at the start, radians", above=0, at_most=2 * math.pi, acts_if=RING)
 
     def __post_init__(self) -> None:
         super().__post_init__()

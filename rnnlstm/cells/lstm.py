@@ -39,7 +39,7 @@ class LSTMCell(Cell):
         "default (PyTorch's), orthogonal, forget_bias or chrono (Tallec & Ollivier 2018)",
         choices=("default", "orthogonal", "forget_bias", "chrono"),
     )
-    forget_bias: float = option(1.0, "sum of the forget gate's two biases, with init=forget_bias")
+    forget_bias: float = option(1.0, "sum of the forget gate's two biases", acts_if={"init": ["forget_bias"]})
     gain: float = initialisation.gain_option()
     max_lag: int | None = initialisation.max_lag_option()
 

@@ -39,7 +39,9 @@ class RNNCell(Cell):
         "default (PyTorch's), orthogonal or identity (IRNN)",
         choices=("default", "orthogonal", "identity"),
     )
-    gain: float = option(1.0, "factor of the orthogonal or identity matrix", at_least=0, at_most=1000)
+    gain: float = option(
+        1.0, "factor of that matrix", at_least=0, at_most=1000, acts_if={"init": ["orthogonal", "identity"]}
+    )
 
     def initialise(self, w: Weights, generator: torch.Generator | None, max_lag: int) -> None:
         super().initialise(w, generator, max_lag)
@@ -85,7 +87,7 @@ class LinearCell(Cell):
     """
 
     init: str = option("orthogonal", "orthogonal or default (uniform)", choices=("orthogonal", "default"))
-    gain: float = option(1.0, "factor of the orthogonal matrix, with init=orthogonal", at_least=0, at_most=1000)
+    gain: float = initialisation.gain_option()
 
     def initialise(self, w: Weights, generator: torch.Generator | None, max_lag: int) -> None:
         super().initialise(w, generator, max_lag)

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from rnnlstm.config.errors import show
-from rnnlstm.config.options import default_of
+from rnnlstm.config.options import condition_words, default_of
 from rnnlstm.config.schema import (
     PARTS,
     choices_of_groups,
@@ -55,15 +55,16 @@ def keys() -> str:
 
 
 def help_and_rule(field: dataclasses.Field[Any]) -> str:
-    """An option's help, then its bounds, and its choices where the help does not name them."""
+    """An option's help, then when it acts, its bounds, and its choices where the help does not name them."""
     rules = field.metadata
+    acts = f", with {condition_words(rules['acts_if'])}" if rules["acts_if"] else ""
     bounds = [("above", "above"), ("at_least", "at least"), ("below", "below")]
     limits = [f"{words} {rules[name]:,}" for name, words in bounds if rules[name] is not None]
     if rules["at_most"] is not None and rules["at_most"] <= 1:  # the others only catch slips of the keyboard
         limits.append(f"at most {rules['at_most']:,}")
     if rules["choices"] and not all(choice in rules["help"] for choice in rules["choices"]):
         limits.append(", ".join(rules["choices"]))
-    return f"{rules['help']} [{', '.join(limits)}]" if limits else str(rules["help"])
+    return f"{rules['help']}{acts} [{', '.join(limits)}]" if limits else f"{rules['help']}{acts}"
 
 
 def _first(key: str, general: dict[str, str]) -> str:

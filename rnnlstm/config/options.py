@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
-from rnnlstm.config.errors import ConfigError, OptionError, did_you_mean
+from rnnlstm.config.errors import ConfigError, OptionError, did_you_mean, show
 
 
 def option(
@@ -23,14 +23,20 @@ def option(
     at_most: float | None = None,
     below: float | None = None,
     choices: Sequence[str] | Mapping[str, str] | None = None,
+    acts_if: Mapping[str, Sequence[Any]] | str | None = None,
+    idle_is_fine: bool = False,
 ) -> Any:
     """A dataclass field with its default, its line of `--help` and its rule.
 
     The rule holds for each entry of a list. None is accepted where the field's type includes it. Floats must be
     finite. `choices` may map each value to its meaning, for `--help`.
+
+    `acts_if` says when the option has an effect: `{"init": ["chrono"]}` where the option `init` of the same class, or
+    the choice of the group of that name, has one of the values. A command that gives an option which acts in none of
+    its jobs is refused (`training/idle_keys.py`), unless `idle_is_fine`.
     """
     rules: dict[str, Any] = {"help": help, "at_least": at_least, "above": above, "at_most": at_most}
-    rules |= {"below": below, "choices": choices}
+    rules |= {"below": below, "choices": choices, "acts_if": acts_if, "idle_is_fine": idle_is_fine}
     if isinstance(default, list):
         return dataclasses.field(default_factory=lambda: list(default), metadata=rules)
     return dataclasses.field(default=default, metadata=rules)
@@ -44,6 +50,15 @@ def default_of(field: dataclasses.Field[Any]) -> Any:
 def field_names(cls: Any) -> list[str]:
     """The fields of a dataclass, or of an instance."""
     return [field.name for field in dataclasses.fields(cls)]
+
+
+def condition_words(acts_if: Mapping[str, Sequence[Any]] | str, section: str = "") -> str:
+    """`init=orthogonal or identity`; with a section, as whole keys: `model.init=…`."""
+    if isinstance(acts_if, str):
+        return acts_if
+    prefix = f"{section}." if section else ""
+    words = {key: " or ".join(show(value) for value in values) for key, values in acts_if.items()}
+    return " and ".join(f"{key if key == section else prefix + key}={values}" for key, values in words.items())
 
 
 def check_options(instance: Any) -> None:

@@ -23,6 +23,8 @@ from rnnlstm.config.options import check_options, default_of, field_names, optio
 from rnnlstm.config.untrusted import config_folder
 
 MAX_STEPS = 1_000_000_000
+#: A condition for an option that only the task can tell.
+TOKENS = "a task whose inputs are tokens"
 
 
 @dataclass(frozen=True)
@@ -31,9 +33,7 @@ class NetworkOptions:
 
     hidden_size: int = option(64, "units per layer, H", at_least=1, at_most=65_536)
     num_layers: int = option(1, "layers, L", at_least=1, at_most=100)
-    embedding_size: int = option(
-        32, "features per token, for tasks whose inputs are tokens", at_least=1, at_most=65_536
-    )
+    embedding_size: int = option(32, "features per token", at_least=1, at_most=65_536, acts_if=TOKENS)
     recurrent_dropout: float = option(
         0.0, "in training: probability that the recurrent weights don't see a unit", at_least=0, below=1
     )
@@ -80,7 +80,9 @@ class ClipOptions:
             "none": "no clipping; the norm is still measured",
         },
     )
-    threshold: float | None = option(1.0, "largest norm, or largest entry; ignored with clip=none", above=0)
+    threshold: float | None = option(
+        1.0, "largest norm, or largest entry", above=0, acts_if={"clip": ["norm", "value"]}, idle_is_fine=True
+    )
 
     def __post_init__(self) -> None:
         if self.threshold is None and self.name != "none":
@@ -98,7 +100,13 @@ class ProbeOptions:
             "off": "nothing",
         },
     )
-    every: int = option(50, "updates between measurements; 200 with probe=full", at_least=1, at_most=MAX_STEPS)
+    every: int = option(
+        50,
+        "updates between measurements; 200 with probe=full",
+        at_least=1,
+        at_most=MAX_STEPS,
+        acts_if={"probe": ["standard", "full"]},
+    )
 
 
 @dataclass(frozen=True)
@@ -119,8 +127,16 @@ class CurriculumOptions:
             "uniform": "each update draws a length between curriculum.start and the task's",
         },
     )
-    start: int = option(10, "growing: first task length; uniform: the shortest", at_least=1, at_most=1_000_000)
-    factor: float = option(1.5, "growing: a solved length is multiplied by it", above=1, at_most=1000)
+    start: int = option(
+        10,
+        "growing: first task length; uniform: the shortest",
+        at_least=1,
+        at_most=1_000_000,
+        acts_if={"curriculum": ["growing", "uniform"]},
+    )
+    factor: float = option(
+        1.5, "a solved length is multiplied by it", above=1, at_most=1000, acts_if={"curriculum": ["growing"]}
+    )
 
 
 @dataclass(frozen=True)

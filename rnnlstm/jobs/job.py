@@ -123,16 +123,23 @@ def compose_jobs(
     config_dir: str | None = None,
     to_train: bool = True,
     at_most: int = MOST_JOBS,
+    *,
+    groups: Sequence[Sequence[str]] = ((),),
 ) -> list[Job]:
     """Compose every job of a command and check its keys.
 
     With `to_train`, also check that each job can have its run folder. Without it, the command is `gradflow`, and its
-    own keys are suggested for a mistyped one. Raises: ConfigError for a mistake in any job; nothing has been written.
+    own keys are suggested for a mistyped one. Each of `groups` adds its overrides, for jobs of its own.
+    Raises: ConfigError for a mistake in any job; nothing has been written.
     """
+    trees: list[Tree] = []
     with Composer(config_dir, also=() if to_train else GRADFLOW).active() as composer:
-        plugins = command_plugins(composer, overrides)
-        assignments = composer.sweep(overrides, at_most) if sweep else [list(overrides)]
-        jobs = [compose_job(composer, assignment, plugins) for assignment in assignments]
+        for group in groups:
+            words = [*overrides, *group]
+            plugins = command_plugins(composer, words)
+            assignments = composer.sweep(words, at_most) if sweep else [words]
+            trees += [_composed(composer, assignment, plugins) for assignment in assignments]
+        jobs = [_job(composer, tree) for tree in _without_idle_keys(composer, trees)]
     if to_train:
         for job in jobs:
             if job.config.search.name != "none":
@@ -150,24 +157,54 @@ def compose_jobs(
 def compose_job(composer: Composer, overrides: Sequence[str], plugins: Sequence[str]) -> Job:
     """Compose one job, within the composer's context and after the command's `plugins` were imported.
 
-    Raises: ConfigError.
+    Idle keys stay: whether they are refused depends on the command's other jobs. Raises: ConfigError.
     """
+    return _job(composer, _composed(composer, overrides, plugins))
+
+
+def compose_trials(
+    composer: Composer, assignments: Sequence[Sequence[str]], plugins: Sequence[str], whole_space: bool = False
+) -> list[Job]:
+    """A job for each trial of a search, idle keys at their defaults.
+
+    `whole_space`: each key takes all its choices in these trials. Raises: ConfigError, then also for an idle key that
+    acts in none of them.
+    """
+    from rnnlstm.training.idle_keys import trials_without_idle_keys
+
+    trees = [_composed(composer, assignment, plugins) for assignment in assignments]
+    defaults = [composer.defaults_of(tree) for tree in trees]
+    return [_job(composer, tree) for tree in trials_without_idle_keys(trees, defaults, whole_space)]
+
+
+def compose_tree(overrides: Sequence[str], config_dir: str | None = None) -> Tree:
+    """Compose one configuration, for printing. Raises: ConfigError."""
+    with Composer(config_dir).active() as composer:
+        plugins = command_plugins(composer, overrides)
+        (tree,) = _without_idle_keys(composer, [_composed(composer, overrides, plugins)])
+    return tree
+
+
+def _composed(composer: Composer, overrides: Sequence[str], plugins: Sequence[str]) -> Tree:
+    """A job's configuration, checked."""
     tree = composer.compose(overrides)
     config = read_config(tree)
     if config.plugins != plugins:
         raise OptionError("plugins", config.plugins, "is taken from the command line only")
+    return tree
+
+
+def _without_idle_keys(composer: Composer, trees: Sequence[Tree]) -> list[Tree]:
+    from rnnlstm.training.idle_keys import without_idle_keys
+
+    return without_idle_keys(trees, [composer.defaults_of(tree) for tree in trees])
+
+
+def _job(composer: Composer, tree: Tree) -> Job:
+    config = read_config(tree)
     if config.match != "none":
         tree, config = _matched(tree, config)
     return Job(config, run_folder(tree, composer.defaults_of(tree)))
-
-
-def compose_tree(overrides: Sequence[str], config_dir: str | None = None) -> Tree:
-    """Compose one configuration, for printing."""
-    with Composer(config_dir).active() as composer:
-        command_plugins(composer, overrides)
-        tree = composer.compose(overrides)
-        read_config(tree)
-    return tree
 
 
 def take_plugins(overrides: Sequence[str]) -> list[str]:

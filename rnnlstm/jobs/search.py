@@ -26,7 +26,7 @@ import numpy as np
 from rnnlstm.config.compose import Composer, listed, value_text
 from rnnlstm.config.errors import BusyError, ConfigError, OptionError, printable, writing
 from rnnlstm.config.schema import OptunaOptions
-from rnnlstm.jobs.job import Job, Listener, command_plugins, compose_job
+from rnnlstm.jobs.job import Job, Listener, command_plugins, compose_trials
 from rnnlstm.jobs.launch import check_jobs, train_jobs
 from rnnlstm.record.files import locked, read_object, write_json
 from rnnlstm.record.folders import HOUSEKEEPING, identity
@@ -195,9 +195,8 @@ class Search:
         with Composer(config_dir).active() as composer:
             self._plugins = command_plugins(composer, overrides)
             self.space = read_space(composer.checked(overrides, intervals=True))
-            ends = [
-                compose_job(composer, self.space.overrides(values), self._plugins) for values in self.space.ends()
-            ]
+            words = [self.space.overrides(values) for values in self.space.ends()]
+            ends = compose_trials(composer, words, self._plugins, whole_space=True)
         config = ends[0].config
         if not isinstance(config.search, OptunaOptions):
             raise OptionError("search", config.search.name, "is taken from the command line only")
@@ -234,11 +233,11 @@ class Search:
 
     def _try(self, batch: Sequence[dict[str, str]], listener: Listener, apart: bool) -> bool:
         """Train a batch of trials. Returns False if a signal stopped it."""
-        trials = []
+        words = [without_search_keys(self.space.overrides(values)) for values in batch]
         with Composer(self._config_dir).active() as composer:
-            for number, values in enumerate(batch, len(self.trials)):
-                overrides = without_search_keys(self.space.overrides(values))
-                trials.append(Trial(number, values, compose_job(composer, overrides, self._plugins)))
+            jobs = compose_trials(composer, words, self._plugins)
+        numbered = enumerate(zip(batch, jobs, strict=True), len(self.trials))
+        trials = [Trial(number, values, job) for number, (values, job) in numbered]
         if not self._train(trials, listener, apart):
             return False
         self.trials += trials

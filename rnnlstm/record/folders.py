@@ -93,7 +93,7 @@ def readable_name(tree: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
 
 def identity(tree: Mapping[str, Any]) -> str:
     """Eight hexadecimal digits: a hash of what a run computes, without its seeds and its place on disk."""
-    return hashlib.sha256(json.dumps(_numbers(_essence(tree)), sort_keys=True).encode()).hexdigest()[:8]
+    return hashlib.sha256(json.dumps(plain_numbers(_essence(tree)), sort_keys=True).encode()).hexdigest()[:8]
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -109,12 +109,12 @@ def _essence(tree: Mapping[str, Any]) -> dict[str, Any]:
     return {key: v for key, v in tree.items() if key not in HOUSEKEEPING and (key not in LATER or LATER[key] != v)}
 
 
-def _numbers(value: Any) -> Any:
+def plain_numbers(value: Any) -> Any:
     """1 and 1.0 are the same value of a key."""
     if isinstance(value, Mapping):
-        return {key: _numbers(entry) for key, entry in value.items()}
+        return {key: plain_numbers(entry) for key, entry in value.items()}
     if isinstance(value, list):
-        return [_numbers(entry) for entry in value]
+        return [plain_numbers(entry) for entry in value]
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value

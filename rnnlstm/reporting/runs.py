@@ -21,7 +21,17 @@ import numpy as np
 
 from rnnlstm.config.errors import ConfigError, printable, show
 from rnnlstm.record.files import LOCK
-from rnnlstm.record.folders import FLOW, METRICS, SAMPLES, SUMMARY, find_run_folders, seed_folder, seed_folders
+from rnnlstm.record.folders import (
+    FLOW,
+    HOUSEKEEPING,
+    METRICS,
+    SAMPLES,
+    SUMMARY,
+    find_run_folders,
+    plain_numbers,
+    seed_folder,
+    seed_folders,
+)
 from rnnlstm.record.reader import Sample, read_flow, read_metrics, read_samples
 from rnnlstm.record.summary import read_summaries, read_summary
 from rnnlstm.reporting.records import Curve, Flow, evaluation_curve, flows_by_state
@@ -89,11 +99,23 @@ class Run:
     folder: Path
     config: dict[str, Any]  #: flat: `model.init` → `chrono`
     seeds: list[dict[str, Any]]  #: the summaries, by seed; `status` is `stopped` where nobody runs any more
+    found: int = 0  #: its place in the order of the folders that were named
 
     @property
     def members(self) -> tuple[Run, ...]:
         """The runs whose seeds these are: this one, or those of a group, in the order of `seeds`."""
         return (self,)
+
+    @cached_property
+    def configuration(self) -> tuple[str, ...]:
+        """What it computes: each key with its value, without the run's label and other housekeeping."""
+        kept = {key: value for key, value in self.config.items() if key.partition(".")[0] not in HOUSEKEEPING}
+        return tuple(sorted(f"{key}={plain_numbers(value)!r}" for key, value in kept.items()))
+
+    @property
+    def configurations(self) -> int:
+        """How many different ones its members have."""
+        return len({member.configuration for member in self.members})
 
     def values(self, key: str) -> list[float]:
         """A summary's number over the seeds that have it."""
@@ -148,7 +170,7 @@ def find_runs(places: Iterable[str]) -> list[Run]:
     """
     places = list(places)
     runs = []
-    for folder, config in find_run_folders(places).items():
+    for place, (folder, config) in enumerate(find_run_folders(places).items()):
         try:
             summaries, problems = read_summaries(folder)
         except OSError as error:
@@ -156,10 +178,10 @@ def find_runs(places: Iterable[str]) -> list[Run]:
         for problem in problems:
             LOG.warning("%s; the seed is left out", printable(problem))
         if summaries:
-            runs.append(Run(folder, config, without_processes(folder, summaries)))
+            runs.append(Run(folder, config, without_processes(folder, summaries), place))
     if not runs:
         raise ConfigError(f"no runs in {', '.join(show(place) for place in places)}: none has a summary of a seed")
-    return sorted(runs, key=_order)
+    return in_order(runs)
 
 
 def _series(folder: Path, quiet: bool) -> dict[str, dict[int, float]]:
@@ -169,6 +191,11 @@ def _series(folder: Path, quiet: bool) -> dict[str, dict[int, float]]:
             if tag.startswith(SHOWN):
                 by_tag.setdefault(tag, {})[step] = value
     return by_tag
+
+
+def in_order(runs: Iterable[Run]) -> list[Run]:
+    """By task and length, the lowest held-out loss first."""
+    return sorted(runs, key=_order)
 
 
 def _order(run: Run) -> tuple[Any, ...]:
@@ -243,7 +270,11 @@ def counts(run: Run) -> dict[str, int]:
     by_status = Counter(str(seed.get("status")) for seed in run.seeds)
     known = {state: by_status.pop(state, 0) for state in STATES}
     known["failed"] += by_status.total()
-    return known | {"missing": sum(len(missing_seeds(member)) for member in run.members)}
+    missing: set[tuple[tuple[str, ...], int]] = set()
+    present = {(member.configuration, seed["seed"]) for member in run.members for seed in member.seeds}
+    for member in run.members:
+        missing |= {(member.configuration, seed) for seed in missing_seeds(member)}
+    return known | {"missing": len(missing - present)}
 
 
 def missing_seeds(run: Run) -> list[int]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
-from rnnlstm.config.errors import ConfigError, did_you_mean, show
-from rnnlstm.reporting.runs import Run, find_runs
+from rnnlstm.config.errors import ConfigError, did_you_mean, printable, show
+from rnnlstm.record.folders import seed_folder
+from rnnlstm.record.summary import FINISHED
+from rnnlstm.reporting.runs import Run, find_runs, in_order
 
 MOST_VALUES = 8  # of a key, in a message
 
@@ -32,16 +35,87 @@ def pool(runs: Sequence[Run]) -> Group:
         for key, value in first.config.items()
         if all(key in run.config and canonical(run.config[key]) == canonical(value) for run in others)
     }
-    return Group(first.folder, config, [seed for run in runs for seed in run.seeds], tuple(runs))
+    seeds = [seed for run in runs for seed in run.seeds]
+    return Group(first.folder, config, seeds, first.found, tuple(runs))
 
 
 def group_by(runs: Sequence[Run], words: Sequence[str]) -> list[Group]:
-    """The runs pooled by the keys' values, numbers in their order. Raises: ConfigError for an unknown key."""
+    """The runs pooled by the keys' values, numbers in their order; a seed of one configuration counts once.
+
+    Raises: ConfigError for an unknown key.
+    """
+    return [pool(count_once(group)[0]) for group in _groups(runs, words)]
+
+
+def _groups(runs: Sequence[Run], words: Sequence[str]) -> list[list[Run]]:
     keys = [find_key(word, runs) for word in words]
     groups: dict[tuple[tuple[int, float, str], ...], list[Run]] = {}
     for run in runs:
         groups.setdefault(tuple(_order(run.config.get(key)) for key in keys), []).append(run)
-    return [pool(groups[values]) for values in sorted(groups)]
+    return [groups[values] for values in sorted(groups)]
+
+
+#: What a seed has come to; the other fields of its summary are times and sizes.
+RESULTS = ("status", "steps", "solved", "steps_to_solve", "metric", "loss", "clip_rate", "median_norm_before_clip")
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """A seed that two folders of one configuration hold."""
+
+    counted: Path
+    left_out: Path
+    differ: bool  #: whether both have ended, with other results
+
+
+def count_once(runs: Sequence[Run]) -> tuple[list[Run], list[Repeat]]:
+    """The runs with each seed of a configuration in one of them alone; runs without any seed are left out.
+
+    Of several folders that hold a seed, the first in which it has ended counts, in the order in which they were
+    found; the first of all if it has ended in none.
+    """
+    by_seed: dict[tuple[tuple[str, ...], int], list[tuple[Run, dict[str, Any]]]] = {}
+    for run in sorted(runs, key=lambda run: run.found):
+        for seed in run.seeds:
+            by_seed.setdefault((run.configuration, seed["seed"]), []).append((run, seed))
+    if all(len(places) == 1 for places in by_seed.values()):
+        return list(runs), []
+    kept: dict[int, list[dict[str, Any]]] = {}
+    repeats = []
+    for (_, number), places in by_seed.items():
+        ended = [place for place in places if place[1].get("status") in FINISHED]
+        counted, summary = (ended or places)[0]
+        kept.setdefault(id(counted), []).append(summary)
+        for run, other in places:
+            if run is not counted:
+                differ = other.get("status") in FINISHED and _results(other) != _results(summary)
+                repeats.append(Repeat(seed_folder(counted.folder, number), seed_folder(run.folder, number), differ))
+    left = [replace(run, seeds=kept[id(run)]) for run in runs if id(run) in kept]
+    return left, repeats
+
+
+def _results(summary: dict[str, Any]) -> list[str]:
+    return [repr(summary.get(name)) for name in RESULTS]
+
+
+def _one_row(runs: Sequence[Run]) -> Run:
+    """The folders of one configuration as one run."""
+    if len(runs) == 1:
+        return runs[0]
+    first, *_ = runs = sorted(runs, key=lambda run: run.found)
+    seeds = [seed for run in runs for seed in run.seeds]
+    return Group(first.folder, first.config, seeds, first.found, tuple(runs))
+
+
+def _note(repeats: Sequence[Repeat]) -> str:
+    """The line about seeds that several folders hold."""
+    count, differing = len(repeats), [repeat for repeat in repeats if repeat.differ]
+    example = (differing or list(repeats))[0]
+    again = "seed is" if count == 1 else "seeds are"
+    text = f"{count:,} {again} in another folder of the same configuration, too, and counted once"
+    if differing:
+        text += f"; the results of {len(differing):,} differ, the first counts"
+    return printable(f"{text} ({example.counted}, not {example.left_out})")
 
 
 def pooled_over(groups: Sequence[Run]) -> list[str]:
@@ -140,12 +214,27 @@ class Comparison:
     rows: list[Run]
     by: list[str] = field(default_factory=list)  #: full keys, if the rows are groups
     where: list[str] = field(default_factory=list)  #: the conditions that the runs meet
+    notes: list[str] = field(default_factory=list)  #: lines about what was counted
 
 
 def compare(places: Sequence[str], conditions: Sequence[str] = (), by: Sequence[str] = ()) -> Comparison:
-    """The runs below `places` that meet the conditions, grouped if asked for. Raises: ConfigError."""
+    """The runs below `places` that meet the conditions, grouped if asked for.
+
+    One configuration in several folders is one row, unless they have different labels (`name`). A seed of one
+    configuration counts once in a row. Raises: ConfigError.
+    """
     runs = select(find_runs(places), conditions)
     words = [word for words in by for word in words.split(",") if word]
-    if not words:
-        return Comparison(runs, where=list(conditions))
-    return Comparison(list(group_by(runs, words)), [find_key(word, runs) for word in words], list(conditions))
+    groups: list[list[Run]] = []
+    if words:
+        groups = _groups(runs, words)
+    else:
+        by_label: dict[tuple[object, ...], list[Run]] = {}
+        for run in runs:
+            by_label.setdefault((show(run.config.get("name")), run.configuration), []).append(run)
+        groups = list(by_label.values())
+    once = [count_once(group) for group in groups]
+    repeats = [repeat for _, found in once for repeat in found]
+    rows: list[Run] = [pool(group) for group, _ in once] if words else in_order(_one_row(group) for group, _ in once)
+    keys = [find_key(word, runs) for word in words]
+    return Comparison(rows, keys, list(conditions), [_note(repeats)] if repeats else [])

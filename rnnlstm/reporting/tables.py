@@ -94,7 +94,7 @@ def row(run: Run) -> dict[str, Any]:
         "state_size": _common(run, "state_size"),
         "bytes_kept": _common(run, "bytes_kept"),
         **counts(run),
-        "configurations": len(run.members),
+        "configurations": run.configurations,
         "steps_to_solve_low": finite_or_none(earliest),
         "steps_to_solve_high": finite_or_none(latest),
         "followed_to": times.followed,
@@ -326,6 +326,7 @@ def paragraphs(
         yield f"Equal in all: {equal}"
     if pooled := pooled_over(rows):
         yield f"Pooled over: {_some(pooled)}; the intervals take every seed of every configuration as one of equals"
+    yield from comparison.notes
     yield from reasons(rows)
     if pairs:
         yield from paired_tables(pairs[:top])
@@ -349,7 +350,7 @@ def _explanation(pairs: Sequence[Contest], top: int, named: bool) -> Iterator[st
     )
     most = max(len(differences.bounds) for contest in pairs for differences in (contest.metric, contest.steps))
     if most < ENOUGH_SEEDS:
-        pooled = any(len(contest.run.members) > 1 for contest in pairs)  # then one seed may make several pairs
+        pooled = any(contest.run.configurations > 1 for contest in pairs)  # then one seed may make several pairs
         what = ("pair" if pooled else "seed") + "s" * (most > 1)
         yield f"With {most} {what} p can't fall below {sign_test(most, 0):.2g}"
     if not named:

@@ -19,6 +19,7 @@ from rnnlstm.config.untrusted import check_run, read_text, read_yaml
 from rnnlstm.models import Network
 from rnnlstm.record.folders import LATER, WEIGHTS, find_run_folders, flatten
 from rnnlstm.tasks import TASKS
+from rnnlstm.training.idle_keys import refuse_idle_changes
 from rnnlstm.training.plan import Plan, make_plan
 
 LOG = logging.getLogger("rnnlstm")
@@ -120,9 +121,9 @@ def load_network(folder: str, overrides: Sequence[str] = ()) -> TrainedNetwork:
 def with_changes(tree: dict[str, Any], overrides: Sequence[str]) -> Config:
     """The configuration with other values for keys that it has.
 
-    Raises: ConfigError.
+    Raises: ConfigError, also for a key that has no effect with the others.
     """
-    tree = copy.deepcopy(tree)
+    before, tree = tree, copy.deepcopy(tree)
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals:
@@ -134,4 +135,6 @@ def with_changes(tree: dict[str, Any], overrides: Sequence[str]) -> Config:
         if not isinstance(section, dict) or name not in section or isinstance(section[name], dict):
             raise unknown_key(key, text, (), [*GRADFLOW, *(known for known, _ in flatten(tree))])
         section[name] = read_text(text)
-    return read_config(tree)
+    config = read_config(tree)
+    refuse_idle_changes(tree, before)
+    return config

@@ -21,7 +21,7 @@ from rnnlstm.config.schema import TOP, choices_of_groups, every_key
 from rnnlstm.reporting.tables import COLUMNS
 
 from support.commands import ENVIRONMENT
-from support.training import SMALL
+from support.training import SMALL, SMALL_NUMBERS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -142,16 +142,15 @@ def test_importing_the_package_is_light():
 @pytest.mark.slow
 def test_a_sweep_then_a_comparison(tmp_path):
     sweep = ["-m", "task=adding,keyword", "model=rnn,lstm", "clip.threshold=0.5", "seeds=2", "train.steps=3"]
-    small = [option for option in SMALL if "embedding" not in option]
-    done = command("train", *sweep, *small, cwd=tmp_path)
+    done = command("train", *sweep, *SMALL_NUMBERS, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     folders = [line for line in done.stdout.splitlines() if line.startswith("[")]
     assert len(folders) == 4
-    again = command("train", *sweep, *small, cwd=tmp_path)
+    again = command("train", *sweep, *SMALL_NUMBERS, cwd=tmp_path)
     assert again.returncode == 0
     assert again.stdout.count("finished already") == 4
-    refused = command("train", *sweep, *small, "resume=never", cwd=tmp_path)
+    refused = command("train", *sweep, *SMALL_NUMBERS, "resume=never", cwd=tmp_path)
     assert refused.returncode == 2
     assert "holds results already" in refused.stderr
 

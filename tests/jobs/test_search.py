@@ -19,7 +19,7 @@ from rnnlstm.record.files import locked
 from rnnlstm.train import main
 
 from support.sweeping import FAULTY, OPTIONS, assert_same_runs, running, sweep, wait_for
-from support.training import SMALL
+from support.training import SMALL_NUMBERS
 
 pytest.importorskip("optuna", reason="needs rnnlstm[optuna]")
 LR = "optimizer.lr=tag(log,interval(1e-4,1e-1))"
@@ -218,13 +218,13 @@ def test_a_signal_saves_the_trial_and_ends_the_search(tmp_path):
 @pytest.mark.slow
 def test_equal_trials_are_one_run(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    found = rnnlstm.run(["-m", *OPTUNA, *SMALL, "model.hidden_size=4,8", "search.at_once=4"])
+    found = rnnlstm.run(["-m", *OPTUNA, *SMALL_NUMBERS, "model.hidden_size=4,8", "search.at_once=4"])
     assert len(found) == 4
     assert len({summary["folder"] for summary in found}) == 2
     path = next(tmp_path.glob("runs/.search/*/trials.json"))
     path.write_text('{"trials": [{"model.hidden_size": "5"}]}')  # no value of the space
     written = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/*/seed_0/weights.pt")}
-    assert main(["-m", *OPTUNA, *SMALL, "model.hidden_size=4,8", "search.at_once=4"]) == 0
+    assert main(["-m", *OPTUNA, *SMALL_NUMBERS, "model.hidden_size=4,8", "search.at_once=4"]) == 0
     assert capsys.readouterr().out.count("finished already") == 4
     assert all(path.stat().st_mtime_ns == before for path, before in written.items())
     assert len(written) == 2
@@ -232,7 +232,7 @@ def test_equal_trials_are_one_run(tmp_path, capsys, monkeypatch):
 
 
 def test_one_command_for_a_search(tmp_path, capsys):
-    overrides = [*OPTUNA, *SMALL, LR, f"runs_root={tmp_path}"]
+    overrides = [*OPTUNA, *SMALL_NUMBERS, LR, f"runs_root={tmp_path}"]
     with locked(Search(overrides).folder):
         assert main(["-m", *overrides]) == 73
     assert "is in use by process" in capsys.readouterr().err

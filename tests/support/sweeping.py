@@ -8,9 +8,9 @@ import subprocess
 import sys
 import time
 
-from support.training import SMALL
+from support.training import SMALL_NUMBERS
 
-OPTIONS = (*(option for option in SMALL if "embedding" not in option), "train.stop_when_solved=false")
+OPTIONS = (*SMALL_NUMBERS, "train.stop_when_solved=false")
 #: Seconds of training, and often saved.
 LONG = ("train.steps=1000", "checkpoint.every=20", "probe=off", "eval.every=500", "log.every=50")
 

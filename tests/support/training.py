@@ -16,6 +16,8 @@ from rnnlstm.recurrence import choose_backend
 from rnnlstm.training.plan import Plan, make_plan
 
 SMALL = ("task.length=12", "model.hidden_size=8", "model.embedding_size=4", "train.batch_size=5", "eval.samples=20")
+#: The same for tasks whose inputs are numbers, where an embedding is refused.
+SMALL_NUMBERS = tuple(option for option in SMALL if "embedding" not in option)
 
 
 #: Kept for all tests: a new composer reads and parses the YAML files again, which takes a third of a second.

@@ -42,7 +42,8 @@ def page(comparison: Comparison, against: Sequence[str] = ()) -> str:
         rows=len(runs),
         by=comparison.by,
         where=comparison.where,
-        configurations=sum(len(run.members) for run in runs),
+        notes=comparison.notes,
+        configurations=sum(run.configurations for run in runs),
         seeds=sum(len(run.seeds) for run in runs),
         running=sum(counts(run)["running"] for run in runs),
     )

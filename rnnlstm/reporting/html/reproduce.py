@@ -42,7 +42,7 @@ def _named(report: Report) -> Iterator[tuple[Run, str]]:
     """The configurations that the figures show, those of groups one by one."""
     for group in report.groups:
         runs = [run for s in group.shown for run in s.run.members]
-        names = labels(runs) if report.comparison.by else [s.name for s in group.shown]
+        names = labels(runs) if report.comparison.by else [s.name for s in group.shown for _ in s.run.members]
         for run, name in zip(runs, names, strict=True):
             yield run, f"{group.title}: {name}" if len(report.groups) > 1 else name
 
