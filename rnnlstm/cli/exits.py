@@ -16,6 +16,7 @@ from rnnlstm.config.errors import (
     ConfigError,
     DiskError,
     JobError,
+    enough_memory,
     printable,
     require_posix,
 )
@@ -68,7 +69,8 @@ def guarded(command: Callable[[], int]) -> int:
     """
     try:
         require_posix()
-        return command()
+        with enough_memory():
+            return command()
     except ConfigError as error:
         return fail(str(error), BAD_CONFIG)
     except CheckpointError as error:
