@@ -1,4 +1,10 @@
-"""Measure speed: the fused recurrences against PyTorch's modules, and training against a plain script.
+"""The command that measures speed."""
+
+from __future__ import annotations
+
+# The text of --help. It is assigned, since python -OO drops docstrings.
+__doc__ = """\
+Measure speed: the fused recurrences against PyTorch's modules, and training against a plain script.
 
     python -m rnnlstm.benchmark [--quick] [--json FILE] [--figure FILE] [--threads N] [--rounds N] [--device NAME]
 
@@ -10,8 +16,6 @@ Examples
 Contenders take turns within one process; times are medians with quartiles. Compare the ratios: single times change
 with the other work of the machine.
 """
-
-from __future__ import annotations
 
 import sys
 from collections.abc import Sequence

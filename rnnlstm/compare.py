@@ -1,4 +1,10 @@
-"""Compare runs: a table with a row per configuration, its seeds grouped.
+"""The command that compares runs."""
+
+from __future__ import annotations
+
+# The text of --help. It is assigned, since python -OO drops docstrings.
+__doc__ = """\
+Compare runs: a table with a row per configuration, its seeds grouped.
 
     python -m rnnlstm.compare RUNS… [--where KEY=VALUE] [--by KEY…] [--paired] [--csv FILE] [--figures FOLDER]
                                     [--html FILE [--open]]
@@ -17,8 +23,6 @@ interval of the median. Solved has Wilson's interval. Steps to solve is the Kapl
 that are still running or have not solved the task. The first columns are the keys that differ. Keys that are equal in
 all rows are below the table.
 """
-
-from __future__ import annotations
 
 import sys
 import webbrowser

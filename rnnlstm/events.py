@@ -1,4 +1,10 @@
-"""Rewrite the TensorBoard events of runs from their record: after a full disk, a damaged or a deleted file.
+"""The command that rewrites TensorBoard's events."""
+
+from __future__ import annotations
+
+# The text of --help. It is assigned, since python -OO drops docstrings.
+__doc__ = """\
+Rewrite the TensorBoard events of runs from their record: after a full disk, a damaged or a deleted file.
 
     python -m rnnlstm.events RUNS…
 
@@ -10,8 +16,6 @@ The record (metrics.jsonl, flow.jsonl, samples.jsonl) is only read. New events r
 complete. After an interrupt, the same command does what is left. A run that is still training is skipped and named,
 and the exit code is then 73.
 """
-
-from __future__ import annotations
 
 import sys
 from collections.abc import Sequence

@@ -1,4 +1,10 @@
-"""Measure the gradient flow of networks, at initialisation or trained: why one forgets and another remembers.
+"""The command that measures the gradient flow."""
+
+from __future__ import annotations
+
+# The text of --help. It is assigned, since python -OO drops docstrings.
+__doc__ = """\
+Measure the gradient flow of networks, at initialisation or trained: why one forgets and another remembers.
 
     python -m rnnlstm.gradflow [key=value …]
 
@@ -22,8 +28,6 @@ Keys of its own; every other key is one of rnnlstm.train's
 
 Everything is exact and in float64. The loss is that at the last scored position. `--help` prints this text.
 """
-
-from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
@@ -98,7 +102,7 @@ def parse(arguments: Sequence[str]) -> Request:
 def _main(arguments: Sequence[str]) -> int:
     request = parse(arguments)
     if request.help:
-        print((__doc__ or "").strip())
+        print(__doc__.strip())
         return DONE
     settings = _settings(request)
 

@@ -1,4 +1,10 @@
-"""Repeat published experiments, each with one command, a criterion that was fixed beforehand, and a verdict.
+"""The command that repeats published experiments."""
+
+from __future__ import annotations
+
+# The text of --help. It is assigned, since python -OO drops docstrings.
+__doc__ = """\
+Repeat published experiments, each with one command, a criterion that was fixed beforehand, and a verdict.
 
     python -m rnnlstm.reproduce --list [NAME…]
     python -m rnnlstm.reproduce NAME… [--quick | --long] [--runs FOLDER] [--out FOLDER]
@@ -13,8 +19,6 @@ Examples
 After an interrupt, the same command resumes. The exit code is 0 for a pass and for a miss: a miss is a result. Two
 commands for different studies can run side by side, each with OMP_NUM_THREADS=1.
 """
-
-from __future__ import annotations
 
 import sys
 from collections.abc import Sequence

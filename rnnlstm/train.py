@@ -1,4 +1,10 @@
-"""Train recurrent networks on long-range tasks.
+"""The command that trains."""
+
+from __future__ import annotations
+
+# The text of --help. It is assigned, since python -OO drops docstrings.
+__doc__ = """\
+Train recurrent networks on long-range tasks.
 
     python -m rnnlstm.train [-m] [key=value …]
 
@@ -17,8 +23,6 @@ Examples
   python -m rnnlstm.train -m model=rnn,lstm launcher=local     jobs beside each other; also slurm, ray
   python -m rnnlstm.train -m search=optuna 'optimizer.lr=tag(log,interval(1e-4,1e-2))' seeds=3    the lowest loss
 """
-
-from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
@@ -127,7 +131,7 @@ def _help() -> str:
     """The module's docstring, and every key with its meaning. Does not import torch."""
     from rnnlstm.cli.help import keys
 
-    return f"{(__doc__ or '').strip()}\n\n{keys()}"
+    return f"{__doc__.strip()}\n\n{keys()}"
 
 
 if __name__ == "__main__":

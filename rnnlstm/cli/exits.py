@@ -16,9 +16,11 @@ from rnnlstm.config.errors import (
     ConfigError,
     DiskError,
     JobError,
+    enough_memory,
     printable,
     require_posix,
 )
+from rnnlstm.config.output import guard_output
 from rnnlstm.training.signals import SIGNALS
 
 DONE = 0
@@ -38,12 +40,23 @@ def run_command(command: Callable[[Sequence[str]], int], arguments: Sequence[str
     Outside training, which saves first, a signal ends the process at once with 130 or 143 and one line. Raising an
     exception instead would be unsafe: native modules abort if one is raised while they are imported, and libraries
     catch it or print it.
+
+    Output that can't be written stops nothing: the command does everything else and exits with 74. If only the reader
+    has gone, as in `… | head`, the exit code is the same as if it had read everything.
     """
     if arguments is not None:
         return guarded(lambda: command(arguments))
     for number in SIGNALS:
         signal.signal(number, _exit_now)
-    code = guarded(lambda: command(sys.argv[1:]))
+    output = guard_output()
+    try:
+        code = guarded(lambda: command(sys.argv[1:]))
+    except SystemExit as end:  # argparse has printed the help
+        code = int(end.code or DONE)
+    sys.stdout.flush()
+    if output is not None and output.lost:
+        code = code or DISK_FAILED
+        fail(f"can't write to standard output: {output.lost}", code)
     for number in SIGNALS:  # the exit code is decided, and Python only tidies up
         signal.signal(number, signal.SIG_IGN)
     return code
@@ -56,7 +69,8 @@ def guarded(command: Callable[[], int]) -> int:
     """
     try:
         require_posix()
-        return command()
+        with enough_memory():
+            return command()
     except ConfigError as error:
         return fail(str(error), BAD_CONFIG)
     except CheckpointError as error:
@@ -70,9 +84,6 @@ def guarded(command: Callable[[], int]) -> int:
         return fail(str(error), JOB_FAILED)
     except KeyboardInterrupt as error:
         return fail("interrupted", code_of(error.args[0] if error.args else signal.SIGINT))
-    except BrokenPipeError:  # the reader of our output has gone, as in `… | head`
-        sys.stderr.close()
-        return DONE
 
 
 def fail(message: str, code: int) -> int:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import copy
 import functools
 import itertools
+import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -49,6 +51,8 @@ from rnnlstm.config.untrusted import (
 
 #: The most jobs of one sweep.
 MOST_JOBS = 10_000
+#: Characters of a value that is repeated with quotes.
+LONGEST_QUOTED = 200
 #: Groups that every configuration has a choice of.
 GROUPS = ("task", "model", "optimizer", "clip", "probe", "curriculum")
 #: The group that needs no choice: train.yaml has `experiment: null`.
@@ -167,11 +171,11 @@ class Composer:
             try:
                 parsed += parser.parse_overrides([text])
             except (HydraException, ValueError):
-                raise _unreadable(text) from None
+                raise _unreadable(text, parser) from None
             except RecursionError:
                 raise ConfigError(f"can't read {show(text)}: too many brackets within each other") from None
             if not parsed[-1].key_or_group:
-                raise _unreadable(text)
+                raise _unreadable(text, parser)
         return parsed
 
     def _check(self, override: Override, intervals: bool) -> None:
@@ -312,10 +316,33 @@ def _without_null(overrides: Sequence[str]) -> list[str]:
     return given
 
 
-def _unreadable(text: str) -> ConfigError:
+def _unreadable(text: str, parser: OverridesParser) -> ConfigError:
     key, _, value = text.partition("=")
+    quoted = _quoted(key, value, parser)
+    if quoted is not None:
+        return ConfigError(f"can't read {show(text)}: write it with quotes for Hydra and for the shell: {quoted}")
     spaces = "" if key and value else ", no spaces around ="
     return ConfigError(f"can't read {show(text)}: an override is written key=value{spaces}")
+
+
+def _quoted(key: str, value: str, parser: OverridesParser) -> str | None:
+    """The override as a shell takes it, with Hydra's quotes around what its grammar refuses (é, #, ~): around each
+    such part of a list, else around the whole value. None if quotes don't help, or change a reference."""
+
+    def quote(part: str) -> str:
+        return '"' + part.strip().replace('"', r"\"") + '"'
+
+    def readable(text: str) -> bool:
+        try:
+            return parser.parse_override(text).key_or_group == key
+        except (HydraException, ValueError, RecursionError):
+            return False
+
+    if not key or not value or len(value) > LONGEST_QUOTED or "${" in value:
+        return None
+    parts = re.sub(r"[^][{}(),:]+", lambda part: part[0] if readable(f"{key}={part[0]}") else quote(part[0]), value)
+    whole = [] if value.startswith(("[", "{")) else [quote(value)]
+    return next((shlex.quote(f"{key}={form}") for form in [parts, *whole] if readable(f"{key}={form}")), None)
 
 
 def value_text(override: Override) -> str:

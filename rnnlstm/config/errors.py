@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -103,3 +104,21 @@ class JobError(Exception):
     def __init__(self, reason: str, log: str = "") -> None:
         super().__init__(reason)
         self.log = log
+
+
+#: How PyTorch, NumPy and CUDA's allocator say how much they were asked for.
+ASKED = re.compile(r"(?:tried|unable) to allocate ([\d.]+ \w+)", re.IGNORECASE)
+
+
+@contextmanager
+def enough_memory(sizes: str = "") -> Iterator[None]:
+    """Turns exhausted memory within into a JobError: `out of memory (<sizes>): 14400000000 bytes were asked for`."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        asked = ASKED.search(str(error))
+        if asked is None and not isinstance(error, MemoryError):
+            raise
+        where = f" ({sizes})" if sizes else ""
+        what = f": {asked[1]} were asked for" if asked else ""
+        raise JobError(f"out of memory{where}{what}") from None

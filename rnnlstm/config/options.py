@@ -68,7 +68,8 @@ def check_options(instance: Any) -> None:
     """
     for field in dataclasses.fields(instance):
         value = getattr(instance, field.name)
-        for entry in value if isinstance(value, list) else [value]:
+        several = isinstance(value, list) and "list" in str(field.type)
+        for entry in value if several else [value]:
             _check(field.name, entry, str(field.type), field.metadata)
 
 

@@ -357,7 +357,7 @@ class Config:
         "auto", "auto: resume an interrupted run; never: refuse existing results", choices=("auto", "never")
     )
     job_timeout: float | None = option(
-        None, "seconds after which a job is saved and stopped; null: no limit", above=0
+        None, "seconds after which a job is saved and stopped; null: no limit", above=0, at_most=2_000_000
     )
     plugins: list[str] = option([], "your own modules with cells and tasks, on the command line only")
 

@@ -147,9 +147,15 @@ def _parse_yaml(data: bytes) -> Any:
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > DEEPEST:
                 raise ValueError(f"more than {DEEPEST} sections within each other")
-        return yaml.load(text, Loader)
+        value = yaml.load(text, Loader)
+        repr(value)
+        return value
     except yaml.YAMLError as error:
         raise ValueError(yaml_problem(error)) from None
+    except ValueError as error:
+        if "integer string conversion" in str(error):  # Python reads and prints no more than 4,300 digits
+            raise ValueError("holds a number of thousands of digits") from None
+        raise
 
 
 def yaml_problem(error: yaml.YAMLError) -> str:

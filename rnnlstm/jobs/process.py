@@ -22,6 +22,7 @@ from multiprocessing.context import ForkServerProcess
 from typing import TYPE_CHECKING, Any
 
 from rnnlstm.config.errors import JobError
+from rnnlstm.config.output import guard_output
 from rnnlstm.jobs.failures import Failure
 from rnnlstm.training.signals import SIGNALS, Outcome, StopFlag
 
@@ -143,6 +144,7 @@ def _no_main_module() -> Iterator[None]:
 
 def _train(job: Job, writer: Connection, timeout: float | None, count: str) -> None:
     """Runs in the new process."""
+    guard_output()
     os.setpgid(0, 0)  # a terminal sends Ctrl-C to the waiting process alone, which passes it on
     threading.Thread(target=_follow_parent, daemon=True).start()
     faulthandler.enable()

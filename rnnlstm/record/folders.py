@@ -174,7 +174,7 @@ def read_configuration(folder: Path) -> dict[str, Any]:
     for key, value in config.items():
         if not key.isprintable():
             raise ValueError(f"{show(key)}: no key of a configuration")
-        if isinstance(value, int) and abs(value) > sys.float_info.max:
+        if any(isinstance(entry, int) and abs(entry) > sys.float_info.max for entry in _entries(value)):
             raise ValueError(f"{key}={show(value)}: too large")
     for key in ("task.name", "model.name"):
         if not isinstance(config.get(key), str) or not config[key]:
@@ -184,6 +184,15 @@ def read_configuration(folder: Path) -> dict[str, Any]:
     if length is not None and (not isinstance(length, int) or isinstance(length, bool) or abs(length) >= 2**63):
         raise ValueError(f"task.length={show(length)}: must be a whole number")
     return config | LATER | config  # keys of later versions come last
+
+
+def _entries(value: Any) -> Iterator[Any]:
+    """A key's single values: those of a list, also of lists within it."""
+    if isinstance(value, list):
+        for entry in value:
+            yield from _entries(entry)
+    else:
+        yield value
 
 
 def _candidates(root: Path) -> Iterator[Path]:

@@ -195,7 +195,7 @@ def session_start(configuration: Mapping[str, Any], group: str, metrics: Sequenc
         metric_infos=[_metric(tag) for tag in sorted(metrics, key=lambda tag: tag not in EVERY_TASK)],
         time_created_secs=time.time(),
     )
-    start = plugin_data_pb2.SessionStartInfo(group_name=group, start_time_secs=time.time())
+    start = plugin_data_pb2.SessionStartInfo(group_name=printable(group), start_time_secs=time.time())
     for key, value in hparams.items():
         field = start.hparams[key]
         if isinstance(value, bool):

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from rnnlstm.config.errors import writing
+from rnnlstm.config.errors import JobError, enough_memory, writing
 from rnnlstm.config.schema import ClipOptions
 from rnnlstm.record.aggregate import Aggregate
 from rnnlstm.record.environment import note_environment
@@ -52,7 +52,7 @@ def train_run(plan: Plan, folder: Path, progress: Progress) -> Outcome:
         groups = groups_to_train(folder, plan.config)
         stopped = None
         for group in groups:
-            with ExitStack() as files:
+            with enough_memory(plan.sizes), ExitStack() as files:
                 stopped = Loop(plan, group, folder, files, progress).complete()
             if stopped is not None:
                 break
@@ -117,12 +117,13 @@ class Loop:
         status, reason = "failed", None
         with StopFlag() as stop, self.progress:
             try:
-                self._train(stop)
+                with enough_memory(self.plan.sizes):
+                    self._train(stop)
                 status = "done" if stop.signal is None else "interrupted"
             except KeyboardInterrupt:
                 stop.signal, status = stop.signal or signal.SIGINT, "interrupted"
             except Exception as error:
-                reason = f"{type(error).__name__}: {error}"
+                reason = str(error) if isinstance(error, JobError) else f"{type(error).__name__}: {error}"
                 raise
             finally:
                 for r, replica in enumerate(self.replicas):

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from rnnlstm.cells import CELLS, Cell, make_cell, noisy, operated
-from rnnlstm.config.errors import ConfigError, OptionError
+from rnnlstm.config.errors import ConfigError, OptionError, enough_memory, show
 from rnnlstm.config.options import field_names
 from rnnlstm.config.schema import Config, NetworkOptions, require_keys
 from rnnlstm.models import Cost, Network, Sizes, network_cost
@@ -40,7 +40,7 @@ class Plan:
 
     def network(self, seed: int) -> Network:
         """The network of the replica with this seed, freshly initialised: a pure function of both."""
-        with torch.device("cpu"):
+        with torch.device("cpu"), enough_memory(self.sizes):
             return Network(
                 self.cell,
                 self._sizes(self.config.network.hidden_size),
@@ -49,6 +49,18 @@ class Plan:
                 backend=self.backend,
                 dtype=self.dtype,
             )
+
+    @property
+    def sizes(self) -> str:
+        """The keys that memory depends on, for a message."""
+        config = self.config
+        keys: dict[str, object] = {
+            "model.hidden_size": config.network.hidden_size,
+            "model.num_layers": config.network.num_layers,
+        }
+        keys |= {"task.length": config.task.get("length"), "train.batch_size": config.train.batch_size}
+        keys |= {"seeds": config.seeds}
+        return ", ".join(f"{key}={value}" for key, value in keys.items() if value is not None)
 
     def _sizes(self, hidden_size: int) -> Sizes:
         task, options = self.task, self.config.network
@@ -119,10 +131,11 @@ def _variations(config: Config, task: Task) -> dict[str, Task]:
     ):
         for value in values:
             try:
-                tasks[f"{prefix}{value:g}"] = task.vary(**{key: value})
+                varied = task.vary(**{key: value})
             except ConfigError as error:
                 name = "lengths" if key == "length" else key
-                raise ConfigError(f"eval.{name}={list(values)}: {error}") from None
+                raise ConfigError(f"eval.{name}={show(list(values))}: {error}") from None
+            tasks[f"{prefix}{value:g}"] = varied
     return tasks
 
 

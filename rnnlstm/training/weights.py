@@ -35,12 +35,15 @@ class TrainedNetwork:
     place: str  #: the folder, as the user named it
 
     def network(self) -> Network:
-        """The plan's network with these weights. Raises: ConfigError if they don't fit."""
+        """The plan's network with these weights. Raises: ConfigError if they don't fit, or are not finite."""
         network = self.plan.network(self.seed)
         try:
             network.load_state_dict(self.weights)
         except RuntimeError:
             raise ConfigError("the weights don't fit the network of this configuration") from None
+        for name, values in network.named_parameters():
+            if not values.isfinite().all():
+                raise OptionError("weights", self.place, f"{name} holds values that are not finite")
         return network
 
 

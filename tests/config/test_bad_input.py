@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 
 import pytest
 
+from rnnlstm.config.errors import ConfigError
 from rnnlstm.tasks.digits import _images
 from rnnlstm.train import main
+
+from support.training import COMPOSER
 
 pytestmark = pytest.mark.usefixtures("shared_composer")
 
@@ -139,6 +143,45 @@ def test_the_same_from_the_shell(number, tmp_path):
     assert done.returncode == 2
     assert done.stdout == ""
     check(done.stderr, words, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("name=é", "é"),
+        ("name=a#b", "a#b"),
+        ("runs_root=~user/runs", "~user/runs"),
+        ("name=a=b", "a=b"),
+        ("name=it's", "it's"),
+        ('name=a"é', 'a"é'),
+        ("name=run(é)", "run(é)"),
+        ("task.filler=[é,b, c d]", ["é", "b", "c d"]),
+        ("task={a:é}", {"a": "é"}),
+    ],
+)
+def test_a_value_that_hydra_does_not_take_is_shown_with_quotes(text, value):
+    """The shown words, as a shell splits them, are an override with the value that was meant."""
+    with COMPOSER.active() as composer:
+        with pytest.raises(ConfigError, match="with quotes for Hydra and for the shell: ") as caught:
+            composer.parse([text])
+        (override,) = composer.parse(shlex.split(str(caught.value).partition("shell: ")[2]))
+    assert override.key_or_group == text.partition("=")[0]
+    assert override.value() == value
+
+
+def test_values_of_a_sweep_are_quoted_one_by_one():
+    with COMPOSER.active() as composer:
+        with pytest.raises(ConfigError) as caught:
+            composer.parse(["name=é,b"])
+        assert composer.sweep(shlex.split(str(caught.value).partition("shell: ")[2])) == [['name="é"'], ["name=b"]]
+
+
+@pytest.mark.parametrize(
+    "text", ["é=3", "name =é", "name=[é", "name=${task.length}é", "name=" + "#" * 300, "name=é\\"]
+)
+def test_where_quotes_do_not_help_none_are_shown(text):
+    with COMPOSER.active() as composer, pytest.raises(ConfigError, match="is written key=value"):
+        composer.parse([text])
 
 
 def test_a_key_of_another_task_has_no_false_friend(tmp_path, capsys):

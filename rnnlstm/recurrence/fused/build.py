@@ -1,8 +1,9 @@
 """Builds the native kernel with the machine's own C compiler, once, and loads it.
 
-The library lies in the user's cache under a name made of everything it depends on: source, compiler, flags, and
+The library lies in the user's cache. Its name holds a hash of everything it depends on: source, compiler, flags, and
 the processor's vector instructions. A home folder shared between machines therefore never hands a processor
-instructions that it lacks. Without a compiler, or with `RNNLSTM_KERNEL=off`, the portable loops compute.
+instructions that it lacks. The name also holds a hash of the library itself, since loading a damaged one would kill
+the process. Without a compiler, or with `RNNLSTM_KERNEL=off`, the portable loops compute.
 """
 
 from __future__ import annotations
@@ -13,16 +14,24 @@ import hashlib
 import logging
 import os
 import platform
+import shlex
 import shutil
+import stat
 import subprocess
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 
+from rnnlstm.config.errors import printable
+
 LOG = logging.getLogger("rnnlstm")
 SOURCES = Path(__file__).with_name("kernel")
 REALS = {torch.float32: ("float", 0), torch.float64: ("double", 1)}
+SECONDS = 300  # that a compiler may take
+REMEDY = "install gcc or clang, or name one in CC"
+ELSEWHERE = "name a folder of your own in XDG_CACHE_HOME"
 
 
 @functools.cache
@@ -31,32 +40,61 @@ def load_kernel(dtype: torch.dtype) -> ctypes.CDLL | None:
     if os.environ.get("RNNLSTM_KERNEL", "").lower() in ("off", "0"):
         return None
     try:
-        return ctypes.CDLL(str(_library(dtype)))
-    except (OSError, subprocess.SubprocessError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        _say_once(f"the fused backend runs without its native kernel, several times slower: {reason}")
+        return _kernel(dtype)
+    except OSError as error:  # the system's has a number, and names no remedy
+        reason = str(error) if error.errno is None else f"{error.filename}: {error.strerror}; {ELSEWHERE}"
+        _say_once(f"the fused backend runs without its native kernel, several times slower: {printable(reason)}")
         return None
 
 
-def _library(dtype: torch.dtype) -> Path:
-    """The compiled library, from the cache or made now. Raises: OSError or SubprocessError."""
-    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if compiler is None:
-        raise OSError("no C compiler was found; install gcc or clang, or name one in CC, to get the fast one")
+def _kernel(dtype: torch.dtype) -> ctypes.CDLL:
+    """The kernel, from the cache or compiled now. Raises: OSError."""
+    compiler = _compiler()
     real, is_double = REALS[dtype]
     target, width = _target()
     flags = ["-O3", "-std=gnu11", "-fPIC", "-shared", *target]
     flags += [f"-DREAL={real}", f"-DIS_DOUBLE={is_double}", f"-DVBYTES={width}"]
-    version = subprocess.run([*compiler.split(), "--version"], capture_output=True, timeout=60, check=True).stdout
-    key = hashlib.sha256(
-        b"\0".join(
-            [*(path.read_bytes() for path in sorted(SOURCES.iterdir())), version, *(f.encode() for f in flags)]
+    words = [_run([*compiler, "--version"]), *compiler, *flags]
+    parts = [*(os.fsencode(word) for word in words), *(path.read_bytes() for path in sorted(SOURCES.iterdir()))]
+    key = hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+    folder = _cache()
+    name = f"kernel-{platform.machine()}-{real}-{key}"
+    for library in sorted(folder.glob(f"{name}-*.so")):
+        fault = _fault(library)
+        if fault is None:
+            return _load(library, f"delete {library}, and it is compiled again")
+        LOG.warning("%s %s: compiled again", printable(str(library)), fault)
+        with suppress(OSError):
+            library.unlink()
+    return _compile(compiler, flags, folder, name)
+
+
+def _compiler() -> list[str]:
+    """The command that compiles C. Raises: OSError."""
+    try:
+        named = shlex.split(os.environ.get("CC", ""))
+    except ValueError as error:
+        raise OSError(f"CC={os.environ['CC']}: {error}; {REMEDY}") from None
+    found = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if not named and found is None:
+        raise OSError(f"no C compiler was found; {REMEDY}, to get the fast one")
+    return named or [str(found)]
+
+
+def _run(line: list[str]) -> str:
+    """What a compiler prints. Raises: OSError if it fails."""
+    try:
+        done = subprocess.run(
+            line, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=SECONDS
         )
-    ).hexdigest()[:16]
-    library = _cache() / f"kernel-{platform.machine()}-{real}-{key}.so"
-    if not library.exists():
-        _compile(compiler.split(), flags, library)
-    return library
+    except OSError as error:
+        raise OSError(f"{line[0]} can't be started: {error.strerror}; {REMEDY}") from None
+    except subprocess.TimeoutExpired:
+        raise OSError(f"{line[0]} took more than {SECONDS} s; {REMEDY}") from None
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}, without a message"]
+        raise OSError(f"{line[0]} could not build it ({said[0]}); {REMEDY}")
+    return done.stdout
 
 
 def _target() -> tuple[list[str], int]:
@@ -71,31 +109,95 @@ def _target() -> tuple[list[str], int]:
 
 
 def _cache() -> Path:
-    """A folder that only this user can write to: what is loaded from it runs as code."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    """The folder that keeps libraries: `rnnlstm` in the user's cache. What is loaded from it runs as code.
+
+    Raises: OSError if it can't be made, or another user could put a library there.
+    """
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not base.is_absolute():  # the XDG standard says to ignore it
+        with suppress(RuntimeError):
+            base = Path.home() / ".cache"
+    if not base.is_absolute():
+        raise OSError(f"there is no home folder to keep it in; {ELSEWHERE}")
     folder = base / "rnnlstm"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    info = folder.stat()
-    if hasattr(os, "getuid") and (info.st_uid != os.getuid() or info.st_mode & 0o022):
-        raise OSError(f"{folder} can be written to by others, so no code is loaded from it")
+    if (fault := _untrusted(folder.lstat())) is not None:
+        raise OSError(f"{folder} {fault}, so no code is loaded from it; {ELSEWHERE}")
     return folder
 
 
-def _compile(compiler: list[str], flags: list[str], library: Path) -> None:
-    """Compile beside the target and move into place, so that two processes at once do no harm."""
-    handle, name = tempfile.mkstemp(suffix=".so", dir=library.parent)
-    os.close(handle)
+def _untrusted(info: os.stat_result) -> str | None:
+    """Why code from this file or folder could be another user's; None if it is one's own or root's."""
+    if stat.S_ISLNK(info.st_mode):
+        return "is a link"
+    if not hasattr(os, "getuid"):
+        return None
+    if info.st_uid not in (os.getuid(), 0):
+        return "belongs to another user"
+    return "can be written to by others" if info.st_mode & 0o022 else None
+
+
+def _fault(library: Path) -> str | None:
+    """Why a library may not be loaded; None if it may. Its name ends in the hash of its content."""
     try:
-        # A compiler without OpenMP (clang, often) gives a kernel of one thread.
-        for parallel in (["-fopenmp"], []):
-            line = [*compiler, *flags, *parallel, str(SOURCES / "kernel.c"), "-o", name, "-lm"]
-            done = subprocess.run(line, capture_output=True, text=True, timeout=300)
-            if done.returncode == 0:
-                Path(name).replace(library)
-                return
-        raise OSError(f"{compiler[0]} could not build it ({done.stderr.strip().splitlines()[0]})")
-    finally:
-        Path(name).unlink(missing_ok=True)
+        info = library.lstat()
+        if (fault := _untrusted(info)) is not None:
+            return fault
+        if not stat.S_ISREG(info.st_mode):
+            return "is no file"
+        with library.open("rb") as file:
+            intact = library.stem.endswith(f"-{hashlib.file_digest(file, 'sha256').hexdigest()}")
+    except OSError as error:
+        return f"can't be read ({error.strerror})"
+    return None if intact else "is damaged"
+
+
+def _load(library: Path, remedy: str) -> ctypes.CDLL:
+    """Raises: OSError if it is no library, or none with the kernel's functions."""
+    try:
+        kernel = ctypes.CDLL(str(library))
+        _ = kernel.forward, kernel.backward
+    except (OSError, AttributeError) as error:
+        raise OSError(f"{error}; {remedy}") from None
+    return kernel
+
+
+def _compile(compiler: list[str], flags: list[str], folder: Path, name: str) -> ctypes.CDLL:
+    """Compile in a folder of this process and move the library into place, so that two processes at once do no harm.
+
+    Only a library that could be loaded is kept. Raises: OSError.
+    """
+    _remove_dead_builds(folder)
+    with tempfile.TemporaryDirectory(prefix=f"{_builds_here()}{os.getpid()}-", dir=folder) as place:
+        built = Path(place) / "kernel.so"
+        line = [*compiler, *flags, str(SOURCES / "kernel.c"), "-o", str(built), "-lm"]
+        try:
+            _run([*line, "-fopenmp"])
+        except OSError:  # a compiler without OpenMP (clang, often) gives a kernel of one thread
+            _run(line)
+        if not built.is_file():
+            raise OSError(f"{compiler[0]} made no library; {REMEDY}")
+        kernel = _load(built, f"{REMEDY}, or {ELSEWHERE}")
+        built.chmod(0o700)  # others may not write to it, whatever the umask
+        built.replace(folder / f"{name}-{hashlib.sha256(built.read_bytes()).hexdigest()}.so")
+        return kernel
+
+
+def _builds_here() -> str:
+    return f"build-{platform.node()}-"
+
+
+def _remove_dead_builds(folder: Path) -> None:
+    """Remove what killed processes of this machine were compiling."""
+    for place in folder.glob("build-*") if hasattr(os, "getuid") else ():
+        machine, _, process = place.name.rpartition("-")[0].rpartition("-")
+        if f"{machine}-" == _builds_here() and process.isdecimal():
+            try:
+                os.kill(int(process), 0)
+            except ProcessLookupError:
+                shutil.rmtree(place, ignore_errors=True)
+            except (OSError, OverflowError):
+                pass  # another user's process
 
 
 @functools.cache

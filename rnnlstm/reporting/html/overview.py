@@ -92,7 +92,7 @@ def _words(findings: list[Finding]) -> list[tuple[str, str]]:
 def _first_line(group: str, name: str) -> str:
     """What a choice is, from the first line of its YAML file; nothing for a user's own."""
     path = config_folder() / group / f"{name}.yaml"
-    if not re.fullmatch(r"\w+", name, re.ASCII) or not path.is_file():
+    if not re.fullmatch(r"\w{1,99}", name, re.ASCII) or not path.is_file():
         return ""
     return path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
 
