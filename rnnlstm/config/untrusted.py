@@ -6,13 +6,15 @@ is constructed. OmegaConf's resolvers read the environment, so only references t
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import re
+import stat
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
@@ -55,6 +57,42 @@ def own_folder(place: str) -> Path:
     return folder
 
 
+def open_regular(path: Path, flags: int = os.O_RDONLY, links: bool = False) -> int:
+    """A descriptor of a regular file, close-on-exec. `links`: the path may be a symbolic link.
+
+    A folder from others may hold a link to any file, and a pipe or a device, at which a command would wait for ever.
+    A file that has a second name elsewhere is not opened for writing. Raises: OSError, whose text says which it is.
+    """
+    name = "" if flags == os.O_RDONLY else f"{path} "  # a reader's message begins with the file
+    try:
+        descriptor = os.open(
+            path, flags | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY | (0 if links else os.O_NOFOLLOW), 0o666
+        )
+    except OSError as error:
+        if error.errno == errno.ELOOP and path.exists():
+            raise OSError(errno.ELOOP, f"{name}is a link, which is not followed here") from None
+        if error.errno == errno.ENXIO:  # a pipe without a reader, or a socket
+            raise OSError(errno.ENXIO, f"{name}is no file") from None
+        raise
+    try:
+        status = os.fstat(descriptor)
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, f"{name}is no file")
+        if flags != os.O_RDONLY and status.st_nlink > 1:
+            raise OSError(errno.EMLINK, f"{name}has a second name elsewhere (a hard link)")
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def read_regular(path: Path, links: bool = False) -> IO[bytes]:
+    """A regular file, open for reading. Raises: OSError as `open_regular`."""
+    return os.fdopen(open_regular(path, links=links), "rb")
+
+
 def read_yaml(path: Path) -> Any:
     """The plain values in a YAML file. Raises: ValueError that names the rule it breaks; OSError."""
     return _parse_yaml(_bytes(path))
@@ -65,7 +103,7 @@ def check_folder(folder: Path) -> None:
     total = 0
     for path in _yaml_files(folder):
         try:
-            data = _bytes(path)
+            data = _bytes(path, links=True)
             total += len(data)
             if total > LARGEST_FOLDER:
                 raise ValueError(f"the YAML files are larger than {LARGEST_FOLDER:,} bytes together")
@@ -119,10 +157,8 @@ def _yaml_files(folder: Path) -> Iterator[Path]:
         yield from (Path(place, name) for name in sorted(files) if name.endswith(".yaml"))
 
 
-def _bytes(path: Path) -> bytes:
-    if not path.is_file() and path.exists():  # reading a pipe or a device might never end
-        raise ValueError("is no file")
-    with path.open("rb") as file:
+def _bytes(path: Path, links: bool = False) -> bytes:
+    with read_regular(path, links) as file:
         data = file.read(LARGEST_FILE + 1)
     if len(data) > LARGEST_FILE:
         raise ValueError(f"larger than {LARGEST_FILE:,} bytes")

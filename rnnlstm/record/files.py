@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import json
 import os
 import socket
@@ -10,15 +11,18 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from rnnlstm.config.errors import BusyError, require_posix
+from rnnlstm.config.untrusted import open_regular, read_regular
 
 require_posix()
 import fcntl
 
 LARGEST_OBJECT = 1_048_576  # bytes of a JSON file that is read back
 LOCK = ".lock"  # in a run folder
+LONGEST_LOCK = 4096  # bytes
+A_LINK = "is a link, and nothing in a run folder may be one"
 LONGEST_LINE = 16_777_216  # bytes of a line: the gradient through time over half a million steps
 
 
@@ -27,7 +31,8 @@ def write_whole(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     _UNFINISHED.add(temporary)
     try:
-        with temporary.open("wb") as file:
+        temporary.unlink(missing_ok=True)  # of a process that had the same number; or a link
+        with temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -63,7 +68,7 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 def read_object(path: Path) -> dict[str, Any]:
     """The object in a JSON file. Raises: OSError; ValueError, which says what is wrong with it."""
-    with _open(path) as file:
+    with read_regular(path) as file:
         data = file.read(LARGEST_OBJECT + 1)
     if len(data) > LARGEST_OBJECT:
         raise ValueError(f"larger than {LARGEST_OBJECT:,} bytes")
@@ -87,9 +92,9 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
     """Each line of a JSON-lines file: its number, from 1, and its object; None for a line without one.
 
     A last line without its end (the run is writing, or was killed) is left out where it isn't whole.
-    Raises: OSError, ValueError if there is no file to read.
+    Raises: OSError if there is no file to read.
     """
-    with _open(path) as file:
+    with read_regular(path) as file:
         number = 0
         while line := file.readline(LONGEST_LINE):
             number, whole, end = number + 1, True, line
@@ -110,15 +115,8 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
         for _, value in numbered_lines(path):
             if value is not None:
                 yield value
-    except (OSError, ValueError):
+    except OSError:
         return
-
-
-def _open(path: Path) -> BinaryIO:
-    """Raises: OSError; ValueError for a pipe or a device, where reading would never end."""
-    if not path.is_file() and path.exists():
-        raise ValueError("is no file")
-    return path.open("rb")
 
 
 def _parsed(data: bytes) -> Any:
@@ -141,9 +139,10 @@ class LineWriter:
 
     def __init__(self, path: Path, keep: int | None = None) -> None:
         """`keep` cuts an existing file back to this many bytes."""
+        flags = os.O_WRONLY | os.O_APPEND | (os.O_CREAT if keep is None else 0)
+        self._file = os.fdopen(open_regular(path, flags), "a", encoding="utf-8")
         if keep is not None:
-            os.truncate(path, keep)
-        self._file = path.open("a", encoding="utf-8")
+            os.ftruncate(self._file.fileno(), keep)
 
     def write(self, value: Mapping[str, Any]) -> None:
         self._file.write(json.dumps(value, ensure_ascii=False) + "\n")
@@ -162,14 +161,19 @@ class LineWriter:
 def locked(folder: Path) -> Iterator[None]:
     """Lock the run folder for one writer; it is made if missing. The system frees the lock when the process ends.
 
+    Whoever writes into a run folder holds its lock, so this is where a folder with links is refused: it came from
+    others, or leads to where others write. The run folder itself, and those above it, may be links.
+
     Raises: BusyError, naming the holder, if another process has it; OSError if it can't be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("a+") as file:
+    for link in linked_folders(folder):
+        raise OSError(errno.ELOOP, f"{link} {A_LINK}")
+    with os.fdopen(open_regular(folder / LOCK, os.O_RDWR | os.O_CREAT), "r+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise BusyError(f"{folder} is in use{_holder(file.fileno())}") from None
+            raise BusyError(f"{folder} is in use{_held_by(folder)}") from None
         file.truncate(0)
         started = time.strftime("%Y-%m-%d %H:%M:%S")
         file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": started}))
@@ -177,9 +181,22 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _holder(descriptor: int) -> str:
+def _held_by(folder: Path) -> str:
+    held = lock_holder(folder)
+    return f" by process {held['pid']} on {held['host']} since {held.get('since')}" if held else ""
+
+
+def lock_holder(folder: Path) -> dict[str, Any] | None:
+    """`pid`, `host` and `since` of the process that last locked a run folder; None if its lock says nothing."""
     try:
-        held = json.loads(os.pread(descriptor, 4096, 0))
-        return f" by process {held['pid']} on {held['host']} since {held['since']}"
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return ""
+        with read_regular(folder / LOCK) as file:
+            held = _parsed(file.read(LONGEST_LOCK))
+        return held if isinstance(held["pid"], int) and isinstance(held["host"], str) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def linked_folders(folder: Path) -> list[Path]:
+    """The links to folders in a run folder. Raises: OSError."""
+    with os.scandir(folder) as entries:
+        return sorted(path for entry in entries if entry.is_symlink() and (path := Path(entry)).is_dir())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
@@ -20,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from rnnlstm.config.errors import ConfigError, printable, show
-from rnnlstm.record.files import LOCK
+from rnnlstm.record.files import LOCK, lock_holder
 from rnnlstm.record.folders import FLOW, METRICS, SAMPLES, SUMMARY, find_run_folders, seed_folder, seed_folders
 from rnnlstm.record.reader import Sample, read_flow, read_metrics, read_samples
 from rnnlstm.record.summary import read_summaries, read_summary
@@ -48,21 +47,16 @@ def held(folder: Path) -> bool | None:
     The lock file names the process, which must have the file open. Trying the lock instead would make a training
     command that starts at that moment find it taken.
     """
-    path = folder / LOCK
-    try:
-        holder = json.loads(path.read_bytes()[:4096])
-        pid, host = int(holder["pid"]), holder["host"]
-    except (OSError, ValueError, KeyError, TypeError, OverflowError):
-        return None
-    if host != socket.gethostname() or pid <= 0:
+    holder = lock_holder(folder)
+    if holder is None or holder["host"] != socket.gethostname() or holder["pid"] <= 0:
         return None
     try:
-        os.kill(pid, 0)
+        os.kill(holder["pid"], 0)
     except (ProcessLookupError, OverflowError):
         return False
     except OSError:  # another user's
         return None
-    return _has_open(pid, path)
+    return _has_open(holder["pid"], folder / LOCK)
 
 
 def _has_open(pid: int, path: Path) -> bool | None:
