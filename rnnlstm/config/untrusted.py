@@ -136,16 +136,23 @@ def check_run(place: str) -> None:
 
 def check_weights(path: Path) -> None:
     """Check that weights need no more memory than disk. Raises: ValueError; OSError."""
-    if not path.is_file():
-        raise ValueError(f"{path.name} is no file")
+    with read_regular(path) as file:
+        try:
+            check_archive(file)
+        except ValueError as error:
+            raise ValueError(f"{path.name} {error}") from None
+
+
+def check_archive(file: IO[bytes]) -> None:
+    """Check that what `torch.save` wrote needs no more memory than disk. Raises: ValueError; OSError."""
+    size = file.seek(0, os.SEEK_END)
     try:
-        with zipfile.ZipFile(path) as archive:
-            packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())
-            size = sum(entry.file_size for entry in archive.infolist())
-    except zipfile.BadZipFile:
-        raise ValueError(f"{path.name} holds no weights") from None
-    if packed or size > path.stat().st_size:
-        raise ValueError(f"{path.name} is compressed, which torch.save doesn't do")
+        entries = zipfile.ZipFile(file).infolist()
+    except (zipfile.BadZipFile, NotImplementedError, ValueError):
+        raise ValueError("holds no weights") from None
+    if any(e.compress_type != zipfile.ZIP_STORED for e in entries) or sum(e.file_size for e in entries) > size:
+        raise ValueError("is compressed, which torch.save doesn't do")
+    file.seek(0)
 
 
 def _yaml_files(folder: Path) -> Iterator[Path]:

@@ -11,7 +11,7 @@ import logging
 import signal
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -24,7 +24,14 @@ from rnnlstm.record.environment import note_environment
 from rnnlstm.record.files import locked, write_whole
 from rnnlstm.record.folders import WEIGHTS, seed_folder
 from rnnlstm.record.summary import summaries
-from rnnlstm.training.checkpoint import CheckpointClock, RunState, drop_checkpoints, group_name, save_checkpoint
+from rnnlstm.training.checkpoint import (
+    CheckpointClock,
+    ClockState,
+    RunState,
+    drop_checkpoints,
+    group_name,
+    save_checkpoint,
+)
 from rnnlstm.training.device import describe
 from rnnlstm.training.evaluation import evaluations
 from rnnlstm.training.observe import Instruments
@@ -248,10 +255,10 @@ class Clock:
     def __init__(self) -> None:
         self.training = self.instruments = self.evaluation = 0.0
 
-    def state(self) -> dict[str, float]:
+    def state(self) -> ClockState:
         return {"training": self.training, "instruments": self.instruments, "evaluation": self.evaluation}
 
-    def load_state(self, state: Mapping[str, float]) -> None:
+    def load_state(self, state: ClockState) -> None:
         self.training, self.instruments = state["training"], state["instruments"]
         self.evaluation = state["evaluation"]
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import numpy as np
 
@@ -20,6 +20,16 @@ from rnnlstm.training.plan import Plan
 
 #: Norms that the quantiles between two evaluations are taken from, at most.
 WINDOW = 4096
+MOST_KEPT = 65_536  #: numbers that a `Subsample` keeps at most
+
+
+class SubsampleState(TypedDict):
+    """All entries that a checkpoint holds of a `Subsample`."""
+
+    most: int
+    stride: int
+    count: int
+    kept: list[float]
 
 
 class _AlwaysSaved(TypedDict):
@@ -30,8 +40,8 @@ class _AlwaysSaved(TypedDict):
     steps_to_solve: int | None
     speed: float | None
     scores: dict[str, float]
-    norms: dict[str, Any]
-    window: list[dict[str, Any]]
+    norms: SubsampleState
+    window: list[SubsampleState]  #: norms before and after clipping
     largest: dict[str, int]
     lengths: dict[str, int]  #: of the record's files, in bytes
 
@@ -201,7 +211,7 @@ class Subsample:
     Quantiles are exact up to `most` numbers, and those of an evenly spaced half or more of `most` beyond.
     """
 
-    def __init__(self, most: int = 65_536) -> None:
+    def __init__(self, most: int = MOST_KEPT) -> None:
         self.most, self.stride, self.count = most, 1, 0
         self.kept = array("d")
 
@@ -214,12 +224,12 @@ class Subsample:
                 self.kept.append(value)
         self.count += 1
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> SubsampleState:
         """Plain values for `restored`."""
         return {"most": self.most, "stride": self.stride, "count": self.count, "kept": self.kept.tolist()}
 
     @staticmethod
-    def restored(state: Mapping[str, Any]) -> Subsample:
+    def restored(state: SubsampleState) -> Subsample:
         sample = Subsample(state["most"])
         sample.stride, sample.count, sample.kept = state["stride"], state["count"], array("d", state["kept"])
         return sample
