@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import os
 import signal
 import sys
@@ -27,6 +28,7 @@ BAD_CONFIG = 2  #: one line, nothing on disk
 BAD_CHECKPOINT = 3
 BUSY = 73  #: the run folder is in use by another process
 DISK_FAILED = 74
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  #: the disk failed, whatever was being written
 INTERRUPTED = 130
 TERMINATED = 143
 
@@ -56,7 +58,10 @@ def guarded(command: Callable[[], int]) -> int:
     """
     try:
         require_posix()
-        return command()
+        code = command()
+        if sys.stdout is not None:
+            sys.stdout.flush()  # what can't be written is found out here, not when Python ends
+        return code
     except ConfigError as error:
         return fail(str(error), BAD_CONFIG)
     except CheckpointError as error:
@@ -71,8 +76,22 @@ def guarded(command: Callable[[], int]) -> int:
     except KeyboardInterrupt as error:
         return fail("interrupted", code_of(error.args[0] if error.args else signal.SIGINT))
     except BrokenPipeError:  # the reader of our output has gone, as in `… | head`
+        _drop_output()
         sys.stderr.close()
         return DONE
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        _drop_output()
+        return fail(f"can't write {error.filename or 'the output'}: {error.strerror}", DISK_FAILED)
+
+
+def _drop_output() -> None:
+    """Let go what is left to print: Python would try again to write it when it ends."""
+    with suppress(OSError, ValueError, AttributeError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
 
 
 def fail(message: str, code: int) -> int:

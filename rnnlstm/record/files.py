@@ -7,11 +7,13 @@ import errno
 import json
 import os
 import socket
+import stat
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from rnnlstm.config.errors import BusyError, require_posix
 from rnnlstm.config.untrusted import open_regular, read_regular
@@ -43,6 +45,43 @@ def write_whole(path: Path, data: bytes) -> None:
         _UNFINISHED.discard(temporary)
 
 
+def write_output(path: Path, data: bytes) -> None:
+    """Write a file that a user named: a regular one is replaced in one step, and a link to it stays a link. A pipe, a
+    terminal, `/dev/null` or `/dev/stdout` is written into. Raises: OSError.
+    """
+    try:
+        there = path.stat()
+    except FileNotFoundError:
+        there = None
+    streams = [stream for stream in (sys.stdout, sys.stderr) if there and _is_at(stream, there)]
+    if streams:  # also a regular file that the shell has opened: replaced, it would lose what is printed
+        streams[0].flush()
+        with os.fdopen(streams[0].fileno(), "wb", closefd=False) as file:
+            file.write(data)
+    elif there is None or stat.S_ISREG(there.st_mode):
+        write_whole(path.resolve(), data)
+    elif stat.S_ISDIR(there.st_mode):
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+    elif stat.S_ISFIFO(there.st_mode) or stat.S_ISCHR(there.st_mode):
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        except OSError as error:
+            reason = "no program reads from it" if error.errno == errno.ENXIO else error.strerror
+            raise OSError(error.errno, reason) from None
+        os.set_blocking(descriptor, True)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+    else:
+        raise OSError(errno.EINVAL, "is neither a file nor a pipe")
+
+
+def _is_at(stream: TextIO, there: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(os.fstat(stream.fileno()), there)
+    except (OSError, ValueError, AttributeError):  # closed, or not a file
+        return False
+
+
 #: Temporary files of this process. A signal ends a command without `finally`, but with what `atexit` holds.
 _UNFINISHED: set[Path] = set()
 
@@ -63,7 +102,11 @@ def _sync_folder(folder: Path) -> None:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    write_whole(path, (json.dumps(value, indent=1) + "\n").encode())
+    write_whole(path, json_bytes(value))
+
+
+def json_bytes(value: Mapping[str, Any]) -> bytes:
+    return (json.dumps(value, indent=1) + "\n").encode()
 
 
 def read_object(path: Path) -> dict[str, Any]:

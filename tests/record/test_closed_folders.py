@@ -3,17 +3,24 @@ or to wait for ever."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import socket
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
 from rnnlstm import compare, events
-from rnnlstm.config.errors import CheckpointError, DiskError
+from rnnlstm.config.errors import CheckpointError, DiskError, OptionError
+from rnnlstm.jobs.job import _last_step
+from rnnlstm.reporting.runs import held
+from rnnlstm.training.plan import make_plan
 
 from support.resuming import assert_same, start
 from support.run_folders import make_run
+from support.training import compose
 
 pytestmark = pytest.mark.slow
 
@@ -108,3 +115,39 @@ def test_events_replace_events_and_no_other_file_with_such_a_name(tmp_path):
         assert events.main([str(tmp_path)]) == 0
     assert len(list((run / "seed_0").glob("events.out.tfevents.*"))) == 1
     assert len(list((run / "seed_0").glob("*tfevents*"))) == 4
+
+
+LOCKS = {
+    "a pipe": os.mkfifo,
+    "a folder": Path.mkdir,
+    "deeply nested": lambda path: path.write_text("[" * 4000),
+    "a list": lambda path: path.write_text("[1]"),
+    "numbers": lambda path: path.write_text(json.dumps({"pid": 1e300, "host": socket.gethostname()})),
+    "a number of thousands of digits": lambda path: path.write_text('{"pid": ' + "9" * 4080 + "}"),
+    "a link": lambda path: path.symlink_to("/dev/zero"),
+    "200 MB": lambda path: (path.touch(), os.truncate(path, 200_000_000)),
+}
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_no_lock_stops_a_comparison_or_the_events_of_other_runs(name, tmp_path, capsys):
+    for run in ("bad", "good"):
+        make_run(tmp_path / run, seeds=1, status="running")
+    LOCKS[name](tmp_path / "bad" / ".lock")
+    tracemalloc.start()
+    try:
+        assert held(tmp_path / "bad") is None
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+    assert compare.main([str(tmp_path)]) == 0
+    assert events.main([str(tmp_path)]) == (74 if name in ("a pipe", "a folder", "a link") else 0)
+    assert "good: 3 lines of 1 seed" in capsys.readouterr().out
+
+
+def test_no_pipe_is_waited_for(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    assert _last_step(pipe) == 0
+    with pytest.raises(OptionError, match=r"filler=.*pipe: can't be read \(is no file\)"):
+        make_plan(compose(f"task.filler={pipe}").config)

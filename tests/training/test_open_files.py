@@ -31,6 +31,7 @@ def soft_limit(files):
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
+@pytest.mark.slow
 def test_seeds_train_whose_files_are_more_than_the_soft_limit(tmp_path):
     with soft_limit(20):
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
