@@ -10,10 +10,10 @@ import socket
 import stat
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any, TextIO
 
 from rnnlstm.config.errors import BusyError, require_posix
 from rnnlstm.config.untrusted import open_regular, read_regular
@@ -25,6 +25,7 @@ LARGEST_OBJECT = 1_048_576  # bytes of a JSON file that is read back
 LOCK = ".lock"  # in a run folder
 LONGEST_LOCK = 4096  # bytes
 A_LINK = "is a link, and nothing in a run folder may be one"
+MOST_BYTES = 33_554_432  # of the lines of one kind that are kept of very many
 LONGEST_LINE = 16_777_216  # bytes of a line: the gradient through time over half a million steps
 
 
@@ -131,25 +132,62 @@ def read_json(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def numbered_lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
+def numbered_lines(
+    path: Path, most: int | None = None, kinds: Sequence[bytes] = ()
+) -> Iterator[tuple[int, dict[str, Any] | None]]:
     """Each line of a JSON-lines file: its number, from 1, and its object; None for a line without one.
 
     A last line without its end (the run is writing, or was killed) is left out where it isn't whole.
+    `most`: of more lines than that, every second is given, or every fourth, and so on, and the last. The others are
+    not parsed. Lines with other texts of `kinds` in them are counted apart: evaluations are few among updates.
     Raises: OSError if there is no file to read.
     """
     with read_regular(path) as file:
-        number = 0
-        while line := file.readline(LONGEST_LINE):
-            number, whole, end = number + 1, True, line
-            while not end.endswith(b"\n") and (end := file.readline(LONGEST_LINE)):
-                whole = False  # too long: skip the rest
+        lines = _raw_lines(file)
+        for number, line in lines if most is None else _thinned(lines, most, kinds):
             try:
-                value = _parsed(line) if whole else None
+                value = _parsed(line)
             except ValueError:
-                if end or not line.startswith(b"{"):
+                if line.endswith(b"\n") or not line.startswith(b"{"):
                     yield number, None
                 continue
             yield number, value if isinstance(value, dict) else None
+
+
+def _raw_lines(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Each line with its number; one that is too long is empty."""
+    number = 0
+    while line := file.readline(LONGEST_LINE):
+        number, end = number + 1, line
+        while not end.endswith(b"\n") and (end := file.readline(LONGEST_LINE)):
+            line = b"\n"
+        yield number, line
+
+
+def _thinned(lines: Iterable[tuple[int, bytes]], most: int, kinds: Sequence[bytes]) -> list[tuple[int, bytes]]:
+    kept: dict[tuple[bool, ...], _Thinned] = {}
+    for number, line in lines:
+        kept.setdefault(tuple([kind in line for kind in kinds]), _Thinned(most)).add(number, line)
+    return sorted({pair for few in kept.values() for pair in (*few.lines, few.last)})
+
+
+class _Thinned:
+    """Some lines of many, evenly spaced: at most `most`, of at most `MOST_BYTES` together; and the last."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._stride, self._count, self._bytes = most, 1, 0, 0
+        self.lines: list[tuple[int, bytes]] = []
+        self.last = (0, b"")
+
+    def add(self, number: int, line: bytes) -> None:
+        self.last = (number, line)
+        if self._count % self._stride == 0:
+            self.lines.append(self.last)
+            self._bytes += len(line)
+            while len(self.lines) > self._most or (self._bytes > MOST_BYTES and len(self.lines) > 1):
+                self.lines, self._stride = self.lines[::2], 2 * self._stride
+                self._bytes = sum(len(line) for _, line in self.lines)
+        self._count += 1
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -46,6 +46,7 @@ class SummaryFields(TypedDict):
 class Summary(SummaryFields, total=False):
     precision_loss_error: float  #: with mixed precision
     precision_gradient_error: float
+    checkpoint: int  #: the update of the newest checkpoint, until the seed has finished
 
 
 #: What a value must be, by a field's type, as messages name it.

@@ -29,6 +29,9 @@ LOG = logging.getLogger("rnnlstm")
 
 #: Seeds whose records are read for a curve: the records of thousands would take minutes.
 MOST_RECORDS = 64
+#: Lines of each kind that are read of one seed's record: a picture shows no more.
+MOST_LINES = 2048
+MOST_FLOWS = 512
 #: Beginnings of the tags that pictures and pages show; what is logged at every update is not among them.
 SHOWN = ("eval", "baseline/", "clip/", "gate/", "gate_by_kind/")
 
@@ -107,7 +110,7 @@ class Run:
     @cached_property
     def flows(self) -> dict[str, Flow]:
         """By state, the gradient through time over training."""
-        return flows_by_state([list(read_flow(folder / FLOW)) for folder, _ in self.records])
+        return flows_by_state([list(read_flow(folder / FLOW, most=MOST_FLOWS)) for folder, _ in self.records])
 
     def curve(self, tag: str) -> Curve | None:
         """`tag` over training; None without any value."""
@@ -126,7 +129,9 @@ class Run:
     @property
     def samples(self) -> list[tuple[int, list[Sample]]]:
         """Step and decoded sequences of the first seed that has any."""
-        return next((looks for folder, _ in self.records if (looks := list(read_samples(folder / SAMPLES)))), [])
+        return next(
+            (looks for folder, _ in self.records if (looks := list(read_samples(folder / SAMPLES, MOST_FLOWS)))), []
+        )
 
     @property
     def solved(self) -> int:
@@ -158,7 +163,7 @@ def find_runs(places: Iterable[str]) -> list[Run]:
 
 def _series(folder: Path, quiet: bool) -> dict[str, dict[int, float]]:
     by_tag: dict[str, dict[int, float]] = {}
-    for step, values in read_metrics(folder / METRICS, quiet):
+    for step, values in read_metrics(folder / METRICS, quiet, MOST_LINES):
         for tag, value in values.items():
             if tag.startswith(SHOWN):
                 by_tag.setdefault(tag, {})[step] = value

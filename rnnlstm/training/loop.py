@@ -152,6 +152,8 @@ class Loop:
             "machine": describe(self.plan.device),
         }
         save_checkpoint(self.folder, self.seeds, step, state)
+        for replica in self.replicas:
+            replica.saved(step)
         self.checkpoint_clock.saved(step)
 
     def complete(self) -> signal.Signals | None:

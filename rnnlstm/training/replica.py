@@ -13,7 +13,7 @@ import numpy as np
 
 from rnnlstm.record.folders import flatten
 from rnnlstm.record.seed_record import SeedRecord
-from rnnlstm.record.summary import Summary
+from rnnlstm.record.summary import FINISHED, Summary
 from rnnlstm.tasks import TASKS
 from rnnlstm.training.clip import ClipEvent
 from rnnlstm.training.plan import Plan
@@ -78,6 +78,7 @@ class Replica:
         self.scores: dict[str, float] = {}  # the latest evaluation
         self.precision: dict[str, float] = {}  # errors of mixed precision, at the latest evaluation
         self.speed: float | None = None
+        self.checkpoint = 0  # the update of the newest checkpoint
         self._final: ReplicaState | None = None  # the state in which it finished
         if state is not None:
             self._load_state(state)
@@ -113,6 +114,7 @@ class Replica:
     def _load_state(self, state: ReplicaState) -> None:
         self.status, self.reason = state["status"], state["reason"]
         self.updates, self.fired = state["updates"], state["fired"]
+        self.checkpoint = self.updates
         self.steps_to_solve, self.speed = state["steps_to_solve"], state["speed"]
         self.scores, self.precision = dict(state["scores"]), dict(state.get("precision", {}))
         self.norms = Subsample.restored(state["norms"])
@@ -199,7 +201,15 @@ class Replica:
         }
         for name, error in self.precision.items():
             summary[f"precision_{name}"] = error  # type: ignore[literal-required]
+        if self.checkpoint and self.status not in FINISHED:
+            summary["checkpoint"] = self.checkpoint
         return summary
+
+    def saved(self, step: int) -> None:
+        """Note that there is a checkpoint: if it is deleted, the run does not start again without a word."""
+        if self.running:
+            self.checkpoint = step
+            self.write_summary()
 
     def write_summary(self) -> None:
         self.record.summary(self.summary())

@@ -11,7 +11,8 @@ from pathlib import Path
 from rnnlstm.config.errors import CheckpointError, ConfigError, show
 from rnnlstm.config.schema import Config
 from rnnlstm.config.untrusted import read_yaml
-from rnnlstm.record.folders import HOUSEKEEPING, LATER, flatten, seed_folder
+from rnnlstm.record.files import read_json
+from rnnlstm.record.folders import HOUSEKEEPING, LATER, SUMMARY, flatten, seed_folder
 from rnnlstm.record.summary import FAILURE_LOG, finished, write_configuration
 from rnnlstm.training.checkpoint import RunState, drop_checkpoints, group_seeds, groups, load_newest
 from rnnlstm.training.device import describe
@@ -34,7 +35,7 @@ def groups_to_train(folder: Path, config: Config) -> list[SeedGroup]:
     An interrupted group resumes as a whole, even if the command asks for some of its seeds only: alone they would
     round differently.
 
-    Raises: CheckpointError if a group has checkpoints and none is good; ConfigError if the folder's
+    Raises: CheckpointError if a group has checkpoints and none is good, or they are gone; ConfigError if the folder's
     configuration is another one.
     """
     wanted = list(config.seed_numbers)
@@ -52,6 +53,10 @@ def groups_to_train(folder: Path, config: Config) -> list[SeedGroup]:
             resumed.append(SeedGroup(seeds, load_newest(folder, group, config.train.steps)))
             left = [seed for seed in left if seed not in seeds]
     begun = [seed for seed in left if seed_folder(folder, seed).exists()]
+    for seed in begun:
+        if step := (read_json(seed_folder(folder, seed) / SUMMARY) or {}).get("checkpoint"):
+            gone = f"the checkpoint of seed {seed} after update {show(step)} is gone"
+            raise CheckpointError(f"{folder}: {gone}; overwrite=true starts again")
     if begun:
         LOG.warning("%s: seed %s was stopped before its first checkpoint and starts again", folder, show(begun[0]))
     return [*resumed, SeedGroup(left)] if left else resumed

@@ -11,6 +11,7 @@ import math
 import os
 import pickle
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -20,7 +21,7 @@ import pytest
 import torch
 
 from rnnlstm.config.errors import BusyError, CheckpointError
-from rnnlstm.record.files import locked
+from rnnlstm.record.files import locked, read_json, write_json
 from rnnlstm.training.checkpoint import (
     KEPT,
     RunState,
@@ -158,6 +159,35 @@ def test_with_no_good_checkpoint_nothing_starts_again(tmp_path):
     assert (broken.folder / "seed_0" / "metrics.jsonl").read_bytes() == lines
     anew = start(tmp_path, "overwrite=true")
     assert anew.summaries[0]["status"] == "done"
+
+
+def test_a_checkpoint_that_was_deleted_is_missed_and_one_that_never_was_is_not(tmp_path, caplog):
+    broken = start(tmp_path, "checkpoint.every=5", "seeds=2", stop_at=18)
+    summaries = [broken.folder / f"seed_{seed}" / "summary.json" for seed in (0, 1)]
+    assert [read_json(path)["checkpoint"] for path in summaries] == [18, 18]
+    shutil.rmtree(broken.folder / "checkpoints")
+    before = {path: path.read_bytes() for path in broken.folder.rglob("*") if path.is_file() and path.name != ".lock"}
+    with pytest.raises(CheckpointError, match=r"seed 0 after update 18 is gone; overwrite=true starts again"):
+        start(tmp_path, "seeds=2")
+    assert {path: path.read_bytes() for path in before} == before
+    for path in summaries:  # as in a run that was killed before its first checkpoint
+        write_json(path, {k: v for k, v in read_json(path).items() if k != "checkpoint"} | {"status": "running"})
+    ended = start(tmp_path, "checkpoint.every=5", "seeds=2")
+    assert "was stopped before its first checkpoint and starts again" in caplog.text
+    assert [summary["status"] for summary in ended.summaries] == ["done", "done"]
+    assert not any("checkpoint" in summary for summary in ended.summaries)
+
+
+@pytest.mark.slow
+def test_an_early_end_is_not_a_missing_checkpoint(tmp_path):
+    """Seeds that have finished need none, whatever became of the others' checkpoints."""
+    start(tmp_path, "seeds=2")
+    assert start(tmp_path, "seeds=2").trained is False
+    broken = start(tmp_path, "seeds=3", stop_at=18)
+    shutil.rmtree(broken.folder / "checkpoints")
+    with pytest.raises(CheckpointError, match="seed 2 after update 18 is gone"):
+        start(tmp_path, "seeds=3")
+    assert start(tmp_path, "seeds=3", "overwrite=true").trained
 
 
 @pytest.mark.parametrize(("change", "words"), [
