@@ -40,9 +40,8 @@ from rnnlstm.record.glossary import explain
 
 LOG = logging.getLogger("rnnlstm")
 BESIDE = ".events.new"  # no name that TensorBoard would read
-EVENTS = re.compile(
-    r"events\.out\.tfevents\.\d+\..+", re.ASCII
-)  # files written here, and copies of them: replaced by `publish`
+#: What is written here, and copies of it: `publish` replaces these files.
+EVENTS = re.compile(r"events\.out\.tfevents\.\d+\..+", re.ASCII)
 
 
 class _Warned:
