@@ -13,6 +13,7 @@ import re
 import stat
 import zipfile
 from collections.abc import Iterator, Mapping
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any
 
@@ -88,7 +89,7 @@ def open_regular(path: Path, flags: int = os.O_RDONLY, links: bool = False) -> i
     return descriptor
 
 
-def read_regular(path: Path, links: bool = False) -> IO[bytes]:
+def read_regular(path: Path, links: bool = False) -> BufferedReader:
     """A regular file, open for reading. Raises: OSError as `open_regular`."""
     return os.fdopen(open_regular(path, links=links), "rb")
 
@@ -131,7 +132,8 @@ def check_run(place: str) -> None:
         for path in (*folder.glob("weights.pt"), *folder.glob("seed_*/weights.pt")):
             check_weights(path)
     except (ValueError, OSError, RuntimeError) as error:
-        raise OptionError("weights", place, f"can't be read: {error}") from None
+        rule = error.strerror if isinstance(error, OSError) else error
+        raise OptionError("weights", place, f"can't be read: {rule}") from None
 
 
 def check_weights(path: Path) -> None:

@@ -170,14 +170,15 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
                 raise CheckpointError(f"{path} has version {version}, this program reads {VERSION}")
             if header.get("bytes") != os.fstat(file.fileno()).st_size - file.tell():
                 raise CheckpointError(f"{path} is cut short or has been added to")
-            payload = file.read()
+            begin = file.tell()
+            if hashlib.file_digest(file, "sha256").hexdigest() != header.get("sha256"):
+                raise CheckpointError(f"{path} is damaged: its hash is wrong")
+            file.seek(begin)
+            archive = io.BytesIO(file.read())
     except (OSError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else "its first line is damaged"
         raise CheckpointError(f"{path} can't be read: {reason}") from None
-    if hashlib.sha256(payload).hexdigest() != header.get("sha256"):
-        raise CheckpointError(f"{path} is damaged: its hash is wrong")
     try:
-        archive = io.BytesIO(payload)
         check_archive(archive)
         state = torch.load(archive, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler raises many kinds

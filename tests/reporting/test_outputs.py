@@ -52,6 +52,7 @@ def test_a_pipe_is_written_into_and_stays_a_pipe(option, runs, tmp_path, capsys)
     assert pipe.is_fifo()
 
 
+@pytest.mark.slow
 def test_a_picture_goes_through_a_pipe_in_the_folder(runs, tmp_path):
     (tmp_path / "pictures").mkdir()
     pipe = tmp_path / "pictures" / "survival.png"

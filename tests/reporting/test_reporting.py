@@ -160,7 +160,7 @@ def test_a_threshold_that_decides_everything_or_nothing_is_named(train, caplog):
 
 def test_a_large_record_is_thinned_out_and_ends_where_it_ends(tmp_path):
     """One evaluation and one probe in fifty lines: all of them stay. Memory does not grow with the record."""
-    run, count = make_run(tmp_path / "run", seeds=1), 40_000
+    run, count = make_run(tmp_path / "run", seeds=1), 20_000
     with (run / "seed_0" / "metrics.jsonl").open("w") as file:
         for step in range(count):
             line = {"step": step, "clip/rate": step / count, "train/loss": 1.0}
