@@ -70,7 +70,7 @@ def open_regular(path: Path, flags: int = os.O_RDONLY, links: bool = False) -> i
             path, flags | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY | (0 if links else os.O_NOFOLLOW), 0o666
         )
     except OSError as error:
-        if error.errno == errno.ELOOP and path.exists():
+        if error.errno == errno.ELOOP and (path.exists() or (name and path.is_symlink())):
             raise OSError(errno.ELOOP, f"{name}is a link, which is not followed here") from None
         if error.errno == errno.ENXIO:  # a pipe without a reader, or a socket
             raise OSError(errno.ENXIO, f"{name}is no file") from None

@@ -82,6 +82,23 @@ def test_a_link_in_a_run_folder_leads_no_command_out_of_it(name, begun, tmp_path
         assert f"{folder / name}: is a link, and nothing in a run folder may be one" in caplog.text
 
 
+@pytest.mark.parametrize("name", [".lock", "seed_0/metrics.jsonl", "seed_0", "checkpoints", "aggregate"])
+def test_a_link_to_nothing_makes_nothing_elsewhere(name, begun, tmp_path):
+    folder = tmp_path / "runs" / begun.parent.name / begun.name
+    (folder / name).parent.mkdir(parents=True)
+    (folder / name).symlink_to(tmp_path / "outside")
+    for arguments in ((), ("overwrite=true",)):
+        if name == "aggregate":  # a view: a warning
+            start(tmp_path / "runs", *SEEDS, *arguments, "train.steps=30")
+        elif name == "seed_0/metrics.jsonl":  # the seed starts again
+            assert start(tmp_path / "runs", *SEEDS, *arguments).summaries[0]["status"] == "done"
+        else:
+            with pytest.raises(DiskError, match=r"is a link|File exists"):
+                start(tmp_path / "runs", *SEEDS, "checkpoint.every=5", *arguments)
+        events.main([str(tmp_path / "runs")])
+        assert not (tmp_path / "outside").exists()
+
+
 def test_a_file_with_a_second_name_elsewhere_is_not_written_into(begun, tmp_path):
     folder = copy_of(begun, tmp_path / "runs")
     for name in FILES:
