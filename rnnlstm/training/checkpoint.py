@@ -196,7 +196,7 @@ def require_sound(state: Mapping[str, Any], seeds: Sequence[int], steps: int) ->
     """
     _require(state, RunState, "state")
     step, replicas, clock = state["step"], state["replicas"], state["clock"]
-    if state["seeds"] != seeds:
+    if state["seeds"] != seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"it is of seeds {show(state['seeds'])}")
     if not 1 <= step <= steps:
         raise ValueError(f"its step is {step:,} of {steps:,}")

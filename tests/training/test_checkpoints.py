@@ -31,6 +31,7 @@ from rnnlstm.training.checkpoint import (
     groups,
     load_newest,
     read_checkpoint,
+    require_sound,
     save_checkpoint,
 )
 from rnnlstm.training.plan import make_plan
@@ -287,6 +288,8 @@ def test_a_forged_checkpoint_is_refused_whatever_entry_was_forged(tmp_path):
     trainer = Trainer(plan, [0, 1])
     forged = [(path, value) for path, kind in ENTRIES.items() for value in WRONG[kind]] + FORGED
     assert len(forged) > 300
+    with pytest.raises(ValueError, match="it is of seeds"):  # the file's name says so, too
+        require_sound({**whole, "seeds": [0, 0]}, [0, 0], 30)
     taken = []
     for path, value in forged:
         state = copy.deepcopy(whole)
