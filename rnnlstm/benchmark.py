@@ -66,10 +66,10 @@ def _main(arguments: Sequence[str]) -> int:
     else:
         figures = measure_everything(options.quick, options.rounds)
     if options.json:
-        from rnnlstm.record.files import write_json
+        from rnnlstm.record.files import json_bytes, write_output
 
         with writing(options.json):
-            write_json(Path(options.json), figures)
+            write_output(Path(options.json), json_bytes(figures))
         print(f"\nWritten: {options.json}")
     if options.figure:
         from rnnlstm.reporting.figures import speed_figure

@@ -42,5 +42,9 @@ def check_writable(path: str, folder: bool = False) -> None:
         if there != place and not there.is_dir():
             number = errno.ENOTDIR if there.exists() else errno.ENOENT
             raise OSError(number, os.strerror(number))
+        if place.is_file() and not str(place.absolute()).startswith("/dev/"):  # it is replaced
+            if not os.access(place, os.W_OK):
+                raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+            there = place.resolve().parent
         if not os.access(there, os.W_OK):
             raise OSError(errno.EACCES, os.strerror(errno.EACCES))

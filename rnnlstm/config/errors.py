@@ -92,9 +92,15 @@ def writing(what: object) -> Iterator[None]:
 class BusyError(Exception):
     """The run folder is in use. `str()` is one line that names the holder; the command line exits with 73."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
+
 
 class CheckpointError(Exception):
     """A checkpoint is no good. `str()` is one line; the command line exits with 3."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 class JobError(Exception):

@@ -6,13 +6,16 @@ is constructed. OmegaConf's resolvers read the environment, so only references t
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import re
+import stat
 import zipfile
 from collections.abc import Iterator, Mapping
+from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
@@ -55,6 +58,42 @@ def own_folder(place: str) -> Path:
     return folder
 
 
+def open_regular(path: Path, flags: int = os.O_RDONLY, links: bool = False) -> int:
+    """A descriptor of a regular file, close-on-exec. `links`: the path may be a symbolic link.
+
+    A folder from others may hold a link to any file, and a pipe or a device, at which a command would wait for ever.
+    A file that has a second name elsewhere is not opened for writing. Raises: OSError, whose text says which it is.
+    """
+    name = "" if flags == os.O_RDONLY else f"{path} "  # a reader's message begins with the file
+    try:
+        descriptor = os.open(
+            path, flags | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY | (0 if links else os.O_NOFOLLOW), 0o666
+        )
+    except OSError as error:
+        if error.errno == errno.ELOOP and (path.exists() or (name and path.is_symlink())):
+            raise OSError(errno.ELOOP, f"{name}is a link, which is not followed here") from None
+        if error.errno == errno.ENXIO:  # a pipe without a reader, or a socket
+            raise OSError(errno.ENXIO, f"{name}is no file") from None
+        raise
+    try:
+        status = os.fstat(descriptor)
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, f"{name}is no file")
+        if flags != os.O_RDONLY and status.st_nlink > 1:
+            raise OSError(errno.EMLINK, f"{name}has a second name elsewhere (a hard link)")
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def read_regular(path: Path, links: bool = False) -> BufferedReader:
+    """A regular file, open for reading. Raises: OSError as `open_regular`."""
+    return os.fdopen(open_regular(path, links=links), "rb")
+
+
 def read_yaml(path: Path) -> Any:
     """The plain values in a YAML file. Raises: ValueError that names the rule it breaks; OSError."""
     return _parse_yaml(_bytes(path))
@@ -65,7 +104,7 @@ def check_folder(folder: Path) -> None:
     total = 0
     for path in _yaml_files(folder):
         try:
-            data = _bytes(path)
+            data = _bytes(path, links=True)
             total += len(data)
             if total > LARGEST_FOLDER:
                 raise ValueError(f"the YAML files are larger than {LARGEST_FOLDER:,} bytes together")
@@ -93,21 +132,29 @@ def check_run(place: str) -> None:
         for path in (*folder.glob("weights.pt"), *folder.glob("seed_*/weights.pt")):
             check_weights(path)
     except (ValueError, OSError, RuntimeError) as error:
-        raise OptionError("weights", place, f"can't be read: {error}") from None
+        rule = error.strerror if isinstance(error, OSError) else error
+        raise OptionError("weights", place, f"can't be read: {rule}") from None
 
 
 def check_weights(path: Path) -> None:
     """Check that weights need no more memory than disk. Raises: ValueError; OSError."""
-    if not path.is_file():
-        raise ValueError(f"{path.name} is no file")
+    with read_regular(path) as file:
+        try:
+            check_archive(file)
+        except ValueError as error:
+            raise ValueError(f"{path.name} {error}") from None
+
+
+def check_archive(file: IO[bytes]) -> None:
+    """Check that what `torch.save` wrote needs no more memory than disk. Raises: ValueError; OSError."""
+    size = file.seek(0, os.SEEK_END)
     try:
-        with zipfile.ZipFile(path) as archive:
-            packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())
-            size = sum(entry.file_size for entry in archive.infolist())
-    except zipfile.BadZipFile:
-        raise ValueError(f"{path.name} holds no weights") from None
-    if packed or size > path.stat().st_size:
-        raise ValueError(f"{path.name} is compressed, which torch.save doesn't do")
+        entries = zipfile.ZipFile(file).infolist()
+    except (zipfile.BadZipFile, NotImplementedError, ValueError):
+        raise ValueError("holds no weights") from None
+    if any(e.compress_type != zipfile.ZIP_STORED for e in entries) or sum(e.file_size for e in entries) > size:
+        raise ValueError("is compressed, which torch.save doesn't do")
+    file.seek(0)
 
 
 def _yaml_files(folder: Path) -> Iterator[Path]:
@@ -119,10 +166,8 @@ def _yaml_files(folder: Path) -> Iterator[Path]:
         yield from (Path(place, name) for name in sorted(files) if name.endswith(".yaml"))
 
 
-def _bytes(path: Path) -> bytes:
-    if not path.is_file() and path.exists():  # reading a pipe or a device might never end
-        raise ValueError("is no file")
-    with path.open("rb") as file:
+def _bytes(path: Path, links: bool = False) -> bytes:
+    with read_regular(path, links) as file:
         data = file.read(LARGEST_FILE + 1)
     if len(data) > LARGEST_FILE:
         raise ValueError(f"larger than {LARGEST_FILE:,} bytes")

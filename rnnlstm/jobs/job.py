@@ -6,6 +6,7 @@ A `Listener` is told what becomes of the jobs.
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from rnnlstm.config.compose import MOST_JOBS, Composer, Tree, value_text
 from rnnlstm.config.errors import ConfigError, OptionError
 from rnnlstm.config.plugins import import_plugins
 from rnnlstm.config.schema import GRADFLOW, Config, read_config
+from rnnlstm.config.untrusted import read_regular
 from rnnlstm.record.folders import METRICS, run_folder, seed_folder
 from rnnlstm.record.summary import finished, summaries
 
@@ -84,8 +86,8 @@ class Standing:
 def _last_step(path: Path) -> int:
     """The step of a record's last whole line; 0 without one."""
     try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - TAIL))
+        with read_regular(path) as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
             lines = file.read().rpartition(b"\n")[0].splitlines()
         return int(json.loads(lines[-1])["step"]) if lines else 0
     except (OSError, ValueError, KeyError, TypeError, RecursionError):

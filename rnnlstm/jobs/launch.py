@@ -40,10 +40,16 @@ def check_jobs(jobs: Sequence[Job]) -> None:
 
 
 def _check_plans(jobs: Sequence[Job], launcher: LauncherOptions) -> None:
+    from rnnlstm.training.loop import room_for_files, seeds_left
     from rnnlstm.training.plan import make_plan
 
-    for job in jobs:  # another machine may have devices that this one lacks
-        make_plan(job.config if launcher.shares_this_machine else replace(job.config, device="auto"))
+    for job in jobs:
+        if launcher.shares_this_machine:
+            make_plan(job.config)
+            with room_for_files(seeds_left(job.config, job.folder)):
+                pass
+        else:  # another machine may have devices that this one lacks
+            make_plan(replace(job.config, device="auto"))
 
 
 def _train_in_turn(jobs: Sequence[Job], listener: Listener, apart: bool) -> None:

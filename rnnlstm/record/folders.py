@@ -67,9 +67,11 @@ def seed_folder(folder: Path, seed: int) -> Path:
 
 
 def seed_folders(folder: Path) -> list[tuple[int, Path]]:
-    """The seeds' folders in a run folder, by number. Raises: OSError."""
+    """The seeds' folders in a run folder, by number; no links. Raises: OSError."""
     matches = ((SEED_FOLDER.fullmatch(path.name), path) for path in folder.iterdir())
-    return sorted((int(match[1]), path) for match, path in matches if match and path.is_dir())
+    return sorted(
+        (int(match[1]), path) for match, path in matches if match and path.is_dir() and not path.is_symlink()
+    )
 
 
 def readable_name(tree: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:

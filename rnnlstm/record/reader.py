@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar
 
@@ -20,21 +20,28 @@ from rnnlstm.record.files import numbered_lines
 LOG = logging.getLogger("rnnlstm")
 LAST_STEP = 2**63 - 1  # TensorBoard's events and NumPy hold no larger one
 LONGEST_TAG = 300  # characters
+KINDS = (b'"eval', b'"gate')  # beginnings of the tags that only lines of evaluations and of probes have
 
 Value = TypeVar("Value")
 
 
-def read_metrics(path: Path, quiet: bool = False) -> Iterator[tuple[int, dict[str, float]]]:
-    """Step and numbers by tag of each line of metrics.jsonl. `quiet` where a warning has been given before."""
+def read_metrics(path: Path, quiet: bool = False, most: int | None = None) -> Iterator[tuple[int, dict[str, float]]]:
+    """Step and numbers by tag of each line of metrics.jsonl. `quiet` where a warning has been given before.
+
+    `most`: so many evaluations, probes and other lines each, evenly spaced; the first and the last are among them.
+    """
 
     def check(line: dict[str, Any]) -> dict[str, float]:
         return {_tag(tag): number(value) for tag, value in line.items() if tag != "step"}
 
-    return _read(path, check, quiet, expected=True)
+    return _read(path, check, quiet, expected=True, most=most, kinds=KINDS)
 
 
-def read_flow(path: Path, quiet: bool = False) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    """Step and gradient norms by state, each (L, K) by layer and lag, of flow.jsonl; all have one shape."""
+def read_flow(
+    path: Path, quiet: bool = False, most: int | None = None
+) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """Step and gradient norms by state, each (L, K) by layer and lag, of flow.jsonl; all have one shape. `most`: so
+    many lines, evenly spaced."""
     shapes: dict[str, tuple[int, ...]] = {}
 
     def check(line: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -45,7 +52,7 @@ def read_flow(path: Path, quiet: bool = False) -> Iterator[tuple[int, dict[str, 
         shapes.update(now)
         return norms
 
-    return _read(path, check, quiet)
+    return _read(path, check, quiet, most=most)
 
 
 class Sample(TypedDict):
@@ -56,8 +63,8 @@ class Sample(TypedDict):
     right: bool | None  #: whether the task takes it as right; None where that isn't known, as in older records
 
 
-def read_samples(path: Path) -> Iterator[tuple[int, list[Sample]]]:
-    """Step and decoded sequences of each line of samples.jsonl."""
+def read_samples(path: Path, most: int | None = None) -> Iterator[tuple[int, list[Sample]]]:
+    """Step and decoded sequences of each line of samples.jsonl. `most`: so many lines, evenly spaced."""
 
     def check(line: dict[str, Any]) -> list[Sample]:
         return [
@@ -65,7 +72,7 @@ def read_samples(path: Path) -> Iterator[tuple[int, list[Sample]]]:
             for s in line["samples"]
         ]
 
-    return _read(path, check)
+    return _read(path, check, most=most)
 
 
 def number(value: Any) -> float:
@@ -78,13 +85,18 @@ def number(value: Any) -> float:
 
 
 def _read(
-    path: Path, check: Callable[[dict[str, Any]], Value], quiet: bool = False, expected: bool = False
+    path: Path,
+    check: Callable[[dict[str, Any]], Value],
+    quiet: bool = False,
+    expected: bool = False,
+    most: int | None = None,
+    kinds: Sequence[bytes] = (),
 ) -> Iterator[tuple[int, Value]]:
     """`check` raises ValueError, KeyError or TypeError for a line that is to be left out."""
     bad: list[int] = []
     problem = "holds no whole line" if expected else ""
     try:
-        for place, line in numbered_lines(path):
+        for place, line in numbered_lines(path, most, kinds):
             problem = ""
             try:
                 if line is None:
@@ -98,8 +110,6 @@ def _read(
         problem = "is missing" if expected else ""
     except OSError as error:
         problem = f"can't be read: {error.strerror or error}"
-    except ValueError as error:
-        problem = str(error)
     if bad:
         more = f" and {len(bad) - 1:,} more are damaged and" if len(bad) > 1 else " is damaged and"
         problem = f"line {bad[0]:,}{more} left out"

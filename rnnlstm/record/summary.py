@@ -10,7 +10,7 @@ from typing import Any, TypedDict, get_args, get_type_hints
 import yaml
 
 from rnnlstm.config.errors import BusyError, CheckpointError, printable, show
-from rnnlstm.record.files import locked, read_json, read_object, write_json, write_whole
+from rnnlstm.record.files import A_LINK, linked_folders, locked, read_json, read_object, write_json, write_whole
 from rnnlstm.record.folders import SUMMARY, WEIGHTS, seed_folder, seed_folders
 from rnnlstm.record.reader import LAST_STEP, number
 
@@ -46,6 +46,7 @@ class SummaryFields(TypedDict):
 class Summary(SummaryFields, total=False):
     precision_loss_error: float  #: with mixed precision
     precision_gradient_error: float
+    checkpoint: int  #: the update of the newest checkpoint, until the seed has finished
 
 
 #: What a value must be, by a field's type, as messages name it.
@@ -91,7 +92,7 @@ def read_summaries(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
 
     A seed that has begun and has no summary yet is left out. Raises: OSError if the folder can't be read.
     """
-    readable, problems = [], []
+    readable, problems = [], [f"{link}: {A_LINK}" for link in linked_folders(folder)]
     for seed, place in seed_folders(folder):
         path = place / SUMMARY
         try:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import socket
 import time
 from collections.abc import Mapping, Sequence
@@ -39,6 +40,8 @@ from rnnlstm.record.glossary import explain
 
 LOG = logging.getLogger("rnnlstm")
 BESIDE = ".events.new"  # no name that TensorBoard would read
+#: What is written here, and copies of it: `publish` replaces these files.
+EVENTS = re.compile(r"events\.out\.tfevents\.\d+\..+", re.ASCII)
 
 
 class _Warned:
@@ -79,11 +82,11 @@ class TensorBoardView:
             return
         path = self.folder / f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
         try:
-            old = [place for place in self.folder.glob("*tfevents*") if place.is_symlink() or not place.is_dir()]
+            old = [place for place in self.folder.glob("events.*") if EVENTS.fullmatch(place.name)]
             self._beside.replace(path)
             self._published = True
             for other in old:
-                if other != path:
+                if other != path and (other.is_symlink() or not other.is_dir()):
                     other.unlink()
         except OSError as error:
             self._give_up(error)

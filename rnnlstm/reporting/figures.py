@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import textwrap
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 
 from rnnlstm.config.errors import writing
+from rnnlstm.record.files import write_output
 from rnnlstm.record.folders import as_name
 from rnnlstm.record.heatmap import HIGH, LOW, colours
 from rnnlstm.reporting import charts
@@ -48,11 +50,18 @@ def save_figures(runs: Sequence[Run], folder: str) -> list[Path]:
             Path(folder).mkdir(parents=True, exist_ok=True)
             for name, figure in _figures(runs):
                 paths.append(Path(folder) / name)
-                try:
-                    figure.savefig(paths[-1], dpi=110)
-                finally:
-                    plt.close(figure)
+                save_picture(figure, paths[-1], 110)
     return paths
+
+
+def save_picture(figure: Figure, path: Path, dpi: int) -> None:
+    """Write a figure as PNG, whole or not at all, and close it. Raises: OSError."""
+    picture = io.BytesIO()
+    try:
+        figure.savefig(picture, format="png", dpi=dpi)
+    finally:
+        plt.close(figure)
+    write_output(path, picture.getvalue())
 
 
 def _figures(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
@@ -227,5 +236,4 @@ def speed_figure(recurrences: Sequence[Mapping[str, Any]], path: Path) -> None:
     first.set_ylabel("times faster than torch.nn")
     first.set_yticks([1, 2, 5, 10, 20], labels=["1", "2", "5", "10", "20"])
     first.legend(frameon=False, fontsize=8)
-    figure.savefig(path, dpi=90)
-    plt.close(figure)
+    save_picture(figure, path, 90)

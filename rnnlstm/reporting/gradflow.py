@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,13 +19,14 @@ from rnnlstm.instruments.flow import GAINS, LENGTHS, gain_map
 from rnnlstm.instruments.measurement import Measurement, as_lists, measure
 from rnnlstm.instruments.surgery_table import SurgeryRow, surgery_table
 from rnnlstm.models import Network
-from rnnlstm.record.files import write_json
+from rnnlstm.record.files import json_bytes, write_output
 from rnnlstm.record.folders import HOUSEKEEPING, flatten
 from rnnlstm.reporting import gradflow_figures
 from rnnlstm.reporting.colours import network_name, style_numbers
-from rnnlstm.reporting.gradflow_figures import half_life_text, save
+from rnnlstm.reporting.figures import save_picture
+from rnnlstm.reporting.gradflow_figures import half_life_text
 from rnnlstm.reporting.runs import Run, labels, task_title
-from rnnlstm.reporting.tables import as_table, leave_out
+from rnnlstm.reporting.tables import as_table, csv_text, leave_out
 from rnnlstm.training.plan import Plan
 
 WIDE = 400  # characters in a line, where it isn't a terminal: a file has room for all columns
@@ -110,7 +110,7 @@ class Analysis:
 
     def __exit__(self, kind: object, *_: object) -> None:
         if kind is None:
-            self._write("results.json", lambda path: write_json(path, self.results))
+            self._write("results.json", lambda path: write_output(path, json_bytes(self.results)))
 
     def flow(self, settings: Sequence[Setting], sequences: int) -> None:
         """The table, and figures of gradients, weight gradients, Jacobians, exponents, influence and gates."""
@@ -184,7 +184,7 @@ class Analysis:
             self.console.print(line, soft_wrap=True)
 
     def _figure(self, name: str, figure: Any) -> None:
-        self._write(name, lambda path: save(figure, path))
+        self._write(name, lambda path: save_picture(figure, path, 100))
 
     def _write(self, name: str, write: Any) -> None:
         with writing(self.folder / name):
@@ -210,10 +210,8 @@ def _as_data(m: Measurement) -> dict[str, Any]:
 
 def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
+    lines = [[row.get(key) for key in columns] for row in rows]
+    write_output(path, csv_text([columns, *lines]).encode("utf-8", "replace"))
 
 
 def gradient_table(measurements: Sequence[Measurement], width: int = 200) -> tuple[Table, list[str]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -139,11 +138,6 @@ def panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
 def _looks(measurements: Sequence[Measurement], styles: Mapping[str, int]) -> list[dict[str, Any]]:
     """A line's looks for each: the network's colour (`styles`: its number by label), the layer's dashes."""
     return [{"color": PALETTE[styles[m.network]], "linestyle": DASHES[m.layer % len(DASHES)]} for m in measurements]
-
-
-def save(figure: Figure, path: Path) -> None:
-    figure.savefig(path, dpi=100)
-    plt.close(figure)
 
 
 def half_life_text(value: float) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
@@ -20,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from rnnlstm.config.errors import ConfigError, printable, show
-from rnnlstm.record.files import LOCK
+from rnnlstm.record.files import LOCK, lock_holder
 from rnnlstm.record.folders import (
     FLOW,
     HOUSEKEEPING,
@@ -40,6 +39,9 @@ LOG = logging.getLogger("rnnlstm")
 
 #: Seeds whose records are read for a curve: the records of thousands would take minutes.
 MOST_RECORDS = 64
+#: Lines of each kind that are read of one seed's record: a picture shows no more.
+MOST_LINES = 2048
+MOST_FLOWS = 512
 #: Beginnings of the tags that pictures and pages show; what is logged at every update is not among them.
 SHOWN = ("eval", "baseline/", "clip/", "gate/", "gate_by_kind/")
 
@@ -58,21 +60,16 @@ def held(folder: Path) -> bool | None:
     The lock file names the process, which must have the file open. Trying the lock instead would make a training
     command that starts at that moment find it taken.
     """
-    path = folder / LOCK
-    try:
-        holder = json.loads(path.read_bytes()[:4096])
-        pid, host = int(holder["pid"]), holder["host"]
-    except (OSError, ValueError, KeyError, TypeError, OverflowError):
-        return None
-    if host != socket.gethostname() or pid <= 0:
+    holder = lock_holder(folder)
+    if holder is None or holder["host"] != socket.gethostname() or holder["pid"] <= 0:
         return None
     try:
-        os.kill(pid, 0)
+        os.kill(holder["pid"], 0)
     except (ProcessLookupError, OverflowError):
         return False
     except OSError:  # another user's
         return None
-    return _has_open(pid, path)
+    return _has_open(holder["pid"], folder / LOCK)
 
 
 def _has_open(pid: int, path: Path) -> bool | None:
@@ -135,7 +132,7 @@ class Run:
     @cached_property
     def flows(self) -> dict[str, Flow]:
         """By state, the gradient through time over training."""
-        return flows_by_state([list(read_flow(folder / FLOW)) for folder, _ in self.records])
+        return flows_by_state([list(read_flow(folder / FLOW, most=MOST_FLOWS)) for folder, _ in self.records])
 
     def curve(self, tag: str) -> Curve | None:
         """`tag` over training; None without any value."""
@@ -154,7 +151,9 @@ class Run:
     @property
     def samples(self) -> list[tuple[int, list[Sample]]]:
         """Step and decoded sequences of the first seed that has any."""
-        return next((looks for folder, _ in self.records if (looks := list(read_samples(folder / SAMPLES)))), [])
+        return next(
+            (looks for folder, _ in self.records if (looks := list(read_samples(folder / SAMPLES, MOST_FLOWS)))), []
+        )
 
     @property
     def solved(self) -> int:
@@ -186,7 +185,7 @@ def find_runs(places: Iterable[str]) -> list[Run]:
 
 def _series(folder: Path, quiet: bool) -> dict[str, dict[int, float]]:
     by_tag: dict[str, dict[int, float]] = {}
-    for step, values in read_metrics(folder / METRICS, quiet):
+    for step, values in read_metrics(folder / METRICS, quiet, MOST_LINES):
         for tag, value in values.items():
             if tag.startswith(SHOWN):
                 by_tag.setdefault(tag, {})[step] = value

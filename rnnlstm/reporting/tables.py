@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
+import re
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -15,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rnnlstm.config.errors import show, writing
+from rnnlstm.record.files import write_output
 from rnnlstm.reporting.pairing import Contest, contests
 from rnnlstm.reporting.runs import STATES, Run, counts, differing_keys, reasons
 from rnnlstm.reporting.selection import Comparison, first_of_each, pooled_over
@@ -54,6 +57,7 @@ COLUMNS = (
     "median_steps_to_solve", "metric_name", "metric", "metric_low", "metric_high", "baseline",
     "clip_rate", "median_norm_before_clip", "steps_per_second",
 )  # fmt: skip
+FORMULA = re.compile(r"[=@\t\r\n]|[+-](?![\d.]+(e[+-]?\d+)?$)", re.IGNORECASE)  #: how one begins; numbers don't
 #: What it costs, the last columns of the CSV.
 COSTS = ("ms_per_update", "multiply_adds", "state_size", "bytes_kept")
 #: States of the seeds, and intervals; after all others.
@@ -109,14 +113,23 @@ def write_csv(runs: Sequence[Run], path: str) -> None:
     Raises: DiskError.
     """
     further = [key for key in differing_keys(runs) if key not in NAMED]
-    with writing(path), Path(path).open("w", newline="", encoding="utf-8", errors="replace") as file:
-        writer = csv.writer(file)
-        writer.writerow([*COLUMNS, *further, *COSTS, *STANDING])
-        for run in runs:
-            values = row(run)
-            cells = [*(values[name] for name in COLUMNS), *(run.config.get(key) for key in further)]
-            cells += [values[name] for name in (*COSTS, *STANDING)]
-            writer.writerow(["" if cell is None else cell for cell in cells])
+    lines: list[list[Any]] = [[*COLUMNS, *further, *COSTS, *STANDING]]
+    for run in runs:
+        values = row(run)
+        cells = [*(values[name] for name in COLUMNS), *(run.config.get(key) for key in further)]
+        lines.append([*cells, *(values[name] for name in (*COSTS, *STANDING))])
+    with writing(path):
+        write_output(Path(path), csv_text(lines).encode("utf-8", "replace"))
+
+
+def csv_text(lines: Iterable[Iterable[Any]], end: str = "\r\n") -> str:
+    """Lines of cells as CSV; None is empty. A text that a spreadsheet would run as a formula gets an apostrophe in
+    front: names and keys may come from others."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator=end)
+    for line in lines:
+        writer.writerow([f"'{cell}" if isinstance(cell, str) and FORMULA.match(cell) else cell for cell in line])
+    return out.getvalue()
 
 
 def equal_keys(runs: Sequence[Run]) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import matplotlib as mpl
 
 from rnnlstm.reporting.colours import PALETTE, named_network, style_numbers
+from rnnlstm.reporting.figures import save_picture
 from rnnlstm.reporting.statistics import wilson
 from rnnlstm.studies.study import Row, Rows, Study, name_of
 
@@ -28,14 +29,11 @@ def save_figure(study: Study, rows: Sequence[Row], path: Path) -> None:
     figure, axes = plt.subplots(
         1, len(settings), figsize=(2.2 + 2.6 * len(settings), 1.1 + 0.27 * count), squeeze=False, layout="constrained"
     )
-    try:
-        for panel, setting in zip(axes[0], settings, strict=True):
-            _draw(panel, table.of(setting), what, study.log_scale)
-            panel.set_title(setting, fontsize=9)
-        figure.supxlabel(axis_label(study, rows), fontsize=9)
-        figure.savefig(path, dpi=90)
-    finally:
-        plt.close(figure)
+    for panel, setting in zip(axes[0], settings, strict=True):
+        _draw(panel, table.of(setting), what, study.log_scale)
+        panel.set_title(setting, fontsize=9)
+    figure.supxlabel(axis_label(study, rows), fontsize=9)
+    save_picture(figure, path, 90)
 
 
 def _drawn(study: Study, rows: Sequence[Row]) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -15,6 +13,7 @@ from typing import Any
 from rnnlstm.config.errors import writing
 from rnnlstm.record.environment import describe_here
 from rnnlstm.record.files import read_json, write_json, write_whole
+from rnnlstm.reporting import tables
 from rnnlstm.reporting.statistics import interval, wilson
 from rnnlstm.studies.study import Finding, Row, Study, name_of
 
@@ -99,11 +98,7 @@ def csv_text(rows: Sequence[Row], columns: Sequence[str]) -> str:
     """The table as numbers: medians with the ends of their intervals; an empty cell where there is none."""
     lines = [_numbers(row, columns) for row in rows]
     heads = list(dict.fromkeys(name for line in lines for name in line))
-    out = io.StringIO()
-    writer = csv.DictWriter(out, heads, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return out.getvalue()
+    return tables.csv_text([heads, *([line.get(head) for head in heads] for line in lines)], "\n")
 
 
 def _numbers(row: Row, columns: Sequence[str]) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from torch import Tensor
 
 from rnnlstm.config.errors import OptionError
 from rnnlstm.config.options import option
+from rnnlstm.config.untrusted import read_regular
 from rnnlstm.tasks.batch import Batch
 from rnnlstm.tasks.random_streams import LookupTable, RandomSource
 from rnnlstm.tasks.task import OVER, Task, register_task, step_numbers
@@ -164,7 +165,8 @@ class TextFile:
     def __init__(self, path: str) -> None:
         self.path = path
         try:
-            text = Path(path).expanduser().read_text(encoding="utf-8")
+            with read_regular(Path(path).expanduser(), links=True) as file:
+                text = file.read().decode()
         except UnicodeDecodeError:
             raise OptionError("filler", path, "is not a UTF-8 text file") from None
         except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: there is no such ~user

@@ -11,21 +11,28 @@ import hashlib
 import io
 import json
 import logging
+import math
+import os
 import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from types import UnionType
+from typing import Any, TypedDict, cast, get_args, get_origin, get_type_hints, is_typeddict
 
 import torch
 from torch import Tensor
 
-from rnnlstm.config.errors import CheckpointError, show
+from rnnlstm.config.errors import CheckpointError, printable, show
 from rnnlstm.config.schema import CheckpointOptions
+from rnnlstm.config.untrusted import check_archive, read_regular
 from rnnlstm.record.files import write_whole
-from rnnlstm.record.folders import seed_folder
+from rnnlstm.record.folders import LINES, seed_folder
+from rnnlstm.record.reader import LAST_STEP
 from rnnlstm.record.seed_record import lost_lines
-from rnnlstm.training.replica import ReplicaState
+from rnnlstm.training.observe import InstrumentsState
+from rnnlstm.training.replica import MOST_KEPT, ReplicaState
+from rnnlstm.training.step import TrainerState, is_dense
 
 LOG = logging.getLogger("rnnlstm")
 
@@ -36,17 +43,30 @@ LONGEST_HEADER = 1024
 MOST_SEEDS = 10_000  #: in a group, as in a configuration
 
 
+SAVED_STATUSES = ("running", "done", "diverged")  #: of a replica; the others are given after the last checkpoint
+LONGEST_TEXT = 1000  #: characters
+LONGEST_TIME = 1e10  #: seconds, three centuries: one update's time still counts beside it
+
+
+class ClockState(TypedDict):
+    """Seconds spent so far."""
+
+    training: float
+    instruments: float
+    evaluation: float
+
+
 class RunState(TypedDict):
     """All entries of a checkpoint: the state of a group of seeds after an update."""
 
     seeds: list[int]
     step: int  #: the last update
-    trainer: dict[str, Any]  #: `Trainer.state()`
+    trainer: TrainerState
     replicas: list[ReplicaState]
-    instruments: list[dict[str, Any]]  #: `Instruments.state()` of each replica
-    clock: dict[str, float]  #: `Clock.state()`
+    instruments: list[InstrumentsState]  #: of each replica
+    clock: ClockState
     logged: list[float]  #: step and seconds of training at the last line of metrics
-    machine: dict[str, Any]  #: what it was computed on: `device.describe`
+    machine: dict[str, str | int | bool | None]  #: what it was computed on: `device.describe`
 
 
 class CheckpointClock:
@@ -112,47 +132,55 @@ def groups(run_folder: Path) -> list[str]:
     return list(dict.fromkeys(match[1] for match in kept))
 
 
-def load_newest(run_folder: Path, group: str) -> RunState:
+def load_newest(run_folder: Path, group: str, steps: int | None = None) -> RunState:
     """The newest state of a group from which the run can resume; a warning names those that are damaged.
 
-    Its entries are checked by `resume.load_trainer`. Raises: CheckpointError if no file is good.
+    With `steps`, the run's last update, every entry is checked by `require_sound`: the files may come from others.
+    Raises: CheckpointError if no file is good.
     """
     reasons = []
     for path in checkpoints(run_folder, group):
         try:
             state = read_checkpoint(path)
-            if reason := _unsound(state) or _lost(run_folder, group_seeds(group), state):
-                raise CheckpointError(f"{path} can't be used: {reason}")
+            if steps is not None:
+                require_sound(state, group_seeds(group), steps)
+            if reason := _not_finite(state) or _lost(run_folder, group_seeds(group), state):
+                raise ValueError(reason)
         except CheckpointError as error:
             reasons.append(str(error))
-            continue
-        for reason in reasons:
-            LOG.warning("%s; resuming from the one before, %s", reason, path.name)
-        return cast(RunState, state)
+        except (KeyError, ValueError) as error:
+            reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+            reasons.append(f"{path} can't be used: the checkpoint does not fit this run: {reason}")
+        else:
+            for reason in reasons:
+                LOG.warning("%s; resuming from the one before, %s", printable(reason), path.name)
+            return cast(RunState, state)
     raise CheckpointError(f"no good checkpoint in {run_folder / FOLDER}: {'; '.join(reasons)}")
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """The state in a file. Raises: CheckpointError, which names the file and what is wrong with it."""
-    if path.exists() and not path.is_file() and not path.is_dir():  # reading a pipe would never end
-        raise CheckpointError(f"{path} is no file")
     try:
-        with path.open("rb") as file:
+        with read_regular(path) as file:
             header = json.loads(file.readline(LONGEST_HEADER))
             if not isinstance(header, dict) or header.get("format") != FORMAT:
                 raise CheckpointError(f"{path} is no checkpoint of this program")
             if header.get("version") != VERSION:
-                raise CheckpointError(f"{path} has version {header.get('version')}, this program reads {VERSION}")
-            if header.get("bytes") != path.stat().st_size - file.tell():
+                version = show(header.get("version"))
+                raise CheckpointError(f"{path} has version {version}, this program reads {VERSION}")
+            if header.get("bytes") != os.fstat(file.fileno()).st_size - file.tell():
                 raise CheckpointError(f"{path} is cut short or has been added to")
-            payload = file.read()
+            begin = file.tell()
+            if hashlib.file_digest(file, "sha256").hexdigest() != header.get("sha256"):
+                raise CheckpointError(f"{path} is damaged: its hash is wrong")
+            file.seek(begin)
+            archive = io.BytesIO(file.read())
     except (OSError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else "its first line is damaged"
         raise CheckpointError(f"{path} can't be read: {reason}") from None
-    if hashlib.sha256(payload).hexdigest() != header.get("sha256"):
-        raise CheckpointError(f"{path} is damaged: its hash is wrong")
     try:
-        state = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+        check_archive(archive)
+        state = torch.load(archive, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler raises many kinds
         raise CheckpointError(f"{path} can't be read: {show(str(error) or type(error).__name__)}") from None
     if not isinstance(state, dict):
@@ -160,10 +188,98 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return state
 
 
-def _unsound(state: Mapping[str, Any]) -> str | None:
+def require_sound(state: Mapping[str, Any], seeds: Sequence[int], steps: int) -> None:
+    """Check that `state` is a `RunState` of these seeds in a run of so many updates: its types, and the ranges in
+    which training can go on from it. Whether its weights fit the network, `Trainer.load_state` checks.
+
+    Raises: KeyError for a missing entry; ValueError, which says what is wrong.
+    """
+    _require(state, RunState, "state")
+    step, replicas, clock = state["step"], state["replicas"], state["clock"]
+    if state["seeds"] != seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f"it is of seeds {show(state['seeds'])}")
+    if not 1 <= step <= steps:
+        raise ValueError(f"its step is {step:,} of {steps:,}")
+    if not len(replicas) == len(state["instruments"]) == len(seeds):
+        raise ValueError("it has fewer replicas than seeds")
+    frozen = state["trainer"]["frozen"]
+    if len(set(frozen)) < len(frozen) or max(frozen, default=0) >= len(seeds):
+        raise ValueError("its trainer.frozen names no replicas")
+    for name, seconds in clock.items():
+        _require_between(seconds, 0, LONGEST_TIME, f"clock.{show(name)}")
+    if len(state["logged"]) != 2:
+        raise ValueError("its logged is not a step and a time")
+    _require_between(state["logged"][0], 0, step, "logged step")
+    _require_between(state["logged"][1], 0, clock["training"], "logged time")
+    for replica, instruments in zip(replicas, state["instruments"], strict=True):
+        if replica["status"] not in SAVED_STATUSES:
+            raise ValueError(f"the status of a replica is {show(replica['status'])}")
+        _require_between(replica["updates"], 0, step, "updates")
+        _require_between(replica["fired"], 0, replica["updates"], "fired")
+        _require_between(sum(replica["largest"].values()), 0, replica["fired"], "largest")
+        _require_between(replica["steps_to_solve"] or 0, 0, step, "steps_to_solve")
+        _require_between(replica["speed"] or 0, 0, math.inf, "speed")
+        _require_between(max(instruments["sampled_at"], default=0), 0, step, "sampled_at")
+        if replica["lengths"].keys() != set(LINES):
+            raise ValueError("its lengths are of other files")
+        if len(replica["window"]) != 2:
+            raise ValueError("its window is not two samples")
+        for name, sample in (("norms", replica["norms"]), *(("window", window) for window in replica["window"])):
+            _require_between(sample["count"], 0, replica["updates"], f"{name}.count")
+            _require_between(sample["most"], 1, MOST_KEPT, f"{name}.most")
+            _require_between(sample["stride"], 1, max(1, sample["count"]), f"{name}.stride")
+            if len(sample["kept"]) != math.ceil(sample["count"] / sample["stride"]):
+                raise ValueError(f"its {name}.kept has {len(sample['kept']):,} numbers")
+
+
+def _require(value: Any, hint: Any, name: str) -> None:
+    """Check a value against its declared type. A whole number is at least 0, a text can be printed, a tensor is as
+    large as its memory. Raises: KeyError, ValueError."""
+    kind = get_origin(hint) or hint
+    if is_typeddict(hint):
+        fits = type(value) is dict
+        for key, inner in get_type_hints(hint).items() if fits else ():
+            if key in value or key in hint.__required_keys__:
+                _require(value[key], inner, key if name == "state" else f"{name}.{key}")
+    elif kind in (list, dict):
+        fits = type(value) is kind
+        if fits and kind is dict:
+            for key in value:
+                _require(key, get_args(hint)[0], name)
+        entries = value.values() if kind is dict and fits else value if fits else ()
+        if hint != list[float] or {*map(type, entries)} != {float}:  # a hundred thousand numbers a replica
+            for entry in entries:
+                _require(entry, get_args(hint)[-1], name)
+    elif kind is UnionType:
+        fits = any(_fits(value, option) for option in get_args(hint))
+    else:
+        fits = _fits(value, hint)
+    if not fits:
+        plain = hint in (int, float, str) and isinstance(value, int | float | str)
+        raise ValueError(f"its {name} is {show(value) if plain else f'a {type(value).__name__}'}")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    if hint is str:
+        return type(value) is str and value.isprintable() and len(value) <= LONGEST_TEXT
+    if hint is int:
+        return type(value) is int and 0 <= value <= LAST_STEP
+    if hint is float:
+        return type(value) is float or (type(value) is int and abs(value) <= LAST_STEP)
+    if hint is Tensor:
+        return type(value) is Tensor and is_dense(value)
+    return hint is Any or type(value) is hint
+
+
+def _require_between(value: float, low: float, high: float, name: str) -> None:
+    if not (low <= value <= high and math.isfinite(value)):
+        raise ValueError(f"its {name} is {show(value)}, and must be between {show(low)} and {show(high)}")
+
+
+def _not_finite(state: Mapping[str, Any]) -> str | None:
     """What is not finite in the weights of replicas that still train, or NaN in their optimiser's state, in words.
 
-    Frozen ones keep whatever they have come to. That it is a state at all is not looked at here.
+    Frozen ones keep whatever they have come to. That it is a state at all, `require_sound` checks.
     """
     trainer = state.get("trainer")
     if not isinstance(trainer, Mapping) or not isinstance(trainer.get("weights"), Mapping):

@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rnnlstm.config.errors import ConfigError, OptionError
 from rnnlstm.config.schema import CurriculumOptions
@@ -67,6 +67,13 @@ class Curriculum:
     def current(self, replica: int) -> Task | None:
         """The task at a replica's present length; None where lengths don't grow."""
         return self.at(self.lengths[replica]) if self.grows else None
+
+    def load(self, lengths: Sequence[int]) -> None:
+        """Take back earlier `lengths`. Raises: ValueError if they are of another curriculum."""
+        first = self.options.start if self.grows else self.longest
+        if len(lengths) != len(self.lengths) or not all(first <= length <= self.longest for length in lengths):
+            raise ValueError("its trainer.lengths are of another curriculum")
+        self.lengths = list(lengths)
 
     def grow_if_solved(self, replica: int, scores: Mapping[str, float]) -> None:
         """Go on to the next length if `scores`, of an evaluation at the present one, meet the task's criterion."""

@@ -8,23 +8,31 @@ from __future__ import annotations
 
 import io
 import logging
+import resource
 import signal
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
 
-from rnnlstm.config.errors import JobError, enough_memory, writing
-from rnnlstm.config.schema import ClipOptions
+from rnnlstm.config.errors import JobError, OptionError, enough_memory, writing
+from rnnlstm.config.schema import ClipOptions, Config
 from rnnlstm.record.aggregate import Aggregate
 from rnnlstm.record.environment import note_environment
 from rnnlstm.record.files import locked, write_whole
-from rnnlstm.record.folders import WEIGHTS, seed_folder
+from rnnlstm.record.folders import LINES, WEIGHTS, seed_folder
 from rnnlstm.record.summary import summaries
-from rnnlstm.training.checkpoint import CheckpointClock, RunState, drop_checkpoints, group_name, save_checkpoint
+from rnnlstm.training.checkpoint import (
+    CheckpointClock,
+    ClockState,
+    RunState,
+    drop_checkpoints,
+    group_name,
+    save_checkpoint,
+)
 from rnnlstm.training.device import describe, own_settings
 from rnnlstm.training.evaluation import evaluations
 from rnnlstm.training.observe import Instruments
@@ -37,6 +45,8 @@ from rnnlstm.training.step import Trainer, Update
 
 LOG = logging.getLogger("rnnlstm")
 
+FILES_OF_A_SEED = len(LINES) + 1  #: lines, and TensorBoard's events
+SPARE_FILES = 32  #: for what is open for a moment
 ALMOST_EVERY = 0.95  #: share of updates from which clipping sets the size of every step
 ENOUGH, MANY = 100, 500  #: updates before "almost every", and before "never", is worth a warning
 
@@ -46,9 +56,16 @@ def train_run(plan: Plan, folder: Path, progress: Progress) -> Outcome:
 
     Seeds that have finished there are skipped, others resume from their last good checkpoint; with `overwrite` all
     start again. Raises: DiskError if the record can't be written; BusyError if another process has the folder;
-    CheckpointError if there are checkpoints and none is good.
+    CheckpointError if there are checkpoints and none is good; OptionError if it takes more open files than the system
+    allows.
     """
-    with own_settings(plan.config.threads), writing(f"results in {folder}"), locked(folder):
+    seeds = plan.config.seed_numbers
+    with (
+        own_settings(plan.config.threads),
+        room_for_files(seeds_left(plan.config, folder)),
+        writing(f"results in {folder}"),
+        locked(folder),
+    ):
         groups = groups_to_train(folder, plan.config)
         stopped = None
         for group in groups:
@@ -56,7 +73,39 @@ def train_run(plan: Plan, folder: Path, progress: Progress) -> Outcome:
                 stopped = Loop(plan, group, folder, files, progress).complete()
             if stopped is not None:
                 break
-        return Outcome(folder, summaries(folder, plan.config.seed_numbers), stopped, trained=bool(groups))
+        return Outcome(folder, summaries(folder, seeds), stopped, trained=bool(groups))
+
+
+def seeds_left(config: Config, folder: Path) -> int:
+    """How many seeds of `config` are to be trained in `folder`, at most."""
+    left = [seed for seed in config.seed_numbers if not (seed_folder(folder, seed) / WEIGHTS).exists()]
+    return config.seeds if config.overwrite else len(left)
+
+
+@contextmanager
+def room_for_files(seeds: int) -> Iterator[None]:
+    """Let this process open the files of so many seeds: systems allow 1,024 files unless asked for more.
+
+    Raises: OptionError if the system does not allow as many.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        opened = len(list(Path("/dev/fd").iterdir()))
+    except OSError:  # a system without it
+        opened = SPARE_FILES
+    needed = opened + seeds * FILES_OF_A_SEED + SPARE_FILES
+    if soft == resource.RLIM_INFINITY or needed <= soft:
+        yield
+        return
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+    except (ValueError, OSError):
+        rule = f"needs {needed:,} open files, and this system allows {hard:,} (ulimit -Hn); train fewer at a time"
+        raise OptionError("seeds", seeds, rule) from None
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 class Loop:
@@ -110,6 +159,8 @@ class Loop:
             "machine": describe(self.plan.device),
         }
         save_checkpoint(self.folder, self.seeds, step, state)
+        for replica in self.replicas:
+            replica.saved(step)
         self.checkpoint_clock.saved(step)
 
     def complete(self) -> signal.Signals | None:
@@ -247,10 +298,10 @@ class Clock:
     def __init__(self) -> None:
         self.training = self.instruments = self.evaluation = 0.0
 
-    def state(self) -> dict[str, float]:
+    def state(self) -> ClockState:
         return {"training": self.training, "instruments": self.instruments, "evaluation": self.evaluation}
 
-    def load_state(self, state: Mapping[str, float]) -> None:
+    def load_state(self, state: ClockState) -> None:
         self.training, self.instruments = state["training"], state["instruments"]
         self.evaluation = state["evaluation"]
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TypedDict
 
 from rnnlstm.instruments.probe import Probe
 from rnnlstm.models import Replicas
@@ -13,6 +12,13 @@ from rnnlstm.training.plan import Plan
 
 #: Sequences that are decoded at the start, midway and at the end.
 SAMPLES = 4
+
+
+class InstrumentsState(TypedDict):
+    """What a replica's instruments have recorded already."""
+
+    sampled_at: list[int]  #: updates after which samples were decoded
+    midway_due: bool
 
 
 class Instruments:
@@ -27,11 +33,10 @@ class Instruments:
         if self.on:
             self.probe = Probe(plan.task, seed, plan.config.train.batch_size, plan.device)
 
-    def state(self) -> dict[str, Any]:
-        """What has been recorded already, as plain values."""
+    def state(self) -> InstrumentsState:
         return {"sampled_at": sorted(self._sampled_at), "midway_due": self._midway_due}
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
+    def load_state(self, state: InstrumentsState) -> None:
         self._sampled_at, self._midway_due = set(state["sampled_at"]), state["midway_due"]
 
     def due(self, step: int) -> bool:

@@ -7,19 +7,29 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import numpy as np
 
 from rnnlstm.record.folders import flatten
 from rnnlstm.record.seed_record import SeedRecord
-from rnnlstm.record.summary import Summary
+from rnnlstm.record.summary import FINISHED, Summary
 from rnnlstm.tasks import TASKS
 from rnnlstm.training.clip import ClipEvent
 from rnnlstm.training.plan import Plan
 
 #: Norms that the quantiles between two evaluations are taken from, at most.
 WINDOW = 4096
+MOST_KEPT = 65_536  #: numbers that a `Subsample` keeps at most
+
+
+class SubsampleState(TypedDict):
+    """All entries that a checkpoint holds of a `Subsample`."""
+
+    most: int
+    stride: int
+    count: int
+    kept: list[float]
 
 
 class _AlwaysSaved(TypedDict):
@@ -30,8 +40,8 @@ class _AlwaysSaved(TypedDict):
     steps_to_solve: int | None
     speed: float | None
     scores: dict[str, float]
-    norms: dict[str, Any]
-    window: list[dict[str, Any]]
+    norms: SubsampleState
+    window: list[SubsampleState]  #: norms before and after clipping
     largest: dict[str, int]
     lengths: dict[str, int]  #: of the record's files, in bytes
 
@@ -68,6 +78,7 @@ class Replica:
         self.scores: dict[str, float] = {}  # the latest evaluation
         self.precision: dict[str, float] = {}  # errors of mixed precision, at the latest evaluation
         self.speed: float | None = None
+        self.checkpoint = 0  # the update of the newest checkpoint
         self._final: ReplicaState | None = None  # the state in which it finished
         if state is not None:
             self._load_state(state)
@@ -103,6 +114,7 @@ class Replica:
     def _load_state(self, state: ReplicaState) -> None:
         self.status, self.reason = state["status"], state["reason"]
         self.updates, self.fired = state["updates"], state["fired"]
+        self.checkpoint = self.updates
         self.steps_to_solve, self.speed = state["steps_to_solve"], state["speed"]
         self.scores, self.precision = dict(state["scores"]), dict(state.get("precision", {}))
         self.norms = Subsample.restored(state["norms"])
@@ -189,7 +201,15 @@ class Replica:
         }
         for name, error in self.precision.items():
             summary[f"precision_{name}"] = error  # type: ignore[literal-required]
+        if self.checkpoint and self.status not in FINISHED:
+            summary["checkpoint"] = self.checkpoint
         return summary
+
+    def saved(self, step: int) -> None:
+        """Note that there is a checkpoint: if it is deleted, the run does not start again without a word."""
+        if self.running:
+            self.checkpoint = step
+            self.write_summary()
 
     def write_summary(self) -> None:
         self.record.summary(self.summary())
@@ -201,7 +221,7 @@ class Subsample:
     Quantiles are exact up to `most` numbers, and those of an evenly spaced half or more of `most` beyond.
     """
 
-    def __init__(self, most: int = 65_536) -> None:
+    def __init__(self, most: int = MOST_KEPT) -> None:
         self.most, self.stride, self.count = most, 1, 0
         self.kept = array("d")
 
@@ -214,12 +234,12 @@ class Subsample:
                 self.kept.append(value)
         self.count += 1
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> SubsampleState:
         """Plain values for `restored`."""
         return {"most": self.most, "stride": self.stride, "count": self.count, "kept": self.kept.tolist()}
 
     @staticmethod
-    def restored(state: Mapping[str, Any]) -> Subsample:
+    def restored(state: SubsampleState) -> Subsample:
         sample = Subsample(state["most"])
         sample.stride, sample.count, sample.kept = state["stride"], state["count"], array("d", state["kept"])
         return sample

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_origin, get_type_hints
 
 from rnnlstm.config.errors import CheckpointError, ConfigError, show
 from rnnlstm.config.schema import Config
 from rnnlstm.config.untrusted import read_yaml
-from rnnlstm.record.folders import HOUSEKEEPING, LATER, flatten, seed_folder
+from rnnlstm.record.files import read_json
+from rnnlstm.record.folders import HOUSEKEEPING, LATER, SUMMARY, flatten, seed_folder
 from rnnlstm.record.summary import FAILURE_LOG, finished, write_configuration
 from rnnlstm.training.checkpoint import RunState, drop_checkpoints, group_seeds, groups, load_newest
 from rnnlstm.training.device import describe
-from rnnlstm.training.replica import ReplicaState
 from rnnlstm.training.step import Trainer
 
 LOG = logging.getLogger("rnnlstm")
@@ -36,7 +35,7 @@ def groups_to_train(folder: Path, config: Config) -> list[SeedGroup]:
     An interrupted group resumes as a whole, even if the command asks for some of its seeds only: alone they would
     round differently.
 
-    Raises: CheckpointError if a group has checkpoints and none is good; ConfigError if the folder's
+    Raises: CheckpointError if a group has checkpoints and none is good, or they are gone; ConfigError if the folder's
     configuration is another one.
     """
     wanted = list(config.seed_numbers)
@@ -51,9 +50,13 @@ def groups_to_train(folder: Path, config: Config) -> list[SeedGroup]:
     for group in groups(folder):
         seeds = group_seeds(group)
         if set(seeds) & set(left):
-            resumed.append(SeedGroup(seeds, load_newest(folder, group)))
+            resumed.append(SeedGroup(seeds, load_newest(folder, group, config.train.steps)))
             left = [seed for seed in left if seed not in seeds]
     begun = [seed for seed in left if seed_folder(folder, seed).exists()]
+    for seed in begun:
+        if step := (read_json(seed_folder(folder, seed) / SUMMARY) or {}).get("checkpoint"):
+            gone = f"the checkpoint of seed {seed} after update {show(step)} is gone"
+            raise CheckpointError(f"{folder}: {gone}; overwrite=true starts again")
     if begun:
         LOG.warning("%s: seed %s was stopped before its first checkpoint and starts again", folder, show(begun[0]))
     return [*resumed, SeedGroup(left)] if left else resumed
@@ -88,30 +91,15 @@ def _require_same(folder: Path, config: Config) -> None:
 def load_trainer(trainer: Trainer, state: RunState) -> None:
     """Load a checkpoint's weights and optimiser; a warning names what was different where it was computed.
 
-    Raises: CheckpointError if the state is of another network, optimiser or seeds, or lacks an entry.
+    Raises: CheckpointError if the state is of another network, curriculum or optimiser.
     """
     try:
-        if list(state["seeds"]) != trainer.seeds:
-            raise ValueError(f"it is of seeds {state['seeds']}")
-        _require_whole(state)
         trainer.load_state(state["trainer"])
-        then, now = state["machine"], describe(trainer.plan.device)
-        changed = {key: (then.get(key), now.get(key)) for key in {**then, **now} if then.get(key) != now.get(key)}
-    except (KeyError, ValueError, RuntimeError, TypeError, AttributeError, IndexError) as error:
+    except (KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else error
         raise CheckpointError(f"the checkpoint does not fit this run: {reason}") from None
+    then, now = state["machine"], describe(trainer.plan.device)
+    changed = {key: (then.get(key), now.get(key)) for key in {**then, **now} if then.get(key) != now.get(key)}
     if changed:
-        what = ", ".join(f"{key} {before} → {after}" for key, (before, after) in changed.items())
+        what = ", ".join(f"{show(key)} {show(before)} → {show(after)}" for key, (before, after) in changed.items())
         LOG.warning("resuming under other conditions (%s): the last bits of results may differ", what)
-
-
-def _require_whole(state: Mapping[str, Any]) -> None:
-    """Every entry that a checkpoint and each of its replicas needs. Raises: KeyError, ValueError."""
-    for name, kind in get_type_hints(RunState).items():
-        if not isinstance(state[name], get_origin(kind) or kind):
-            raise ValueError(f"its {name} is a {type(state[name]).__name__}")
-    if not len(state["replicas"]) == len(state["instruments"]) == len(state["seeds"]):
-        raise ValueError("it has fewer replicas than seeds")
-    for replica in state["replicas"]:
-        for name in ReplicaState.__required_keys__:
-            replica[name]

@@ -6,9 +6,9 @@ Dimensions: R replicas, T time steps, B sequences, O output features.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
@@ -39,6 +39,22 @@ class Update:
     outputs: list[Tensor]  #: (T, B, O) of each replica, detached
     batches: list[Batch]
     tasks: list[Task]  #: what each was trained on: the task at the length of its curriculum
+
+
+class OptimizerState(TypedDict):
+    """PyTorch's state_dict of an optimiser."""
+
+    state: dict[int, dict[str, Tensor | None]]  #: by a weight's number and an entry's name
+    param_groups: list[dict[str, Any]]
+
+
+class TrainerState(TypedDict):
+    """All entries that a checkpoint holds of a `Trainer`. Tensors are on the CPU."""
+
+    weights: dict[str, Tensor]  #: of all replicas, stacked
+    optimizer: OptimizerState
+    lengths: list[int]  #: of the curriculum, for each replica
+    frozen: list[int]
 
 
 class Trainer:
@@ -136,8 +152,7 @@ class Trainer:
         ]
         return [{name: mask.to(self.plan.device) for name, mask in each.items()} for each in masks]
 
-    def state(self) -> dict[str, Any]:
-        """Weights (of all replicas, stacked), optimiser, curriculum and who is frozen. Tensors are on the CPU."""
+    def state(self) -> TrainerState:
         return {
             "weights": {name: weight.detach().cpu() for name, weight in self.model.parameters.items()},
             "optimizer": tree_map(lambda v: v.cpu() if isinstance(v, Tensor) else v, self.optimizer.state_dict()),
@@ -145,22 +160,54 @@ class Trainer:
             "frozen": sorted(self._frozen),
         }
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
+    def load_state(self, state: TrainerState) -> None:
         """Take back an earlier `state()`.
 
-        Raises: ValueError or KeyError if the state is of another network or optimiser, RuntimeError for other shapes.
+        Raises: ValueError or KeyError if the state is of another network, curriculum or optimiser.
         """
         if set(state["weights"]) != set(self.model.parameters):
             raise ValueError("it has other weights")
+        for name, weight in self.model.parameters.items():
+            _require_like(state["weights"][name], weight, name)
+        self._load_optimizer(state["optimizer"])
+        self.curriculum.load(state["lengths"])
         with torch.no_grad():
             for name, weight in self.model.parameters.items():
-                if weight.shape != state["weights"][name].shape:
-                    raise ValueError(f"{name} has another shape")
                 weight.copy_(state["weights"][name])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.curriculum.lengths = list(state["lengths"])
         for replica in state["frozen"]:  # its weights are what they were when it was frozen
             self.freeze(replica)
+
+    def _load_optimizer(self, saved: OptimizerState) -> None:
+        """Take back an optimiser's state_dict, checked: PyTorch takes any shape, and fails in a later step.
+
+        Its settings are those of the configuration, so those that were saved only have to be the same.
+        """
+        settings = self.optimizer.state_dict()["param_groups"]
+        if len(saved["param_groups"]) != len(settings):
+            raise ValueError("it has other param_groups")
+        for now, then in zip(settings, saved["param_groups"], strict=True):
+            for key, value in now.items():
+                if key in then and (type(then[key]) is not type(value) or then[key] != value):
+                    raise ValueError(f"its optimiser has another {key}")
+        expected = _state_after_a_step(self.plan.config.optimizer)
+        weights = list(self.model.parameters.items())
+        for number, entries in saved["state"].items():
+            if not 0 <= number < len(weights):
+                raise ValueError("its optimiser is of other weights")
+            kept = {
+                name: value for name, value in entries.items() if value is not None
+            }  # momentum 0, in some versions
+            if kept.keys() != expected.keys():
+                raise ValueError("its optimiser is another one")
+            for name, value in kept.items():
+                words = f"the optimiser's {name}"
+                if expected[name].ndim:
+                    _require_like(value, weights[number][1], f"{words} of {weights[number][0]}")
+                elif value.ndim or not value.is_floating_point() or not value.isfinite():
+                    raise ValueError(f"{words} is no number")
+                if name in NEVER_NEGATIVE and (value < 0).any():
+                    raise ValueError(f"{words} is negative")
+        self.optimizer.load_state_dict({"state": saved["state"], "param_groups": settings})
 
     @property
     def frozen(self) -> set[int]:
@@ -178,6 +225,35 @@ def make_optimizer(options: OptimizerOptions, parameters: Iterable[Tensor]) -> t
     if isinstance(options, SGDOptions):
         return torch.optim.SGD(weights, lr=options.lr, momentum=options.momentum, fused=True)
     return torch.optim.Adam(weights, lr=options.lr, fused=True)
+
+
+#: Entries of an optimiser's state: counts and means of squares.
+NEVER_NEGATIVE = ("step", "exp_avg_sq", "square_avg")
+
+
+def _state_after_a_step(options: OptimizerOptions) -> dict[str, Tensor]:
+    """What the optimiser keeps of a weight, by name, without what is None."""
+    weight = torch.zeros(1)
+    weight.grad = torch.zeros(1)
+    optimizer = make_optimizer(options, [weight])
+    optimizer.step()
+    return {name: value for name, value in optimizer.state[weight].items() if value is not None}
+
+
+def _require_like(value: Tensor, like: Tensor, name: str) -> None:
+    """Check shape and dtype. Raises: ValueError."""
+    if value.shape != like.shape:
+        raise ValueError(f"{name} has another shape")
+    if value.dtype != like.dtype:
+        raise ValueError(f"{name} has another dtype")
+
+
+def is_dense(tensor: Tensor) -> bool:
+    """Whether it has a number of its own in the CPU's memory for each entry: an expanded one has fewer, and takes
+    as much more memory as it likes once it is computed with."""
+    if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
+        return False
+    return tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
 
 
 def _not_finite(loss: float, clip: ClipEvent) -> str | None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from rnnlstm.cells import CELLS
 from rnnlstm.config.errors import ConfigError, OptionError, printable, show
 from rnnlstm.config.schema import GRADFLOW, Config, read_config, unknown_key
-from rnnlstm.config.untrusted import check_run, read_text, read_yaml
+from rnnlstm.config.untrusted import check_run, read_regular, read_text, read_yaml
 from rnnlstm.models import Network
 from rnnlstm.record.folders import LATER, WEIGHTS, find_run_folders, flatten
 from rnnlstm.tasks import TASKS
@@ -108,7 +108,8 @@ def load_network(folder: str, overrides: Sequence[str] = ()) -> TrainedNetwork:
     try:
         seed = int(seed_folder.name.removeprefix("seed_"))
         tree = read_yaml(place / "config.yaml")
-        weights = torch.load(seed_folder / WEIGHTS, weights_only=True, map_location="cpu")
+        with read_regular(seed_folder / WEIGHTS) as file:
+            weights = torch.load(file, weights_only=True, map_location="cpu")
         if not isinstance(weights, dict) or not all(isinstance(name, str) for name in weights):
             raise ValueError(f"{WEIGHTS} holds no weights by their names")
     except Exception as error:  # the unpickler raises many kinds

@@ -439,7 +439,7 @@ def test_it_is_written_whole_or_not_at_all(sweep, tmp_path, monkeypatch, capsys)
     def full(path, data):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(page_module, "write_whole", full)
+    monkeypatch.setattr(page_module, "write_output", full)
     assert main([str(sweep), "--html", str(target)]) == 74
     assert "No space left" in capsys.readouterr().err
     assert target.read_text() == "old"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import tracemalloc
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,7 +13,9 @@ from PIL import Image
 
 from rnnlstm.compare import main
 from rnnlstm.config.errors import ConfigError
+from rnnlstm.record import files
 from rnnlstm.record.files import read_json
+from rnnlstm.record.reader import read_flow
 from rnnlstm.reporting.charts import grouped
 from rnnlstm.reporting.figures import learning_figure, save_figures
 from rnnlstm.reporting.runs import differing_keys, find_runs, label
@@ -152,3 +156,36 @@ def test_a_threshold_that_decides_everything_or_nothing_is_named(train, caplog):
     caplog.clear()
     train("train.steps=100", "clip=none", "eval.every=100", "probe=off")
     assert caplog.text == ""
+
+
+def test_a_large_record_is_thinned_out_and_ends_where_it_ends(tmp_path):
+    """One evaluation and one probe in fifty lines: all of them stay. Memory does not grow with the record."""
+    run, count = make_run(tmp_path / "run", seeds=1), 20_000
+    with (run / "seed_0" / "metrics.jsonl").open("w") as file:
+        for step in range(count):
+            line = {"step": step, "clip/rate": step / count, "train/loss": 1.0}
+            line |= {"eval/loss": 2.0 - step / count} if step % 50 == 0 else {}
+            line |= {"gate/forget_mean": 0.5} if step % 50 == 25 else {}
+            file.write(json.dumps(line) + "\n")
+    (record,) = find_runs([str(tmp_path)])
+    tracemalloc.start()
+    (series,) = record.series
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2_000_000
+    assert set(series["eval/loss"]) == set(range(0, count, 50))
+    assert set(series["gate/forget_mean"]) == set(range(25, count, 50))
+    assert 1000 < len(series["clip/rate"]) < 4000
+    assert {0, count - 1} <= set(series["clip/rate"])
+    assert record.ends("clip/rate") == (0.0, (count - 1) / count)
+
+
+def test_lines_that_are_long_are_thinned_out_by_their_bytes(tmp_path, monkeypatch):
+    path = tmp_path / "flow.jsonl"
+    path.write_text("".join(json.dumps({"step": k, "hidden": [[0.5] * 200]}) + "\n" for k in range(100)))
+    monkeypatch.setattr(files, "MOST_BYTES", 20_000)
+    steps = [step for step, _ in read_flow(path, most=1000)]
+    assert steps[0] == 0
+    assert steps[-1] == 99
+    assert 5 < len(steps) < 30
+    assert [step for step, _ in read_flow(path)] == list(range(100))

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from rnnlstm.config.errors import writing
 from rnnlstm.record.environment import package_version
-from rnnlstm.record.files import write_whole
+from rnnlstm.record.files import write_output
 from rnnlstm.reporting.html.mechanisms import clipping, gates, gradient
 from rnnlstm.reporting.html.outcomes import cost, differences, learning, reach, solving
 from rnnlstm.reporting.html.overview import answers, in_short, results
@@ -54,4 +54,4 @@ def write_page(comparison: Comparison, path: str, against: Sequence[str] = ()) -
     """The report in the file `path`, whole or not at all. Raises: DiskError; ConfigError as `page`."""
     data = page(comparison, against).encode("utf-8", "replace")
     with writing(path):
-        write_whole(Path(path), data)
+        write_output(Path(path), data)
