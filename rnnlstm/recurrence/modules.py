@@ -7,6 +7,7 @@ Dimensions: T time steps, B sequences, I input features, H hidden units, L layer
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
@@ -19,6 +20,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from rnnlstm.cells import MASKS, Cell, State, Weights, is_noisy, is_operated, make_cell
 from rnnlstm.config.errors import OptionError
+from rnnlstm.config.options import condition_words, default_of
 from rnnlstm.recurrence.fused import fused_layer, has_fused, has_tape
 from rnnlstm.recurrence.lengths import Lengths, backwards
 from rnnlstm.recurrence.precision import autocast_on
@@ -364,6 +366,11 @@ class _DropIn(Recurrence, nn.RNNBase):
     ) -> None:
         if proj_size:
             raise NotImplementedError(f"proj_size={proj_size} is not supported")
+        for option in dataclasses.fields(cell):
+            acts_if, value = option.metadata["acts_if"], getattr(cell, option.name)
+            idle = any(getattr(cell, key) not in values for key, values in (acts_if or {}).items())
+            if idle and value != default_of(option):
+                raise OptionError(option.name, value, f"has no effect; it belongs to {condition_words(acts_if)}")
         super().__init__(cell, *sizes, backend=backend, device=device, dtype=dtype)
         self.mode, self.proj_size = mode, 0
         # What RNNBase's own methods look for.

@@ -46,6 +46,17 @@ def test_senseless_sizes_raise_what_torch_nn_raises(name, sizes, options):
     assert issubclass(raised(lambda: getattr(recurrence, name)(*sizes, **options)), expected)
 
 
+@pytest.mark.parametrize(("name", "options", "way_out"), [
+    ("RNN", {"gain": 2.0}, "init=orthogonal or identity"),
+    ("LSTM", {"forget_bias": 2.0}, "init=forget_bias"),
+    ("LSTM", {"init": "chrono", "max_lag": 9, "gain": 2.0}, "init=orthogonal"),
+    ("GRU", {"max_lag": 9}, "init=chrono"),
+])  # fmt: skip
+def test_an_option_that_the_start_does_not_use_is_refused(name, options, way_out):
+    with pytest.raises(ValueError, match=f"has no effect; it belongs to {way_out}"):
+        getattr(recurrence, name)(5, 4, **options)
+
+
 @pytest.mark.parametrize("name", ["RNN", "GRU"])
 def test_only_the_lstm_has_projections(name):
     expected = raised(lambda: getattr(torch.nn, name)(5, 4, proj_size=2))
