@@ -1,6 +1,6 @@
 """From overrides to jobs: composes and checks every configuration of a command, and names its run folder.
 
-A `Listener` is told what becomes of the jobs.
+A `Listener` receives what happens to the jobs.
 """
 
 from __future__ import annotations

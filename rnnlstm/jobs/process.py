@@ -177,7 +177,7 @@ def train_here(job: Job, count: str = "") -> Outcome:
 
 
 def _follow_parent() -> None:
-    """Save and exit when the waiting process has ended, for whatever reason: nothing else would end this one."""
+    """Save and exit when the waiting process has ended: nothing else would end this one."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

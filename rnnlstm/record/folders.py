@@ -145,7 +145,7 @@ def find_run_folders(places: Iterable[str]) -> dict[Path, dict[str, Any]]:
             root = Path(place).expanduser()
             if not root.is_dir():
                 raise ConfigError(f"{show(place)}: {'is not a folder' if root.exists() else 'no such folder'}")
-        except (OSError, ValueError, RuntimeError) as error:  # too long, or ~ of nobody
+        except (OSError, ValueError, RuntimeError) as error:  # too long, or ~ of an unknown user
             raise (error if isinstance(error, ConfigError) else ConfigError(f"{show(place)}: {error}")) from None
         for folder in _candidates(root):
             if folder.resolve() in runs:

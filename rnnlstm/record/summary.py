@@ -169,7 +169,7 @@ def record_failure(folder: Path, tree: Mapping[str, Any], seeds: Sequence[int], 
                 try:
                     left = not finished(folder, seed)
                 except CheckpointError:
-                    left = False  # finished or not: nobody can tell
+                    left = False  # whether it finished is unknown
                 if left:
                     path = seed_folder(folder, seed) / SUMMARY
                     path.parent.mkdir(exist_ok=True)

@@ -339,7 +339,7 @@ def _told(times: SolveTimes, curve: SolvedShare) -> str:
 
 @dataclass(frozen=True)
 class Reach:
-    """One network on one task. Only seeds that have come to their end count: solved, done or diverged."""
+    """One network on one task. It counts finished seeds alone: solved, done or diverged."""
 
     task: str
     name: str
@@ -400,7 +400,7 @@ def reaches(runs: Sequence[Run]) -> list[Reach]:
 
 
 def _ended(members: Sequence[Run]) -> tuple[int, int]:
-    """How many seeds solved the task, of how many that have come to their end."""
+    """Seeds that solved the task, and finished seeds."""
     ended = [s for run in members for s in run.seeds if s["solved"] or s["status"] in ("done", "diverged")]
     return sum(bool(s["solved"]) for s in ended), len(ended)
 

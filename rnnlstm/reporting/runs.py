@@ -95,7 +95,7 @@ class Run:
 
     folder: Path
     config: dict[str, Any]  #: flat: `model.init` → `chrono`
-    seeds: list[dict[str, Any]]  #: the summaries, by seed; `status` is `stopped` where nobody runs any more
+    seeds: list[dict[str, Any]]  #: the summaries, by seed; `status` is `stopped` where the process has ended
     found: int = 0  #: its place in the order of the folders that were named
 
     @property

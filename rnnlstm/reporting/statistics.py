@@ -270,7 +270,7 @@ class Differences:
 
 
 def difference(a: Bounds, b: Bounds) -> Bounds:
-    """What A − B lies between. Two that never come, (∞, ∞), are equal."""
+    """The bounds of A − B. Two that never come, (∞, ∞), are equal."""
     if a == b and math.isinf(a[0]):
         return 0.0, 0.0
     low, high = a[0] - b[1], a[1] - b[0]
@@ -278,7 +278,7 @@ def difference(a: Bounds, b: Bounds) -> Bounds:
 
 
 def median_of(numbers: Sequence[Bounds]) -> Bounds:
-    """What the median of numbers lies between, whatever they are within their bounds."""
+    """The bounds of the median of numbers that lie within their bounds."""
     lows, highs = zip(*numbers, strict=True)
     return _middle(sorted(lows), -math.inf), _middle(sorted(highs), math.inf)
 

@@ -189,8 +189,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def require_sound(state: Mapping[str, Any], seeds: Sequence[int], steps: int) -> None:
-    """Check that `state` is a `RunState` of these seeds in a run of so many updates: its types, and the ranges in
-    which training can go on from it. Whether its weights fit the network, `Trainer.load_state` checks.
+    """Check that `state` is a `RunState` of these seeds in a run of so many updates: its types, and the ranges
+    from which training can resume. Whether its weights fit the network, `Trainer.load_state` checks.
 
     Raises: KeyError for a missing entry; ValueError, which says what is wrong.
     """
@@ -279,7 +279,7 @@ def _require_between(value: float, low: float, high: float, name: str) -> None:
 def _not_finite(state: Mapping[str, Any]) -> str | None:
     """What is not finite in the weights of replicas that still train, or NaN in their optimiser's state, in words.
 
-    Frozen ones keep whatever they have come to. That it is a state at all, `require_sound` checks.
+    Frozen replicas keep their values. That it is a state at all, `require_sound` checks.
     """
     trainer = state.get("trainer")
     if not isinstance(trainer, Mapping) or not isinstance(trainer.get("weights"), Mapping):

@@ -17,7 +17,7 @@ from rnnlstm.record.files import read_json
 
 from support.commands import ENVIRONMENT
 from support.run_folders import make_run
-from support.training import SMALL
+from support.training import SMALL_NUMBERS
 
 PACKAGE = Path(__file__).resolve().parents[2] / "rnnlstm"
 COMMANDS = ["train", "compare", "gradflow", "reproduce", "events", "benchmark"]
@@ -155,7 +155,7 @@ def test_every_command_prints_in_a_small_encoding(encoding, tmp_path):
 @pytest.mark.slow
 def test_a_sweep_whose_reader_stops_after_a_line_trains_every_job(tmp_path):
     """A job's own process prints, too: its first progress line."""
-    sweep = ["train", "-m", "task=adding", "model=rnn,lstm", "train.steps=3", *SMALL]
+    sweep = ["train", "-m", "task=adding", "model=rnn,lstm", "train.steps=3", *SMALL_NUMBERS]
     process = start(sweep, tmp_path, stdout=subprocess.PIPE)
     assert process.stdout.readline().startswith("[1/2] ")
     process.stdout.close()

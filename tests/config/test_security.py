@@ -213,7 +213,7 @@ FILES = {
     "nowhere": (HEAD + "defaults: [not_there]\n", "not_there"),
     "target": (HEAD + "model: {_target_: os.system}\n", "model._target_=os.system: unknown key"),
     "plugins": (HEAD + "plugins: [os]\n", "command line only"),
-    "long_number": (HEAD + f"seed: {'9' * 6000}\n", "4300 digits"),
+    "long_number": (HEAD + f"seed: {'9' * 6000}\n", "a number of thousands of digits"),
     "long_hexadecimal": (HEAD + f"task: {{length: 0x{'f' * 50_000}}}\n", "can't be read"),
     "large_number": (HEAD + f"task: {{length: 0x{'f' * 3200}}}\n", "too large"),
     "twice": (HEAD + "seed: 1\nseed: 2\n", "duplicate key seed"),

@@ -136,6 +136,8 @@ def runs(made, tmp_path):
     """Copies to damage: `good` and `bad` have finished, `begun` (elsewhere) has not."""
     for name in ("good", "bad"):
         shutil.copytree(made / "whole", tmp_path / "runs" / name)
+        config = tmp_path / "runs" / name / "config.yaml"  # a label of its own: else they would be one row
+        config.write_text(config.read_text().replace("name: null\n", f"name: {name}\n"))
     shutil.copytree(made / "begun", tmp_path / "begun")
     return tmp_path / "runs"
 
@@ -337,6 +339,11 @@ def test_pictures_of_all_that_is_damaged(runs, said):
             path = runs / f"values {number}" / f"seed_{seed}" / "metrics.jsonl"
             line = f'{{"step": 0, "baseline/loss": {values}, "baseline/x": {values}, "eval/loss": {values}}}\n'
             path.write_text(line + path.read_text())
+    for folder in runs.iterdir():  # a label each: else they would be one row
+        config = folder / "config.yaml"
+        config.write_text(
+            re.sub(r"^name: .*$", f"name: {folder.name.replace(' ', '-')}", config.read_text(), flags=re.M)
+        )
     assert compare.main([str(runs), "--figures", str(runs.parent / "pictures")]) == 0
     _, out = said()
     assert out.count("0/2") == len(list(runs.iterdir()))

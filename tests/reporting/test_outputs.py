@@ -95,7 +95,7 @@ def test_a_full_disk_beneath_the_output_is_one_line(runs):
     with open("/dev/full", "w") as full:  # noqa: PTH123
         done = compared(runs, stdout=full)
     assert done.returncode == 74
-    assert done.stderr == "error: can't write the output: No space left on device\n"
+    assert done.stderr == "error: can't write to standard output: No space left on device\n"
 
 
 def test_an_error_that_is_not_the_disks_keeps_its_traceback():

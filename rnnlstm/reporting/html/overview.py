@@ -163,7 +163,7 @@ MEANINGS = {
     "failed": "ended by an error",
     "missing": "started or requested, without a readable summary",
 }
-#: Rows of all tables together; a page of thousands would help nobody, and `--csv` has them all.
+#: Rows of all tables together; nobody reads a page of thousands, and `--csv` has them all.
 MOST_ROWS = 500
 
 
