@@ -222,8 +222,8 @@ class Recurrence(nn.Module):
                 states = tuple(s.index_select(1, input.unsorted_indices) for s in states)
             packed = PackedSequence(lengths.packed(x), *input[1:])
             return packed, states if len(states) > 1 else states[0]
-        if self.backend == "fused" and self._directions == 1 and "cell" not in self.cell.state_names:
-            x = x.clone()  # the backward pass needs the outputs, which may be changed in place, as torch.nn's may
+        if self.backend == "fused" and self._directions == 1:
+            x = x.clone()  # the backward pass needs these; a user may change or resize the outputs
         if input.dim() == 2:
             x, states = x[:, 0], tuple(s[:, 0] for s in states)
         elif self.batch_first:

@@ -74,7 +74,9 @@ def test_a_sweep_with_a_time_out_and_a_cancelled_job(cluster, tmp_path):
     begin_now(cluster, "1_0")
     out, err = process.communicate(timeout=300)
     assert process.returncode == 1, err
-    (failure,) = [line for line in err.splitlines() if line.startswith("error: ")]
+    errors = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, errors
+    (failure,) = errors
     assert "until-never" in failure
     assert "its Slurm job was cancelled" in failure
     assert out.splitlines()[-1] == "3 of 3 jobs ended, 1 failed"

@@ -158,9 +158,6 @@ def test_a_large_output_can_be_resized(name):
     with torch.no_grad():
         module(x)[0].resize_(200, 64, 64)
     module(x)[0].detach().resize_(200, 64, 64)
-    leaf = torch.randn(2000, 64, 3, requires_grad=True)
-    module(leaf)[0].sum().backward()
-    leaf.grad.resize_(4000, 64, 3)
 
 
 @needs_kernel

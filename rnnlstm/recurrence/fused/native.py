@@ -39,7 +39,7 @@ def forward(
     """As `portable.forward`."""
     R, T, B, I = x.shape  # noqa: E741
     H = h0.shape[-1]
-    out = x.new_empty(R, T, B, H)
+    out = empty(x, R, T, B, H)
     gates = empty(x, R, T, B, 0 if kind.blocks == 1 else kind.blocks * H)
     cells = empty(x, R, T if kind.has_cell else 0, B, H)
     if lengths is not None:  # what the kernel skips is zero
@@ -70,7 +70,7 @@ def backward(
     H = out.shape[-1]
     # Not by empty_like, which would take over the strides of what it is given.
     gradients = Gradients(
-        (x.new_empty(x.shape) if lengths is None else x.new_zeros(x.shape)) if wants_x else None,
+        (empty(x, *x.shape) if lengths is None else x.new_zeros(x.shape)) if wants_x else None,
         w_x.new_empty(w_x.shape),
         w_h.new_empty(w_h.shape),
         w_h.new_empty(R, kind.blocks * H),

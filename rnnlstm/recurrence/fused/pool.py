@@ -6,7 +6,7 @@ an array that a tensor's storage keeps alive; when the last tensor over it has g
 request of about its size. Two live graphs therefore never share a buffer.
 
 What waits and what is in use are together at most a quarter more than what was in use at once: sequences of many
-lengths keep no buffer for each. Such a tensor can't be resized, so what a user gets to see comes from PyTorch.
+lengths keep no buffer for each. Such a tensor can't be resized, so users get copies of outputs.
 """
 
 from __future__ import annotations
