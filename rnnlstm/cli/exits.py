@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import errno
 import os
 import signal
 import sys
@@ -30,7 +29,6 @@ BAD_CONFIG = 2  #: one line, nothing on disk
 BAD_CHECKPOINT = 3
 BUSY = 73  #: the run folder is in use by another process
 DISK_FAILED = 74
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  #: the disk failed, whatever was being written
 INTERRUPTED = 130
 TERMINATED = 143
 

@@ -237,8 +237,8 @@ class Recurrence(nn.Module):
         noise: Mapping[str, Tensor] | None = None,
         lengths: Lengths | None = None,
     ) -> tuple[Tensor, State]:
-        """x (T, B, I), state each (D·L, B, H) or zeros → outputs (T, B, D·H), last states. It checks nothing, and its
-        outputs must not be changed in place."""
+        """x (T, B, I), state each (D·L, B, H) or zeros → outputs (T, B, D·H), last states. It checks no shapes;
+        its outputs must not be changed in place."""
         if noise and not is_noisy(self.cell):
             raise ValueError("noise is for a cell that `noisy` made")
         if state is None:
@@ -276,9 +276,9 @@ class Recurrence(nn.Module):
 
     def _checked(
         self, input: Tensor | PackedSequence, hx: Tensor | State | None
-    ) -> tuple[Tensor, State, Lengths | None]:
-        """Input as (T, B, I), states as (D·L, B, H), lengths of a packed input. Raises: TypeError, ValueError and
-        RuntimeError where PyTorch does."""
+    ) -> tuple[Tensor, State | None, Lengths | None]:
+        """Input as (T, B, I), given states as (D·L, B, H), lengths of a packed input. Raises: TypeError,
+        ValueError and RuntimeError where PyTorch does."""
         lengths, order = None, None
         if isinstance(input, PackedSequence):
             data, batch_sizes, order, _ = input
@@ -306,10 +306,10 @@ class Recurrence(nn.Module):
                 x = x.transpose(0, 1)
         if x.shape[0] == 0:
             raise RuntimeError("expected at least one time step")
+        if hx is None:
+            return x, None, lengths
         shape = (len(self._suffixes), x.shape[1], self.hidden_size)
         names = self.cell.state_names
-        if hx is None:
-            return x, tuple(x.new_zeros(shape) for _ in names), lengths
         states = (hx,) if isinstance(hx, Tensor) else tuple(hx)
         if len(states) != len(names):
             raise RuntimeError(f"expected {len(names)} initial state(s) ({', '.join(names)}), got {len(states)}")

@@ -74,8 +74,8 @@ def fused_pass(
 
 
 def _cast(cell: Cell, x: Tensor, state: State, w: Weights) -> tuple[Tensor, State, Weights, torch.dtype]:
-    """The tensors to compute with, and the type of the results. Under autocast, those of lower precision become
-    float32. The results are then of autocast's type; a GRU's are of its state's, which leaks into each of them."""
+    """The tensors to compute with, and the type of the results. Under autocast all are cast to float32. The results
+    then have autocast's type, and a GRU's have its state's, as in torch.nn."""
     tensors = (x, *state, *w.values())
     if not autocast_on(x.device) or any(t.dtype not in LOWERED for t in tensors):
         return x, state, w, x.dtype
@@ -84,7 +84,7 @@ def _cast(cell: Cell, x: Tensor, state: State, w: Weights) -> tuple[Tensor, Stat
 
 
 def _check(cell: Cell, x: Tensor, state: State, w: Weights) -> None:
-    """Everything that a kernel takes for granted of what it is handed. Raises: RuntimeError."""
+    """Checks shapes, types and devices of everything that the kernel gets. Raises: RuntimeError."""
     B, I = x.shape[-2:]  # noqa: E741
     H = state[0].shape[-1]
     shapes = cell.parameter_shapes(I, H, bias="bias_ih" in w or "bias_hh" in w)

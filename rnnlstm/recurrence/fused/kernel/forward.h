@@ -81,8 +81,8 @@ static void pointwise(const Shape *s, Rows o, vec *z, int64_t n) {
 }
 
 /* Rows from .. from+m of replica r through all time steps. */
-static int forward_slice(const Shape *s, const int64_t *lengths, int64_t r, int64_t from, int64_t m, const REAL *x, const REAL *panels,
-                         const REAL *h0, const REAL *c0, REAL *gates, REAL *out, REAL *cells) {
+static int forward_slice(const Shape *s, const int64_t *lengths, int64_t r, int64_t from, int64_t m, const REAL *x,
+                         const REAL *panels, const REAL *h0, const REAL *c0, REAL *gates, REAL *out, REAL *cells) {
     const int64_t all = m;
     int64_t H = s->H, I = s->I, T = s->T, B = s->B, K = H + I, G = blocks(s->kind), units = panel_units(s->kind);
     int64_t lda = odd_lines(K), lds = up(H, VL), size = panel_size(s), kept = G == 1 ? 0 : G * H;
@@ -123,8 +123,8 @@ static int forward_slice(const Shape *s, const int64_t *lengths, int64_t r, int6
 }
 
 /* Returns 0, or 1 where memory ran out. Fills gates (not of an RNN), out and, for the LSTMs, cells. */
-int forward(const Shape *s, const int64_t *lengths, const REAL *x, const REAL *w_x, const REAL *w_h, const REAL *b, const REAL *h0,
-            const REAL *c0, REAL *gates, REAL *out, REAL *cells, int threads) {
+int forward(const Shape *s, const int64_t *lengths, const REAL *x, const REAL *w_x, const REAL *w_h, const REAL *b,
+            const REAL *h0, const REAL *c0, REAL *gates, REAL *out, REAL *cells, int threads) {
     int64_t G = blocks(s->kind), rows = product_blocks(s->kind) * s->H, count = panel_count(s);
     int64_t size = count * panel_size(s);
     REAL *panels = take(s->R * size);
