@@ -178,7 +178,8 @@ static void add_slices(const Shape *s, const REAL *dw, int64_t j, REAL *d_w_x, R
 
 /* Returns 0, or 1 where memory ran out. Every tensor of gradients is filled. */
 int backward(const Shape *s, const int64_t *lengths, const REAL *x, const REAL *w_x, const REAL *w_h,
-             const REAL *h0, const REAL *c0, const REAL *gates, const REAL *out, const REAL *cells, const REAL *d_out, const REAL *d_last, REAL *d_x,
+             const REAL *h0, const REAL *c0, const REAL *gates, const REAL *out, const REAL *cells,
+             const REAL *d_out, const REAL *d_last, REAL *d_x,
              REAL *d_w_x, REAL *d_w_h, REAL *d_b, REAL *d_h0, REAL *d_c0, double *h_rows, double *c_rows,
              double *block_rows, int threads) {
     int64_t H = s->H, I = s->I, GH = blocks(s->kind) * H, K = product_blocks(s->kind) * H;

@@ -123,8 +123,8 @@ static int forward_slice(const Shape *s, const int64_t *lengths, int64_t r, int6
 }
 
 /* Returns 0, or 1 where memory ran out. Fills gates (not of an RNN), out and, for the LSTMs, cells. */
-int forward(const Shape *s, const int64_t *lengths, const REAL *x, const REAL *w_x, const REAL *w_h, const REAL *b,
-            const REAL *h0, const REAL *c0, REAL *gates, REAL *out, REAL *cells, int threads) {
+int forward(const Shape *s, const int64_t *lengths, const REAL *x, const REAL *w_x, const REAL *w_h,
+            const REAL *b, const REAL *h0, const REAL *c0, REAL *gates, REAL *out, REAL *cells, int threads) {
     int64_t G = blocks(s->kind), rows = product_blocks(s->kind) * s->H, count = panel_count(s);
     int64_t size = count * panel_size(s);
     REAL *panels = take(s->R * size);
