@@ -61,6 +61,14 @@ def condition_words(acts_if: Mapping[str, Sequence[Any]] | str, section: str = "
     return " and ".join(f"{key if key == section else prefix + key}={values}" for key, values in words.items())
 
 
+def unmet(acts_if: Mapping[str, Sequence[Any]], value_of: Callable[[str], Any]) -> dict[str, list[Any]]:
+    """The first key, with its value, that keeps a condition of `acts_if` from holding; nothing if it holds."""
+    for key, values in acts_if.items():
+        if (value := value_of(key)) not in values:
+            return {key: [value]}
+    return {}
+
+
 def check_options(instance: Any) -> None:
     """Check every option of a dataclass instance against its type and rule.
 

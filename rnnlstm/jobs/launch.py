@@ -40,8 +40,9 @@ def check_jobs(jobs: Sequence[Job]) -> None:
 
 
 def _check_plans(jobs: Sequence[Job], launcher: LauncherOptions) -> None:
-    from rnnlstm.training.loop import room_for_files, seeds_left
+    from rnnlstm.record.files import room_for_files
     from rnnlstm.training.plan import make_plan
+    from rnnlstm.training.resume import seeds_left
 
     for job in jobs:
         if launcher.shares_this_machine:

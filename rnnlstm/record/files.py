@@ -15,17 +15,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TextIO
 
-from rnnlstm.config.errors import BusyError, require_posix
+from rnnlstm.config.errors import BusyError, OptionError, require_posix
 from rnnlstm.config.untrusted import open_regular, read_regular
+from rnnlstm.record.folders import LINES
 
 require_posix()
 import fcntl
+import resource
 
 LARGEST_OBJECT = 1_048_576  # bytes of a JSON file that is read back
 LOCK = ".lock"  # in a run folder
 LONGEST_LOCK = 4096  # bytes
 A_LINK = "is a link, and nothing in a run folder may be one"
 MOST_BYTES = 33_554_432  # of the lines of one kind that are kept of very many
+FILES_OF_A_SEED = len(LINES) + 1  # lines, and TensorBoard's events
+SPARE_FILES = 32  # for what is open for a moment
 LONGEST_LINE = 16_777_216  # bytes of a line: the gradient through time over half a million steps
 
 
@@ -281,3 +285,29 @@ def linked_folders(folder: Path) -> list[Path]:
     """The links to folders in a run folder. Raises: OSError."""
     with os.scandir(folder) as entries:
         return sorted(path for entry in entries if entry.is_symlink() and (path := Path(entry)).is_dir())
+
+
+@contextmanager
+def room_for_files(seeds: int) -> Iterator[None]:
+    """Let this process open the files of so many seeds: systems allow 1,024 files unless asked for more.
+
+    Raises: OptionError if the system does not allow as many.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        opened = len(list(Path("/dev/fd").iterdir()))
+    except OSError:  # a system without it
+        opened = SPARE_FILES
+    needed = opened + seeds * FILES_OF_A_SEED + SPARE_FILES
+    if soft == resource.RLIM_INFINITY or needed <= soft:
+        yield
+        return
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+    except (ValueError, OSError):
+        rule = f"needs {needed:,} open files, and this system allows {hard:,} (ulimit -Hn); train fewer at a time"
+        raise OptionError("seeds", seeds, rule) from None
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

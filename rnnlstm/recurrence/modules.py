@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from rnnlstm.cells import MASKS, Cell, State, Weights, is_noisy, is_operated, make_cell
 from rnnlstm.config.errors import OptionError
-from rnnlstm.config.options import condition_words, default_of
+from rnnlstm.config.options import condition_words, default_of, unmet
 from rnnlstm.recurrence.fused import fused_layer, has_fused, has_tape
 from rnnlstm.recurrence.lengths import Lengths, backwards
 from rnnlstm.recurrence.precision import autocast_on
@@ -368,8 +368,7 @@ class _DropIn(Recurrence, nn.RNNBase):
             raise NotImplementedError(f"proj_size={proj_size} is not supported")
         for option in dataclasses.fields(cell):
             acts_if, value = option.metadata["acts_if"], getattr(cell, option.name)
-            idle = any(getattr(cell, key) not in values for key, values in (acts_if or {}).items())
-            if idle and value != default_of(option):
+            if acts_if and value != default_of(option) and unmet(acts_if, cell.__getattribute__):
                 raise OptionError(option.name, value, f"has no effect; it belongs to {condition_words(acts_if)}")
         super().__init__(cell, *sizes, backend=backend, device=device, dtype=dtype)
         self.mode, self.proj_size = mode, 0

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rnnlstm.config.errors import ConfigError, OptionError
-from rnnlstm.config.options import condition_words
+from rnnlstm.config.options import condition_words, unmet
 from rnnlstm.config.schema import SECTIONS, TOKENS, VARIANTS, NetworkOptions
 from rnnlstm.record.folders import plain_numbers
 
@@ -132,11 +132,8 @@ def _look(acts_if: Mapping[str, Sequence[Any]] | str, section: str, tree: Mappin
     if isinstance(acts_if, str):
         assert acts_if == TOKENS
         return _has_tokens(tree["task"]), f"task={tree['task']['name']}"
-    for key, values in acts_if.items():
-        value = tree[section]["name"] if key == section else tree[section].get(key)
-        if value not in values:
-            return False, condition_words({key: [value]})
-    return True, ""
+    reason = unmet(acts_if, lambda key: tree[section].get("name" if key == section else key))
+    return not reason, condition_words(reason)
 
 
 def _has_tokens(options: Mapping[str, Any]) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import logging
-import resource
 import signal
 import statistics
 import time
@@ -18,12 +17,12 @@ from pathlib import Path
 
 import torch
 
-from rnnlstm.config.errors import JobError, OptionError, enough_memory, writing
-from rnnlstm.config.schema import ClipOptions, Config
+from rnnlstm.config.errors import JobError, enough_memory, writing
+from rnnlstm.config.schema import ClipOptions
 from rnnlstm.record.aggregate import Aggregate
 from rnnlstm.record.environment import note_environment
-from rnnlstm.record.files import locked, write_whole
-from rnnlstm.record.folders import LINES, WEIGHTS, seed_folder
+from rnnlstm.record.files import locked, room_for_files, write_whole
+from rnnlstm.record.folders import WEIGHTS, seed_folder
 from rnnlstm.record.summary import summaries
 from rnnlstm.training.checkpoint import (
     CheckpointClock,
@@ -39,14 +38,12 @@ from rnnlstm.training.observe import Instruments
 from rnnlstm.training.plan import Plan
 from rnnlstm.training.progress import Progress
 from rnnlstm.training.replica import Replica
-from rnnlstm.training.resume import SeedGroup, groups_to_train, load_trainer, prepare_folder
+from rnnlstm.training.resume import SeedGroup, groups_to_train, load_trainer, prepare_folder, seeds_left
 from rnnlstm.training.signals import Outcome, StopFlag
 from rnnlstm.training.step import Trainer, Update
 
 LOG = logging.getLogger("rnnlstm")
 
-FILES_OF_A_SEED = len(LINES) + 1  #: lines, and TensorBoard's events
-SPARE_FILES = 32  #: for what is open for a moment
 ALMOST_EVERY = 0.95  #: share of updates from which clipping sets the size of every step
 ENOUGH, MANY = 100, 500  #: updates before "almost every", and before "never", is worth a warning
 
@@ -74,38 +71,6 @@ def train_run(plan: Plan, folder: Path, progress: Progress) -> Outcome:
             if stopped is not None:
                 break
         return Outcome(folder, summaries(folder, seeds), stopped, trained=bool(groups))
-
-
-def seeds_left(config: Config, folder: Path) -> int:
-    """How many seeds of `config` are to be trained in `folder`, at most."""
-    left = [seed for seed in config.seed_numbers if not (seed_folder(folder, seed) / WEIGHTS).exists()]
-    return config.seeds if config.overwrite else len(left)
-
-
-@contextmanager
-def room_for_files(seeds: int) -> Iterator[None]:
-    """Let this process open the files of so many seeds: systems allow 1,024 files unless asked for more.
-
-    Raises: OptionError if the system does not allow as many.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        opened = len(list(Path("/dev/fd").iterdir()))
-    except OSError:  # a system without it
-        opened = SPARE_FILES
-    needed = opened + seeds * FILES_OF_A_SEED + SPARE_FILES
-    if soft == resource.RLIM_INFINITY or needed <= soft:
-        yield
-        return
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
-    except (ValueError, OSError):
-        rule = f"needs {needed:,} open files, and this system allows {hard:,} (ulimit -Hn); train fewer at a time"
-        raise OptionError("seeds", seeds, rule) from None
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 class Loop:

@@ -12,7 +12,7 @@ from rnnlstm.config.errors import CheckpointError, ConfigError, show
 from rnnlstm.config.schema import Config
 from rnnlstm.config.untrusted import read_yaml
 from rnnlstm.record.files import read_json
-from rnnlstm.record.folders import HOUSEKEEPING, LATER, SUMMARY, flatten, seed_folder
+from rnnlstm.record.folders import HOUSEKEEPING, LATER, SUMMARY, WEIGHTS, flatten, seed_folder
 from rnnlstm.record.summary import FAILURE_LOG, finished, write_configuration
 from rnnlstm.training.checkpoint import RunState, drop_checkpoints, group_seeds, groups, load_newest
 from rnnlstm.training.device import describe
@@ -27,6 +27,12 @@ class SeedGroup:
 
     seeds: list[int]
     state: RunState | None = None
+
+
+def seeds_left(config: Config, folder: Path) -> int:
+    """How many seeds of `config` are to be trained in `folder`, at most."""
+    left = [seed for seed in config.seed_numbers if not (seed_folder(folder, seed) / WEIGHTS).exists()]
+    return config.seeds if config.overwrite else len(left)
 
 
 def groups_to_train(folder: Path, config: Config) -> list[SeedGroup]:
