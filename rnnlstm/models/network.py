@@ -36,6 +36,11 @@ class Sizes:
         return features
 
 
+class _Linear(nn.Linear):
+    def reset_parameters(self) -> None:
+        """Draws nothing from the global generator: the weights come from another."""
+
+
 class Network(nn.Module):
     """inputs int64 (T, B) or float (T, B, I) → outputs (T, B, O).
 
@@ -54,14 +59,14 @@ class Network(nn.Module):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
-        # skip_init draws nothing from the global generator; the weights come from `generator`.
         self.embedding: nn.Embedding | None = None
         if sizes.num_tokens is not None:
-            self.embedding = nn.utils.skip_init(nn.Embedding, sizes.num_tokens, sizes.embedding_size, dtype=dtype)
+            table = torch.empty(sizes.num_tokens, sizes.embedding_size, dtype=dtype)
+            self.embedding = nn.Embedding.from_pretrained(table, freeze=False)
             nn.init.normal_(self.embedding.weight, generator=generator)
         shape = (sizes.features, sizes.hidden_size, sizes.num_layers)
         self.recurrence = Recurrence(cell, *shape, backend=backend, max_lag=max_lag, generator=generator, dtype=dtype)
-        self.readout = nn.utils.skip_init(nn.Linear, sizes.hidden_size, sizes.output_size, dtype=dtype)
+        self.readout = _Linear(sizes.hidden_size, sizes.output_size, dtype=dtype)
         bound = 1 / math.sqrt(sizes.hidden_size)
         nn.init.uniform_(self.readout.weight, -bound, bound, generator=generator)
         nn.init.uniform_(self.readout.bias, -bound, bound, generator=generator)

@@ -6,7 +6,7 @@ Dimensions: R replicas, T time steps, B sequences, O output features.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from rnnlstm.cells import draw_masks, is_noisy
-from rnnlstm.config.schema import OptimizerOptions, RMSpropOptions, SGDOptions
+from rnnlstm.config.schema import OptimizerOptions
 from rnnlstm.models import Replicas
 from rnnlstm.tasks import Task
 from rnnlstm.tasks.batch import Batch
@@ -25,6 +25,7 @@ from rnnlstm.training.clip import ClipEvent, clip_replicas
 from rnnlstm.training.curriculum import Curriculum
 from rnnlstm.training.device import make_deterministic
 from rnnlstm.training.graphs import Graphs, capture_on
+from rnnlstm.training.optimizers import make_optimizer
 from rnnlstm.training.plan import Plan
 
 
@@ -88,7 +89,7 @@ class Trainer:
             outputs = self.model([batch.inputs for batch in batches], masks)
             each = zip(tasks, outputs, batches, strict=True)
             losses = torch.stack([task.loss(out, batch) for task, out, batch in each])
-            self.optimizer.zero_grad(set_to_none=True)
+            self.optimizer.zero_grad()
             losses.sum().backward()  # replicas share no weight: each gets the gradient of its own loss
             return [out.detach() for out in outputs], losses.detach()
 
@@ -207,24 +208,11 @@ class Trainer:
                     raise ValueError(f"{words} is no number")
                 if name in NEVER_NEGATIVE and (value < 0).any():
                     raise ValueError(f"{words} is negative")
-        self.optimizer.load_state_dict({"state": saved["state"], "param_groups": settings})
+        self.optimizer.load_state(saved["state"])
 
     @property
     def frozen(self) -> set[int]:
         return set(self._frozen)
-
-
-def make_optimizer(options: OptimizerOptions, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
-    """Adam (Kingma & Ba 2015), RMSprop (Hinton 2012) or SGD, at PyTorch's other defaults.
-
-    All of them work entry by entry, so the rows of stacked replicas do not mix.
-    """
-    weights = list(parameters)
-    if isinstance(options, RMSpropOptions):
-        return torch.optim.RMSprop(weights, lr=options.lr, alpha=options.alpha)
-    if isinstance(options, SGDOptions):
-        return torch.optim.SGD(weights, lr=options.lr, momentum=options.momentum, fused=True)
-    return torch.optim.Adam(weights, lr=options.lr, fused=True)
 
 
 #: Entries of an optimiser's state: counts and means of squares.
@@ -237,7 +225,7 @@ def _state_after_a_step(options: OptimizerOptions) -> dict[str, Tensor]:
     weight.grad = torch.zeros(1)
     optimizer = make_optimizer(options, [weight])
     optimizer.step()
-    return {name: value for name, value in optimizer.state[weight].items() if value is not None}
+    return optimizer.state[0]
 
 
 def _require_like(value: Tensor, like: Tensor, name: str) -> None:
