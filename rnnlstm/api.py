@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from rnnlstm.jobs.job import Job, Listener
+from rnnlstm.jobs.job import Job
+from rnnlstm.jobs.listener import Listener
 from rnnlstm.jobs.process import own_server
 from rnnlstm.jobs.train import train
 

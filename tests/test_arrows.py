@@ -35,8 +35,8 @@ MOST_FLOORS = 10
 MOST_AT_THE_ROOT = 10
 #: Outside packages that only some modules may import.
 ONLY = {
-    "hydra": {"config.compose", "jobs.launchers.bridge"},
-    "omegaconf": {"config.compose", "jobs.launchers.bridge"},
+    "hydra": {"config.compose"},
+    "omegaconf": {"config.compose"},
     "tensorboard": {"record.tensorboard"},
     "PIL": {"record.heatmap"},
     "jinja2": {"reporting.html.parts"},

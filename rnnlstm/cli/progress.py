@@ -12,12 +12,13 @@ from rich.live import Live
 from rich.text import Text
 
 from rnnlstm.cli.exits import DONE, JOB_FAILED, code_of, fail
-from rnnlstm.jobs.failures import failure_log, failure_reason, requeue
-from rnnlstm.jobs.job import Job, Listener
+from rnnlstm.jobs.failures import failure_log, failure_reason
+from rnnlstm.jobs.job import Job
+from rnnlstm.jobs.listener import Listener
 from rnnlstm.training.progress import duration, progress_on
 
 if TYPE_CHECKING:
-    from rnnlstm.jobs.job import Standing
+    from rnnlstm.jobs.listener import Standing
     from rnnlstm.training.progress import Progress
     from rnnlstm.training.signals import Outcome
 
@@ -38,10 +39,13 @@ class TerminalListener(Listener):
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        self._sweep.close(self._failed, summarise=kind is None and not self._search)
+        self._sweep.close(self._failed, summarise=kind in (None, KeyboardInterrupt) and not self._search)
 
     def planned(self, jobs: int, search: bool) -> None:
         self._jobs, self._search = jobs, search
+
+    def note(self, line: str) -> None:
+        self.console.print(line, markup=False)
 
     def started(self, number: int, job: Job) -> None:
         count = f"[{number + 1}/{self._jobs}] " if self._jobs > 1 else ""
@@ -69,7 +73,10 @@ class TerminalListener(Listener):
             self._stopped = True
             self.code = code_of(outcome.stopped_by)
             print(f"stopped by {outcome.stopped_by.name}; what was reached is saved", file=sys.stderr)
-            requeue(outcome.stopped_by)
+            from rnnlstm.jobs.slurm import queue_again
+
+            if done := queue_again(outcome.stopped_by):
+                print(done, file=sys.stderr)
 
 
 def summary_line(s: dict[str, Any]) -> str:
@@ -124,9 +131,13 @@ def line(standing: Standing, failed: int) -> str:
     parts = [f"{standing.ended:,} of {standing.total:,} jobs ended"]
     if failed:
         parts.append(f"{failed:,} failed")
+    if standing.stopped:
+        parts.append(f"{standing.stopped:,} stopped")
+    if standing.not_begun:
+        parts.append(f"{standing.not_begun:,} not begun")
     if standing.running:
-        parts.append(f"{standing.running:,} running")
-        seconds = standing.seconds_left
-        if seconds is not None:
-            parts.append(f"{duration(seconds)} left")
+        parts.append(f"{len(standing.running):,} running")
+    parts += [f"{count:,} {state}" for state, count in sorted(standing.waiting.items()) if count]
+    if standing.running and (seconds := standing.seconds_left) is not None:
+        parts.append(f"{duration(seconds)} left")
     return ", ".join(parts)

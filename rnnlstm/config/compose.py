@@ -58,6 +58,7 @@ GROUPS = ("task", "model", "optimizer", "clip", "probe", "curriculum")
 #: The group that needs no choice: train.yaml has `experiment: null`.
 OPTIONAL = "experiment"
 #: The first part of a key that an override may change.
+MAPPING = "launcher.sbatch"  # the one key whose value is a mapping
 OPEN = ("task", "model", *SECTIONS, *TOP, OPTIONAL)
 
 Tree = dict[str, Any]
@@ -225,7 +226,7 @@ class Composer:
     def _hydra(self, overrides: Sequence[str]) -> Tree:
         """What Hydra composes, references unresolved."""
         with one_line(overrides):
-            config = compose("train", overrides=[*self.search, *_without_null(overrides)])
+            config = compose("train", overrides=[*self.search, *_for_hydra(overrides)])
             tree = OmegaConf.to_container(config, resolve=False, throw_on_missing=True)
         return dict(tree)  # type: ignore[arg-type]
 
@@ -304,15 +305,16 @@ def _set_value(tree: Tree, key: str, value: Any) -> bool:
     return True
 
 
-def _without_null(overrides: Sequence[str]) -> list[str]:
-    """The overrides without `experiment=null`, which undoes any choice before it. Hydra accepts it in files only."""
+def _for_hydra(overrides: Sequence[str]) -> list[str]:
+    """The overrides without `experiment=null`, which undoes any choice before it: Hydra accepts it in files only. A
+    mapping's keys are new ones to Hydra."""
     given: list[str] = []
     for text in overrides:
         key, _, value = text.partition("=")
         if key == OPTIONAL and value.strip().lower() == "null":
             given = [earlier for earlier in given if not earlier.startswith(f"{OPTIONAL}=")]
         else:
-            given.append(text)
+            given.append(f"++{text}" if key == MAPPING else text)
     return given
 
 

@@ -112,6 +112,10 @@ class JobError(Exception):
         self.log = log
 
 
+class LostError(JobError):
+    """A job was cancelled, or its machine is gone: no fault of its own. The same command resumes it."""
+
+
 #: How PyTorch, NumPy and CUDA's allocator say how much they were asked for.
 ASKED = re.compile(r"(?:tried|unable) to allocate ([\d.]+ \w+)", re.IGNORECASE)
 

@@ -37,8 +37,8 @@ def option(
     """
     rules: dict[str, Any] = {"help": help, "at_least": at_least, "above": above, "at_most": at_most}
     rules |= {"below": below, "choices": choices, "acts_if": acts_if, "idle_is_fine": idle_is_fine}
-    if isinstance(default, list):
-        return dataclasses.field(default_factory=lambda: list(default), metadata=rules)
+    if isinstance(default, list | dict):
+        return dataclasses.field(default_factory=default.copy, metadata=rules)
     return dataclasses.field(default=default, metadata=rules)
 
 
@@ -89,6 +89,8 @@ def _check(key: str, value: Any, type_name: str, rules: Any) -> None:
     wanted = _wrong_type(value, type_name)
     if wanted:
         raise OptionError(key, value, f"must be {wanted}")
+    if isinstance(value, str) and ("int" in type_name or "float" in type_name):  # or a text, with a rule of its own
+        return
     number = isinstance(value, float) or "float" in type_name  # an int can be too large for a float
     if number and not abs(value) <= sys.float_info.max:
         raise OptionError(key, value, "must be finite")
@@ -108,15 +110,18 @@ def _check(key: str, value: Any, type_name: str, rules: Any) -> None:
 
 def _wrong_type(value: Any, type_name: str) -> str | None:
     """The type that `value` should have, in words; None if it has it. An int is a float, too; a bool is no number."""
-    inner = type_name.removeprefix("list[").removesuffix("]").split("|")[0].strip()
+    inner = type_name.removeprefix("list[").removesuffix("]")
     fits = {
         "int": isinstance(value, int) and not isinstance(value, bool),
         "float": isinstance(value, int | float) and not isinstance(value, bool),
         "bool": isinstance(value, bool),
         "str": isinstance(value, str),
-    }.get(inner, True)
+    }
     names = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
-    return None if fits else names[inner]
+    wanted = [name for part in inner.split("|") if (name := part.strip()) != "None"]
+    if any(fits.get(name, True) for name in wanted):
+        return None
+    return " or ".join(names[name] for name in wanted)
 
 
 Class = TypeVar("Class", bound=type)

@@ -12,6 +12,7 @@ import functools
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -187,21 +188,28 @@ class Surgery:
         return self == Surgery()
 
 
-#: The characters of Slurm's names; none of them ends a line of an sbatch script.
+#: Keys of Slurm's whose values are names, with the characters of those names; none of them ends a line or a word.
+SLURM_NAMES = ("partition", "account", "qos", "constraint", "nodelist", "exclude", "reservation")
 SLURM_NAME = re.compile(r"[A-Za-z0-9._,:=+@&|*()\[\]/-]{1,200}", re.ASCII)
+SLURM_TIME = re.compile(r"\d{1,6}(:\d{1,2}){1,2}|\d{1,4}-\d{1,2}(:\d{1,2}){0,2}", re.ASCII)
+SLURM_MEMORY = re.compile(r"\d{1,9}[KMGT]?", re.ASCII)
+#: Names that keys have had before, and what they are called now.
+RENAMED = {"launcher.timeout_minutes": "launcher.time (minutes)", "launcher.memory_gb": "launcher.memory (8G)"}
+#: How to do elsewhere what a key of Slurm's does.
+NOT_ELSEWHERE = "is for launcher=slurm, whose queue keeps the jobs; elsewhere start the command with nohup or in tmux"
 
 
 @dataclass(frozen=True)
 class LauncherOptions:
-    """Where the jobs of a sweep run: keys of every launcher (`jobs/launchers/`)."""
+    """Where the jobs of a sweep run: keys of every launcher (`jobs/launcher.py`)."""
 
     name: str = option(
         "serial",
         "where jobs run",
         choices={
             "serial": "one job after another, each with all cores",
-            "local": "jobs in parallel on this machine's cores; needs pip install 'rnnlstm[parallel]'",
-            "slurm": "jobs as elements of a Slurm array; needs pip install 'rnnlstm[slurm]' and a shared file system",
+            "local": "jobs in parallel on this machine's cores",
+            "slurm": "jobs as elements of a Slurm array; needs a shared file system",
             "ray": "jobs as tasks of a Ray cluster; needs pip install 'rnnlstm[ray]' and a shared file system",
         },
     )
@@ -232,8 +240,11 @@ class SlurmOptions(LauncherOptions):
     account: str | None = option(None, "slurm: the account; null: the cluster's default")
     qos: str | None = option(None, "slurm: the quality of service; null: the cluster's default")
     constraint: str | None = option(None, "slurm: features that a node must have")
-    timeout_minutes: int = option(
-        60, "slurm: a job's time limit; then it saves and is queued again", at_least=1, at_most=525_600
+    nodelist: str | None = option(None, "slurm: nodes to take")
+    exclude: str | None = option(None, "slurm: nodes to leave out")
+    reservation: str | None = option(None, "slurm: a reservation")
+    time: int | str = option(
+        60, "slurm: a job's time limit, minutes or 1-02:00:00; then it saves and is queued again", at_least=1
     )
     signal_seconds: int = option(
         120, "slurm: seconds before the limit at which a job saves", at_least=1, at_most=65_535
@@ -241,27 +252,76 @@ class SlurmOptions(LauncherOptions):
     max_requeues: int = option(100, "slurm: how often a job may reach its limit", at_least=0, at_most=100_000)
     cpus: int = option(1, "slurm, ray: cores of a job, and its threads", at_least=1, at_most=4096)
     gpus: int = option(0, "slurm, ray: GPUs of a job; with ray, 0.5 puts two jobs on one", at_least=0, at_most=64)
-    memory_gb: int | None = option(
-        None, "slurm: memory of a job, GB; null: the cluster's default", at_least=1, at_most=100_000
+    gres: str | None = option(None, "slurm: generic resources with their type, such as gpu:a100:1")
+    memory: int | str | None = option(
+        None, "slurm: memory of a job, MB or 8G; null: the cluster's default", at_least=1
     )
     array_parallelism: int = option(256, "slurm: jobs of an array that run at a time", at_least=1, at_most=100_000)
     array_size: int = option(
         1000, "slurm: jobs of one array; the cluster's limit is MaxArraySize", at_least=1, at_most=100_000
     )
+    sbatch: dict[str, Any] = option({}, "slurm: other options of sbatch: {mail-type: END}")
+    setup: list[str] = option([], "slurm: shell lines before a job starts: ['module load cuda']")
+    wait: bool = option(True, "slurm: false submits and ends; the same command later watches the jobs")
+    cancel: bool = option(False, "slurm: true ends the jobs of the same command that are in the queue")
 
     def __post_init__(self) -> None:
-        for key in ("partition", "account", "qos", "constraint"):
+        for key in (*SLURM_NAMES, "gres"):
             value = getattr(self, key)
             if value is not None and not SLURM_NAME.fullmatch(str(value)):
                 raise OptionError(key, value, "must be a name that Slurm knows")
-        whole = isinstance(self.timeout_minutes, int) and isinstance(self.signal_seconds, int)
-        if whole and self.signal_seconds >= 60 * self.timeout_minutes:
-            rule = f"must be less than timeout_minutes={self.timeout_minutes} takes"
+        if isinstance(self.time, str) and not SLURM_TIME.fullmatch(self.time):
+            raise OptionError("time", self.time, "must be minutes, or like 12:30:00 or 1-02:00:00")
+        if isinstance(self.memory, str) and not SLURM_MEMORY.fullmatch(self.memory):
+            raise OptionError("memory", self.memory, "must be MB, or like 8G")
+        self._check_sbatch()
+        if isinstance(self.signal_seconds, int) and self.signal_seconds >= self.seconds:
+            rule = f"must be less than time={self.time} takes"
             raise OptionError("signal_seconds", self.signal_seconds, rule)
+
+    def _check_sbatch(self) -> None:
+        if not isinstance(self.sbatch, dict):
+            raise OptionError("sbatch", self.sbatch, "must map sbatch's options to values: {mail-type: END}")
+        for key, value in self.sbatch.items():
+            if not re.fullmatch(r"[a-z][a-z-]{1,40}", str(key)) or key in OUR_SBATCH:
+                rule = OUR_SBATCH.get(str(key), "must be a long option of sbatch, without its dashes")
+                raise OptionError("sbatch", key, rule)
+            if not isinstance(value, str | int | float | bool) or not str(value).isprintable():
+                raise OptionError(f"sbatch.{key}", value, "must be a text, a number or true")
+        for line in self.setup if isinstance(self.setup, list) else ():
+            if isinstance(line, str) and not line.replace("\t", " ").isprintable():
+                raise OptionError("setup", line, "must be lines of a shell, one an entry")
+
+    @property
+    def seconds(self) -> int:
+        """The time limit."""
+        if not isinstance(self.time, str):
+            return 60 * self.time
+        days, dash, clock = self.time.rpartition("-")
+        parts = [int(part) for part in clock.split(":")]
+        if dash:  # days-hours, days-hours:minutes, days-hours:minutes:seconds
+            hours, minutes, seconds = (*parts, 0, 0)[:3]
+        else:  # minutes:seconds, hours:minutes:seconds
+            hours, minutes, seconds = (0, 0, 0, *parts)[-3:]
+        return ((24 * int(days or 0) + hours) * 60 + minutes) * 60 + seconds
 
     @property
     def threads(self) -> int:
         return self.cpus
+
+
+#: What is not for `launcher.sbatch`, and why.
+OUR_SBATCH = {
+    **dict.fromkeys(
+        ("array", "output", "error", "open-mode", "signal", "parsable", "wrap", "wait", "requeue", "no-requeue",
+         "export", "job-name", "ntasks", "nodes", "hold", "test-only"),
+        "is set by the launcher",
+    ),
+    **{key: f"has a key of its own: launcher.{key}" for key in (*SLURM_NAMES, "gres", "time")},
+    "mem": "has a key of its own: launcher.memory",
+    "cpus-per-task": "has a key of its own: launcher.cpus",
+    "gpus-per-node": "has a key of its own: launcher.gpus",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -281,8 +341,32 @@ class RayOptions(LauncherOptions):
 
 
 def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores that this process may use: those that it may run on, and no more than its cgroup has time for."""
+    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _cgroup_cores(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))
+    return found if quota is None else max(1, min(found, int(quota)))
+
+
+def _cgroup_cores(mine: Path, root: Path) -> float | None:
+    """The processor time that the groups of this process allow, in cores; None without a limit."""
+    limits = []
+    with suppress(OSError, ValueError):
+        for line in mine.read_text().splitlines():
+            _number, controllers, place = line.split(":", 2)
+            if controllers and "cpu" not in controllers.split(","):
+                continue
+            group = root / ("cpu" if controllers else ".") / place.lstrip("/")
+            for folder in (group, *group.parents):  # up to the root
+                with suppress(OSError, ValueError):
+                    if controllers:
+                        quota, period = ((folder / f"cpu.cfs_{what}_us").read_text() for what in ("quota", "period"))
+                    else:
+                        quota, period = (folder / "cpu.max").read_text().split()
+                    if quota.strip() not in ("max", "-1"):
+                        limits.append(int(quota) / int(period))
+                if folder == root:
+                    break
+    return min(limits, default=None)
 
 
 @dataclass(frozen=True)
@@ -449,7 +533,9 @@ def _section(cls: type[Section], tree: Any, key: str) -> Section:
 
 
 def _value(field: dataclasses.Field[Any], value: Any) -> Any:
-    """`value`, which must be a list exactly where the field is one, and never a section."""
+    """`value`, which must be a list or a mapping exactly where the field is one."""
+    if str(field.type).startswith("dict["):
+        return dict(value) if isinstance(value, Mapping) else value
     wants_list = str(field.type).startswith("list[")
     if isinstance(value, Mapping) or wants_list != isinstance(value, list):
         raise OptionError(field.name, value, "must be a list: [1,2]" if wants_list else "must be a single value")
@@ -470,6 +556,10 @@ def require_keys(tree: Mapping[str, Any], known: list[str], prefix: str = "", al
 def unknown_key(key: str, value: Any, known: Iterable[str], elsewhere: Iterable[str] = ()) -> OptionError:
     """The error for an unknown key. `known` are the names of its section's keys, `elsewhere` are whole keys."""
     section, dot, _ = key.rpartition(".")
+    if key in RENAMED:
+        return OptionError(key, value, f"is called {RENAMED[key]} now")
+    if key in ("launcher.wait", "launcher.cancel"):
+        return OptionError(key, value, NOT_ELSEWHERE)
     return OptionError(key, value, f"unknown key{nearest_key(key, [f'{section}{dot}{k}' for k in known], elsewhere)}")
 
 

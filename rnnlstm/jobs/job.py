@@ -1,32 +1,18 @@
-"""From overrides to jobs: composes and checks every configuration of a command, and names its run folder.
-
-A `Listener` receives what happens to the jobs.
-"""
+"""From overrides to jobs: composes and checks every configuration of a command, and names its run folder."""
 
 from __future__ import annotations
 
-import json
-import os
-import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rnnlstm.config.compose import MOST_JOBS, Composer, Tree, value_text
 from rnnlstm.config.errors import ConfigError, OptionError
 from rnnlstm.config.plugins import import_plugins
 from rnnlstm.config.schema import GRADFLOW, Config, read_config
-from rnnlstm.config.untrusted import read_regular
-from rnnlstm.record.folders import METRICS, run_folder, seed_folder
+from rnnlstm.record.folders import run_folder, seed_folder
 from rnnlstm.record.summary import finished, summaries
-
-if TYPE_CHECKING:
-    from rnnlstm.training.progress import Progress
-    from rnnlstm.training.signals import Outcome
-
-
-TAIL = 65_536  # bytes at the end of a record in which its last step is looked for
 
 
 @dataclass(frozen=True)
@@ -43,80 +29,6 @@ class Job:
     def summaries(self) -> list[dict[str, Any]]:
         """The summaries of its seeds, as far as they exist."""
         return summaries(self.folder, self.config.seed_numbers)
-
-
-class Standing:
-    """How a sweep stands, read from its run folders: jobs that ended and run, and the time left.
-
-    Of `total` jobs, some were finished before the sweep began. Looked at a few times a second.
-    """
-
-    def __init__(self, jobs: Sequence[Job], sent: Mapping[int, Job]) -> None:
-        self.total, self._jobs, self._sent = len(jobs), jobs, len(sent)
-        self.ended = self.total - self._sent
-        self.running = 0
-        self._started, self._looked = time.monotonic(), 0.0
-        self._progress = 0.0  # in jobs, of those that were sent
-
-    def look(self, open: Collection[int], begun: set[int]) -> Standing:
-        self.ended = self.total - len(open)
-        running = [number for number in begun if number in open]
-        self.running = len(running)
-        now = time.monotonic()
-        if now - self._looked > 2:  # records are read back for this
-            self._looked = now
-            parts = [self._part(self._jobs[number]) for number in running]
-            self._progress = self._sent - len(open) + sum(parts)
-        return self
-
-    @property
-    def seconds_left(self) -> float | None:
-        """At the speed so far; None before anything has been done."""
-        if not self._progress:
-            return None
-        return (self._looked - self._started) * (self._sent - self._progress) / self._progress
-
-    @staticmethod
-    def _part(job: Job) -> float:
-        """The share of its updates that a running job has made; one that solves its task ends earlier."""
-        steps = [_last_step(seed_folder(job.folder, seed) / METRICS) for seed in job.config.seed_numbers[:8]]
-        return min(max(steps, default=0) / job.config.train.steps, 1.0)
-
-
-def _last_step(path: Path) -> int:
-    """The step of a record's last whole line; 0 without one."""
-    try:
-        with read_regular(path) as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
-            lines = file.read().rpartition(b"\n")[0].splitlines()
-        return int(json.loads(lines[-1])["step"]) if lines else 0
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return 0
-
-
-class Listener:
-    """Is told what becomes of a command's jobs. Each method does nothing until a subclass overrides it.
-
-    A job's number counts from 0 in the order of the command.
-    """
-
-    def planned(self, jobs: int, search: bool) -> None:
-        """The configuration is checked: so many jobs follow, or at most so many trials of a search."""
-
-    def started(self, number: int, job: Job) -> None:
-        """Training of a job starts. With a launcher, this is called just before `ended`."""
-
-    def progress(self, job: Job) -> Progress:
-        """Shows the progress of a job that trains in this process."""
-        from rnnlstm.training.progress import Progress
-
-        return Progress()
-
-    def watching(self, standing: Standing) -> None:
-        """A sweep on a launcher reports its state, a few times a second."""
-
-    def ended(self, number: int, job: Job, outcome: Outcome | Exception) -> None:
-        """A job ended, or failed with an exception. Raising that exception here ends the command."""
 
 
 def compose_jobs(

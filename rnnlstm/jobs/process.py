@@ -15,10 +15,9 @@ import threading
 import time
 import types
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import ForkServerProcess
 from typing import TYPE_CHECKING, Any
 
 from rnnlstm.config.errors import JobError
@@ -30,23 +29,30 @@ if TYPE_CHECKING:
     from rnnlstm.jobs.job import Job
 
 GRACE = 10.0  #: seconds that a job has to save and exit, after it was told to stop
-#: What a job imports, including what torch's optimisers, NumPy and Pillow import only at first use.
-PRELOADED = ("rnnlstm.config.plugins", "rnnlstm.training.loop", "torch._dynamo", "numpy.ma", "PIL.PngImagePlugin")
+OMP = "OMP_NUM_THREADS"
+#: What a job imports, including what NumPy and Pillow import only at first use.
+PRELOADED = ("rnnlstm.config.plugins", "rnnlstm.training.loop", "numpy.ma", "PIL.PngImagePlugin")
 
 
-def warm_up() -> None:
-    """Start the server, which imports in the background while the caller checks the jobs.
+def warm_up(threads: int | None = None) -> None:
+    """Start the server, which imports in the background while the caller checks the jobs. `threads` is told to
+    libraries that ask the environment alone, once.
 
     The server and its children start with signals blocked: Ctrl-C in a terminal reaches every process of the command,
     and would end them with tracebacks. A job unblocks signals when it can handle them.
     """
     forkserver.set_forkserver_preload([*PRELOADED])
     resource_tracker.ensure_running()  # unblocks signals, so it must not start within the next lines
+    given = OMP in os.environ or threads is None
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
+        if not given:
+            os.environ[OMP] = str(threads)
         with _no_main_module():
             forkserver.ensure_running()
     finally:
+        if not given:
+            del os.environ[OMP]
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
@@ -64,61 +70,107 @@ def own_server() -> Iterator[None]:
         server._preload_modules = preloaded
 
 
-def train_apart(job: Job, stop: StopFlag, timeout: float | None = None, count: str = "") -> Outcome:
-    """Train the job in its own process, to which `stop` passes signals on. `count` precedes its progress: `[2/6] `.
+class JobProcess:
+    """A job that trains in its own process, from `warm_up`'s server.
 
-    Raises: what training raised, if it is one of `EXPECTED`; JobError for any other failure, for a process that ended
-    without a result, and after `timeout` seconds.
+    `timeout` is the job's time limit in seconds. `count` precedes its progress: `[2/6] `; None: it shows no progress.
     """
-    context = multiprocessing.get_context("forkserver")
-    reader, writer = context.Pipe(duplex=False)
-    process = context.Process(target=_train, args=(job, writer, timeout, count))
-    with _no_main_module():
-        process.start()
-    writer.close()
-    try:
-        with stop.passed_on_to(process.pid):
-            return _result(job, process, reader, stop, timeout)
-    finally:
-        if process.is_alive():
-            process.kill()
-        process.join()
-        process.close()
-        reader.close()
+
+    def __init__(self, job: Job, timeout: float | None, count: str | None) -> None:
+        self.job, self._timeout = job, timeout
+        context = multiprocessing.get_context("forkserver")
+        self._reader, writer = context.Pipe(duplex=False)
+        arguments = (job, writer, timeout, count, dict(os.environ))
+        self._process = context.Process(target=_train, args=arguments)
+        with _no_main_module():
+            self._process.start()
+        writer.close()
+        self._ends = time.monotonic() + timeout if timeout is not None else None
+        self._late = self._hung_up = False
+        self._stopped: signal.Signals | None = None
+
+    @property
+    def handles(self) -> list[Any]:
+        """What `multiprocessing.connection.wait` waits for: one of them is ready when `ending` has something new."""
+        return [self._reader, self._process.sentinel]
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Until `ending` has to be asked again, even if no handle is ready; None without a limit."""
+        return None if self._ends is None else max(0.0, self._ends - time.monotonic())
+
+    @property
+    def told(self) -> bool:
+        """Whether a signal was passed on."""
+        return self._stopped is not None
+
+    def send(self, number: int) -> None:
+        """Pass a signal on."""
+        self._stopped = self._stopped or signal.Signals(number)
+        with suppress(ProcessLookupError):
+            os.kill(self._process.pid or 0, number)
+
+    def ending(self) -> Outcome | Exception | None:
+        """How the job has ended; None while it runs. Does not wait. After its time limit the job is told to save, and
+        killed if it does not within `GRACE`.
+
+        A failure is what training raised, if it is one of `EXPECTED`, and JobError otherwise: for any other error, a
+        process that ended without a result, and a time limit.
+        """
+        answer = self._answer()
+        ended = answer is not None or self._hung_up or not self._process.is_alive()
+        if not ended and self.seconds_left == 0.0:
+            if self._late:
+                self._process.kill()
+                ended = True
+            else:
+                self._process.terminate()
+                self._late, self._ends = True, time.monotonic() + GRACE
+        if not ended:
+            return None
+        self._process.join(GRACE)  # a thread of the job may still run
+        found = self._result(answer or self._answer())
+        self.close()
+        return found
+
+    def close(self) -> None:
+        if self._process.is_alive():
+            self._process.kill()
+        self._process.join()
+        self._process.close()
+        self._reader.close()
+
+    def _answer(self) -> Outcome | Failure | None:
+        """What the process has sent; None if it has sent nothing."""
+        try:
+            return self._reader.recv() if self._reader.poll() else None
+        except (EOFError, OSError):
+            self._hung_up = True
+            return None
+
+    def _result(self, answer: Outcome | Failure | None) -> Outcome | Exception:
+        if self._late:
+            saved = isinstance(answer, Outcome)
+            if saved and answer.stopped_by is None:  # type: ignore[union-attr]
+                return answer  # type: ignore[return-value]
+            how = "saved; the same command resumes it" if saved else f"it hung: no answer in {GRACE:g} s, killed"
+            return JobError(f"not finished after job_timeout={self._timeout:g} s ({how})")
+        if isinstance(answer, Outcome):
+            return answer
+        if isinstance(answer, Failure):
+            return answer.error()
+        if self._stopped is not None:  # it was killed by the third signal, or before it could handle any
+            return Outcome(self.job.folder, self.job.summaries(), self._stopped)
+        return JobError(_exit_reason(self._process.exitcode))
 
 
-def _result(
-    job: Job, process: ForkServerProcess, reader: Connection, stop: StopFlag, timeout: float | None
-) -> Outcome:
-    answer = _received(process, reader, timeout)
-    late = answer is None and process.is_alive()
-    if late:  # the job may still save
-        process.terminate()
-        answer = _received(process, reader, GRACE)
-    if late:
-        saved = isinstance(answer, Outcome)
-        if saved and answer.stopped_by is None:  # type: ignore[union-attr]
-            return answer  # type: ignore[return-value]
-        how = "saved; the same command resumes it" if saved else f"it hung: no answer in {GRACE:g} s, killed"
-        raise JobError(f"not finished after job_timeout={timeout:g} s ({how})")
-    process.join(GRACE)  # a thread of the job may still run
-    if isinstance(answer, Outcome):
-        return answer
-    if isinstance(answer, Failure):
-        raise answer.error()
-    if stop.signal is not None:  # the third signal killed it
-        return Outcome(job.folder, [], stop.signal)
-    raise JobError(_exit_reason(process.exitcode))
-
-
-def _received(process: ForkServerProcess, reader: Connection, seconds: float | None) -> Outcome | Failure | None:
-    """What the process sends before it ends, or within so many seconds; None if it sends nothing."""
-    ready = wait([reader, process.sentinel], seconds)
-    try:
-        return reader.recv() if reader in ready or reader.poll() else None
-    except EOFError:
-        process.join(GRACE)
-        return None
+def train_apart(job: Job, stop: StopFlag) -> Outcome | Exception:
+    """Train one job in its own process, to which `stop` passes signals on, and wait for it."""
+    process = JobProcess(job, job.config.job_timeout, None)
+    with stop.passed_on_to(process.send):
+        while (ending := process.ending()) is None:
+            wait(process.handles, process.seconds_left)
+    return ending
 
 
 def _exit_reason(code: int | None) -> str:
@@ -142,8 +194,9 @@ def _no_main_module() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def _train(job: Job, writer: Connection, timeout: float | None, count: str) -> None:
+def _train(job: Job, writer: Connection, timeout: float | None, count: str | None, variables: dict[str, str]) -> None:
     """Runs in the new process."""
+    os.environ.update(variables)  # the server may be older than what its starter was given, such as GPUs
     guard_output()
     os.setpgid(0, 0)  # a terminal sends Ctrl-C to the waiting process alone, which passes it on
     threading.Thread(target=_follow_parent, daemon=True).start()
@@ -162,17 +215,17 @@ def _train(job: Job, writer: Connection, timeout: float | None, count: str) -> N
         faulthandler.cancel_dump_traceback_later()
 
 
-def train_here(job: Job, count: str = "") -> Outcome:
+def train_here(job: Job, count: str | None = None) -> Outcome:
     """Train a job that another process composed: import its plugins first."""
     from rich.console import Console
 
     from rnnlstm.config.plugins import import_plugins
     from rnnlstm.training.loop import train_run
     from rnnlstm.training.plan import make_plan
-    from rnnlstm.training.progress import progress_on
+    from rnnlstm.training.progress import Progress, progress_on
 
     import_plugins(job.config.plugins)
-    progress = progress_on(Console(highlight=False), job.config, count)
+    progress = Progress() if count is None else progress_on(Console(highlight=False), job.config, count)
     return train_run(make_plan(job.config), job.folder, progress)
 
 

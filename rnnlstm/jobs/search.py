@@ -25,9 +25,10 @@ import numpy as np
 
 from rnnlstm.config.compose import Composer, listed, value_text
 from rnnlstm.config.errors import BusyError, ConfigError, OptionError, printable, writing
-from rnnlstm.config.schema import OptunaOptions
-from rnnlstm.jobs.job import Job, Listener, command_plugins, compose_trials
-from rnnlstm.jobs.launch import check_jobs, train_jobs
+from rnnlstm.config.schema import OptunaOptions, SlurmOptions
+from rnnlstm.jobs.job import Job, command_plugins, compose_trials
+from rnnlstm.jobs.listener import Listener
+from rnnlstm.jobs.sweep import check_jobs, train_jobs
 from rnnlstm.record.files import locked, read_object, write_json
 from rnnlstm.record.folders import HOUSEKEEPING, identity
 from rnnlstm.training.signals import Outcome, StopFlag
@@ -35,7 +36,7 @@ from rnnlstm.training.signals import Outcome, StopFlag
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-    from rnnlstm.jobs.job import Standing
+    from rnnlstm.jobs.listener import Standing
     from rnnlstm.training.progress import Progress
 
 LOG = logging.getLogger("rnnlstm")
@@ -187,7 +188,7 @@ class Trial:
 
 
 class Search:
-    """The search of a command. `trials` are those that have ended so far."""
+    """The search of a command. `trials` are those that have ended, in the order in which they did."""
 
     def __init__(self, overrides: Sequence[str], config_dir: str | None = None) -> None:
         """Check the search. Raises: ConfigError for a mistake at either end of a key's space; nothing is written."""
@@ -196,76 +197,78 @@ class Search:
             self._plugins = command_plugins(composer, overrides)
             self.space = read_space(composer.checked(overrides, intervals=True))
             words = [self.space.overrides(values) for values in self.space.ends()]
-            ends = compose_trials(composer, words, self._plugins, whole_space=True)
-        config = ends[0].config
+            self.jobs = compose_trials(composer, words, self._plugins, whole_space=True)  #: at the ends of the space
+        config = self.jobs[0].config
         if not isinstance(config.search, OptunaOptions):
             raise OptionError("search", config.search.name, "is taken from the command line only")
         if config.resume == "never":
             raise OptionError("resume", config.resume, "a search resumes with the runs that are there")
+        if isinstance(config.launcher, SlurmOptions) and not config.launcher.wait:
+            raise OptionError("launcher.wait", False, "a search has to wait for results, to choose the next trials")
         require_optuna()
-        check_jobs(ends)
+        check_jobs(self.jobs)
         self.options, self._overwrite = config.search, config.overwrite
         sought = {"space": repr(self.space.dimensions), "chosen by": config.search.seed}
         name = identity({"configuration": identity(config.tree), **sought})
         self.folder = Path(config.runs_root).expanduser() / HIDDEN / name
         self.trials: list[Trial] = []
-        self._trained: set[Path] = set()  # run folders, in this command
+        self._asked: list[Trial] = []
+        self._recorded: list[dict[str, str]] = []  # the values that earlier commands tried
+        self._trained: dict[Path, list[Trial]] = {}  # the trials of this command, by run folder
 
     def run(self, listener: Listener, apart: bool) -> None:
-        """Train trial after trial, first those that an earlier command tried. `apart` as for `train_jobs`.
+        """Train the trials, first those that an earlier command tried, `at_once` beside each other: whenever one has
+        ended, the next is chosen from all results so far. `apart` as for `train_jobs`.
 
         Raises: ConfigError, BusyError, CheckpointError, DiskError, KeyboardInterrupt.
         """
-        with StopFlag() as stop, self._alone():
-            tried = [] if self._overwrite else self._recorded()
-            batches = [tried[i : i + self.options.at_once] for i in range(0, len(tried), self.options.at_once)]
-            for values in batches:
-                if not self._try(values, listener, apart):
-                    return
-            while len(self.trials) < self.options.trials:
-                if stop.signal is not None:  # it came between two batches
-                    raise KeyboardInterrupt(stop.signal)
-                history = [(trial.values, trial.loss) for trial in self.trials]
-                count = min(self.options.at_once, self.options.trials - len(history))
-                if not self._try(suggest(self.space, self.options, history, count), listener, apart):
-                    return
-                self._record()
-
-    def _try(self, batch: Sequence[dict[str, str]], listener: Listener, apart: bool) -> bool:
-        """Train a batch of trials. Returns False if a signal stopped it."""
-        words = [without_search_keys(self.space.overrides(values)) for values in batch]
-        with Composer(self._config_dir).active() as composer:
-            jobs = compose_trials(composer, words, self._plugins)
-        numbered = enumerate(zip(batch, jobs, strict=True), len(self.trials))
-        trials = [Trial(number, values, job) for number, (values, job) in numbered]
-        if not self._train(trials, listener, apart):
-            return False
-        self.trials += trials
-        return True
-
-    def _train(self, trials: Sequence[Trial], listener: Listener, apart: bool) -> bool:
-        """Train the trials that have not finished, each run once, and report the others as finished."""
-        waiting: dict[Path, Trial] = {}
-        for trial in trials:
-            job = trial.job
-            if job.folder not in self._trained and (self._overwrite or not job.finished()):
-                waiting.setdefault(job.folder, trial)
-        self._trained |= waiting.keys()
-        numbers = [trial.number for trial in waiting.values()]
-        batch = _TrialListener(listener, numbers)
-        if waiting:
-            train_jobs([trial.job for trial in waiting.values()], batch, apart)
-        if batch.busy is not None:
-            raise batch.busy
-        if batch.stopped:
-            return False
-        for trial in trials:
-            if trial.number not in numbers:
-                listener.started(trial.number, trial.job)
-                listener.ended(
-                    trial.number, trial.job, Outcome(trial.job.folder, trial.job.summaries(), trained=False)
+        with StopFlag(), self._alone():
+            self._recorded = [] if self._overwrite else self._read()
+            told = _TrialListener(self, listener)
+            if jobs := self._next(told):
+                train_jobs(
+                    jobs, told, apart, more=lambda: self._next(told), most=self.options.trials, name=self.folder.name
                 )
-        return True
+            if told.busy is not None:
+                raise told.busy
+
+    def _next(self, told: _TrialListener) -> list[Job]:
+        """The jobs of the trials that may begin now. A trial whose run is there, or is some other trial's of this
+        command, is no job: it ends with that one."""
+        jobs = []
+        while len(self._asked) < self.options.trials and told.busy is None and not told.stopped:
+            ended = {trial.number for trial in self.trials}
+            running = [trial for trial in self._asked if trial.number not in ended]
+            if len(running) >= self.options.at_once:
+                break
+            number = len(self._asked)
+            if number < len(self._recorded):
+                values = self._recorded[number]
+            else:
+                history = [(trial.values, trial.loss) for trial in self.trials]
+                values = suggest(self.space, self.options, history, [trial.values for trial in running])
+            trial = Trial(number, values, self._job(values))
+            self._asked.append(trial)
+            self._record()
+            same = self._trained.setdefault(trial.job.folder, [])
+            same.append(trial)
+            if same[0].number in ended or (len(same) == 1 and not self._overwrite and trial.job.finished()):
+                told.finished(trial)
+            elif len(same) == 1:
+                jobs.append(trial.job)
+                told.order.append(trial)
+        return jobs
+
+    def _job(self, values: Mapping[str, str]) -> Job:
+        with Composer(self._config_dir).active() as composer:
+            words = without_search_keys(self.space.overrides(values))
+            return compose_trials(composer, [words], self._plugins)[0]
+
+    def ended(self, trial: Trial) -> list[Trial]:
+        """Take the result of a trial, and return the others that have the same run."""
+        self.trials += self._trained[trial.job.folder]
+        self._record()
+        return self._trained[trial.job.folder][1:]
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -276,17 +279,19 @@ class Search:
         try:
             yield
         finally:
-            if not (self.folder / TRIALS).exists():
+            if not self.trials and not self._recorded:
                 shutil.rmtree(self.folder, ignore_errors=True)
                 with suppress(OSError):
                     self.folder.parent.rmdir()
             holding.__exit__(None, None, None)
 
     def _record(self) -> None:
+        """The values of every trial, and the order in which their results were used to choose others."""
+        values = [trial.values for trial in self._asked] + self._recorded[len(self._asked) :]
         with writing(f"to {self.folder}"):
-            write_json(self.folder / TRIALS, {"trials": [trial.values for trial in self.trials]})
+            write_json(self.folder / TRIALS, {"trials": values, "ended": [trial.number for trial in self.trials]})
 
-    def _recorded(self) -> list[dict[str, str]]:
+    def _read(self) -> list[dict[str, str]]:
         """The values that earlier commands tried. Empty if the file is damaged: they will be suggested again."""
         path = self.folder / TRIALS
         try:
@@ -305,18 +310,22 @@ class Search:
 
 
 class _TrialListener(Listener):
-    """Passes on what happens to the jobs of one batch, under the numbers of their trials."""
+    """Passes on what happens to jobs, under the numbers of their trials. `order`: the trial of each job."""
 
-    def __init__(self, listener: Listener, numbers: Sequence[int]) -> None:
-        self._listener, self._numbers = listener, numbers
+    def __init__(self, search: Search, listener: Listener) -> None:
+        self._search, self._listener = search, listener
+        self.order: list[Trial] = []
         self.busy: BusyError | None = None
         self.stopped = False
 
     def started(self, number: int, job: Job) -> None:
-        self._listener.started(self._numbers[number], job)
+        self._listener.started(self.order[number].number, job)
 
     def progress(self, job: Job) -> Progress:
         return self._listener.progress(job)
+
+    def note(self, line: str) -> None:
+        self._listener.note(line)
 
     def watching(self, standing: Standing) -> None:
         self._listener.watching(standing)
@@ -325,8 +334,22 @@ class _TrialListener(Listener):
         if isinstance(outcome, BusyError):  # another process trains it: its loss is not known yet
             self.busy = self.busy or outcome
             return
-        self.stopped = self.stopped or (isinstance(outcome, Outcome) and outcome.stopped_by is not None)
-        self._listener.ended(self._numbers[number], job, outcome)
+        self._listener.ended(self.order[number].number, job, outcome)
+        if isinstance(outcome, Outcome) and outcome.stopped_by is not None:
+            self.stopped = True
+            return
+        for other in self._search.ended(self.order[number]):
+            self._tell(other)
+
+    def finished(self, trial: Trial) -> None:
+        """A trial whose run is there already."""
+        self._search.trials.append(trial)
+        self._tell(trial)
+
+    def _tell(self, trial: Trial) -> None:
+        self._listener.started(trial.number, trial.job)
+        outcome = Outcome(trial.job.folder, trial.job.summaries(), trained=False)
+        self._listener.ended(trial.number, trial.job, outcome)
 
 
 def without_search_keys(overrides: Sequence[str]) -> list[str]:
@@ -343,35 +366,37 @@ def require_optuna() -> None:
 
 
 def suggest(
-    space: Space, options: OptunaOptions, history: Sequence[tuple[Mapping[str, str], float]], count: int
-) -> list[dict[str, str]]:
-    """The values of the next `count` trials, by Optuna's tree-structured Parzen estimator (Bergstra et al. 2011).
+    space: Space,
+    options: OptunaOptions,
+    history: Sequence[tuple[Mapping[str, str], float]],
+    running: Sequence[Mapping[str, str]] = (),
+) -> dict[str, str]:
+    """The values of the next trial, by Optuna's tree-structured Parzen estimator (Bergstra et al. 2011).
 
-    `history` has the values and the loss of each earlier trial; a loss may be infinite, and the lowest is the best.
-    The values depend on `history` and the search's seed alone, so a resumed search tries the same values as an
-    unbroken one.
+    `history` has the values and the loss of each trial that has ended; a loss may be infinite, and the lowest is the
+    best. `running` are the values of those that have not. What is suggested depends on these and the search's seed
+    alone, so a resumed search tries the same values as an unbroken one.
     """
     import optuna
     from optuna.samplers import TPESampler
+    from optuna.trial import TrialState, create_trial
 
     with ExitStack() as stack:
         stack.callback(optuna.logging.set_verbosity, optuna.logging.get_verbosity())
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         distributions = {key: dimension.distribution() for key, dimension in space.dimensions.items()}
-        study = optuna.create_study(direction="minimize")
-        for values, loss in history:
+        seed = int(np.random.SeedSequence((options.seed, len(history) + len(running))).generate_state(1)[0])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            # A constant liar counts trials without a result as bad ones, which keeps those of one time apart.
+            sampler = TPESampler(seed=seed, n_startup_trials=options.startup, constant_liar=True)
+        study = optuna.create_study(direction="minimize", sampler=sampler)
+        ended = [(values, {"value": loss}) for values, loss in history]
+        for values, result in (*ended, *((values, {"state": TrialState.RUNNING}) for values in running)):
             params = {key: dimension.value(values[key]) for key, dimension in space.dimensions.items()}
-            study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, value=loss))
-        suggestions = []
-        for number in range(len(history), len(history) + count):
-            seed = int(np.random.SeedSequence((options.seed, number)).generate_state(1)[0])
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                # A constant liar counts trials without a result as bad ones, which keeps the trials of a batch apart.
-                study.sampler = TPESampler(seed=seed, n_startup_trials=options.startup, constant_liar=True)
-            params = study.ask(distributions).params
-            suggestions.append({key: dimension.text(params[key]) for key, dimension in space.dimensions.items()})
-    return suggestions
+            study.add_trial(create_trial(params=params, distributions=distributions, **result))  # type: ignore[arg-type]
+        params = study.ask(distributions).params
+        return {key: dimension.text(params[key]) for key, dimension in space.dimensions.items()}
 
 
 def ranking(search: Search, config_dir: str | None = None) -> list[str]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rnnlstm.jobs.job import Listener, compose_jobs
-from rnnlstm.jobs.launch import train_jobs
+from rnnlstm.config.schema import SlurmOptions
+from rnnlstm.jobs.job import Job, compose_jobs
+from rnnlstm.jobs.listener import Listener
 from rnnlstm.jobs.search import Search, ranking
+from rnnlstm.jobs.sweep import train_jobs
 
 
 def train(
@@ -20,10 +22,14 @@ def train(
     """
     if multirun and _asks_for_search(overrides):
         search = Search(overrides, config_dir)
+        if _cancelled(search.jobs, listener, search.folder.name):
+            return []
         listener.planned(search.options.trials, search=True)
         search.run(listener, apart)
         return ranking(search, config_dir)
     jobs = compose_jobs(overrides, multirun, config_dir)
+    if _cancelled(jobs, listener):
+        return []
     listener.planned(len(jobs), search=False)
     train_jobs(jobs, listener, apart=apart and len(jobs) > 1)
     return []
@@ -32,3 +38,14 @@ def train(
 def _asks_for_search(overrides: Sequence[str]) -> bool:
     chosen = [text for text in overrides if text.partition("=")[0].strip() == "search"]
     return bool(chosen) and chosen[-1].partition("=")[2].strip() == "optuna"
+
+
+def _cancelled(jobs: Sequence[Job], listener: Listener, name: str = "") -> bool:
+    """Whether the command is to end what an earlier one has submitted, which is then done."""
+    options = jobs[0].config.launcher
+    if not isinstance(options, SlurmOptions) or not options.cancel:
+        return False
+    from rnnlstm.jobs.slurm import cancel
+
+    listener.note(cancel(jobs, name))
+    return True

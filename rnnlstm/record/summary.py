@@ -155,8 +155,10 @@ def write_configuration(folder: Path, tree: Mapping[str, Any]) -> None:
     write_whole(folder / "config.yaml", yaml.safe_dump(kept, sort_keys=False, allow_unicode=True).encode())
 
 
-def record_failure(folder: Path, tree: Mapping[str, Any], seeds: Sequence[int], reason: str, log: str) -> None:
-    """Write the status `failed` for the seeds that have not finished.
+def record_failure(
+    folder: Path, tree: Mapping[str, Any], seeds: Sequence[int], reason: str, log: str, status: str = "failed"
+) -> None:
+    """Write the status `failed`, or another, for the seeds that have not finished.
 
     A folder in use by another process stays as it is. Checkpoints stay: the same command resumes from them.
     Raises: OSError.
@@ -173,7 +175,7 @@ def record_failure(folder: Path, tree: Mapping[str, Any], seeds: Sequence[int], 
                 if left:
                     path = seed_folder(folder, seed) / SUMMARY
                     path.parent.mkdir(exist_ok=True)
-                    write_json(path, {**(read_json(path) or {"seed": seed}), "status": "failed", "reason": reason})
+                    write_json(path, {**(read_json(path) or {"seed": seed}), "status": status, "reason": reason})
             if log:
                 write_whole(folder / FAILURE_LOG, log.encode())
     except BusyError:

@@ -29,8 +29,9 @@ from rnnlstm.config.compose import Composer
 from rnnlstm.config.errors import CheckpointError, JobError, writing
 from rnnlstm.config.schema import read_config
 from rnnlstm.jobs.failures import failure_log, failure_reason
-from rnnlstm.jobs.job import Job, Listener
-from rnnlstm.jobs.launch import train_jobs
+from rnnlstm.jobs.job import Job
+from rnnlstm.jobs.listener import Listener
+from rnnlstm.jobs.sweep import train_jobs
 from rnnlstm.record.files import LineWriter, read_json, read_lines, write_json
 from rnnlstm.record.folders import METRICS, SUMMARY, WEIGHTS, run_folder, seed_folder
 from rnnlstm.studies.results import result, text_table, write

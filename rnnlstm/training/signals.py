@@ -5,11 +5,10 @@ The first signal asks for a stop after the current update, the second one stops 
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -40,7 +39,7 @@ class StopFlag:
         self.signal: signal.Signals | None = None
         self._outer: StopFlag | None = None
         self._before: dict[signal.Signals, object] = {}
-        self._process: int | None = None  # receives the signals, too
+        self._send: Callable[[int], None] | None = None  # to those that do the work
         self._passed_on = 0
 
     def __enter__(self) -> Self:
@@ -59,24 +58,24 @@ class StopFlag:
             self._outer.signal = self._outer.signal or self.signal
 
     @contextmanager
-    def passed_on_to(self, process: int | None) -> Iterator[None]:
-        """Send each signal to another process, which does the work. The third signal kills it."""
-        self._process, self._passed_on = process, 0
+    def passed_on_to(self, send: Callable[[int], None]) -> Iterator[None]:
+        """Give each signal to `send`, for other processes that do the work. The third becomes SIGKILL."""
+        self._send, self._passed_on = send, 0
         try:
             if self.signal is not None:
                 self._pass_on(self.signal)
             yield
         finally:
-            self._process = None
+            self._send = None
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         first, self.signal = self.signal is None, self.signal or signal.Signals(number)
-        if self._process is not None:
+        if self._send is not None:
             self._pass_on(number)
         elif not first:
             raise KeyboardInterrupt(self.signal)
 
     def _pass_on(self, number: int) -> None:
         self._passed_on += 1
-        with suppress(ProcessLookupError):
-            os.kill(self._process or 0, number if self._passed_on < 3 else signal.SIGKILL)
+        if self._send is not None:
+            self._send(number if self._passed_on < 3 else signal.SIGKILL)

@@ -7,19 +7,20 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from rnnlstm.cli.progress import SweepProgress, line
-from rnnlstm.jobs.job import Standing, compose_jobs
-from rnnlstm.jobs.launchers import engines
+from rnnlstm.jobs.job import compose_jobs
+from rnnlstm.jobs.listener import Standing
+from rnnlstm.record.files import read_json
 from rnnlstm.train import main
 
 from support.sweeping import FAULTY, LONG, THREADS, assert_same_runs, running, statuses, sweep, wait_for
 
-pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="needs rnnlstm[parallel]")
 LOCAL = ("launcher=local", "launcher.workers=2")
 
 
@@ -84,26 +85,53 @@ def test_a_signal_saves_every_job_and_the_same_command_goes_on(tmp_path):
     assert_same_runs(tmp_path / "runs", tmp_path / "alone", seeds=3)
 
 
+def pids(place):
+    """Of the jobs that train, by run folder."""
+    return {path.parent: read_json(path)["pid"] for path in place.glob("runs/*/*/.lock")}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("whom", ["the command", "its launcher", "a worker"])
-def test_whoever_is_killed_the_jobs_save_and_nothing_stays(tmp_path, whom):
+def test_a_killed_command_leaves_no_process_and_its_jobs_save(tmp_path):
     process = running(tmp_path, "task=adding", "model=rnn,lstm", *LONG, "train.steps=1000000", *LOCAL)
     wait_for(tmp_path, "runs/*/*/checkpoints/*.pt", process, count=2)
-    launcher = children(process.pid, "launchers.bridge")
-    workers = [child for child in children(launcher[0], "loky") if children(child, "forkserver")]
-    jobs = [
-        int(path.read_text().partition('"pid": ')[2].partition(",")[0]) for path in tmp_path.glob("runs/*/*/.lock")
-    ]
-    victim = {"the command": process.pid, "its launcher": launcher[0], "a worker": workers[0]}[whom]
-    os.kill(victim, signal.SIGKILL)
-    _out, err = process.communicate(timeout=120)
-    assert process.returncode == (-9 if whom == "the command" else 1), err
-    for pid in (process.pid, *launcher, *workers, *jobs):
-        assert gone(pid), pid
-    found = set(statuses(tmp_path).values())
-    # joblib kills all its workers, and what they have started, when it misses one of them
-    assert found == {"interrupted"} if whom != "a worker" else found <= {"interrupted", "failed"}
-    assert len(list(tmp_path.glob("runs/*/*/checkpoints/*.pt"))) >= 2
+    jobs = pids(tmp_path)
+    process.kill()
+    process.communicate(timeout=120)
+    assert all(gone(pid) for pid in jobs.values())
+    assert list(statuses(tmp_path).values()) == ["interrupted"] * 2
+
+
+@pytest.mark.slow
+def test_a_killed_worker_fails_its_job_alone_and_the_others_go_on(tmp_path):
+    jobs = ("task=adding", "model=rnn,lstm,gru", *LONG)
+    process = running(tmp_path, *jobs, *LOCAL)
+    wait_for(tmp_path, "runs/*/*/checkpoints/*.pt", process, count=2)
+    folder, pid = next((folder, pid) for folder, pid in pids(tmp_path).items() if "lstm" in folder.name)
+    os.kill(pid, signal.SIGKILL)
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 1, err
+    assert err == (f"error: {folder.relative_to(tmp_path)}: its process was killed by SIGKILL (out of memory?)\n")
+    assert out.splitlines()[-1] == "3 of 3 jobs ended, 1 failed"
+    assert {name.partition("_")[0]: status for name, status in statuses(tmp_path).items()} == {
+        "lstm": "failed", "rnn": "done", "gru": "done",
+    }  # fmt: skip
+    assert sweep(tmp_path, *jobs, *LOCAL)[0] == 0  # from its checkpoint
+    assert set(statuses(tmp_path).values()) == {"done"}
+
+
+@pytest.mark.slow
+def test_a_second_signal_stops_at_once_and_the_third_kills(tmp_path):
+    (tmp_path / "faulty.py").write_text(FAULTY)
+    process = running(tmp_path, "plugins=[faulty]", "task=faulty", "task.fault=hang", *LOCAL, *LONG)
+    wait_for(tmp_path, "runs/*/*/seed_0/metrics.jsonl", process)
+    time.sleep(0.5)
+    begun = time.monotonic()
+    for _ in range(3):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+    _out, err = process.communicate(timeout=60)
+    assert (process.returncode, time.monotonic() - begun < 10) == (130, True), err
+    assert "Traceback" not in err
 
 
 @pytest.mark.slow
@@ -119,45 +147,61 @@ def test_from_python(tmp_path, monkeypatch):
     assert (done.returncode, done.stdout) == (0, "2\n"), done.stderr
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["local", "slurm", "ray"])
-def test_a_missing_plugin_is_one_line(name, monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(engines, "EXTRAS", {name: ("the_extra", "no-such-package")})
-    assert main([f"launcher={name}", f"runs_root={tmp_path / 'runs'}"]) == 2
-    assert capsys.readouterr().err == f"error: launcher={name} needs pip install 'rnnlstm[the_extra]'\n"
+@pytest.mark.parametrize(("words", "said"), [
+    ("launcher=ray", "launcher=ray needs pip install 'rnnlstm[ray]'"),
+    ("launcher=slurm", "launcher=slurm: this machine has no sbatch; start the command where Slurm's are"),
+    ("launcher=slurm job_timeout=5", "job_timeout=5: with launcher=slurm the time limit is launcher.time"),
+    ("launcher=slurm launcher.time=soon", "launcher.time=soon: must be minutes, or like 12:30:00 or 1-02:00:00"),
+    ("launcher=slurm launcher.memory=8X", "launcher.memory=8X: must be MB, or like 8G"),
+    ("launcher=slurm launcher.time=1-00", None),
+    ("launcher=slurm launcher.sbatch={mem:3}", "launcher.sbatch=mem: has a key of its own: launcher.memory"),
+    ("launcher=slurm launcher.sbatch={array:1-3}", "launcher.sbatch=array: is set by the launcher"),
+    ("launcher=slurm launcher.setup=x", "launcher.setup=x: must be a list"),
+    ("launcher=slurm launcher.timeout_minutes=5", "is called launcher.time (minutes) now"),
+    ("launcher=slurm launcher.memory_gb=5", "is called launcher.memory (8G) now"),
+    ("launcher=slurm launcher.signal_seconds=60 launcher.time=0:59", "must be less than time=0:59 takes"),
+    ("launcher=local launcher.wait=false", "start the command with nohup or in tmux"),
+    ("launcher=serial launcher.cancel=true", "start the command with nohup or in tmux"),
+    ("launcher=ray launcher.wait=false", "start the command with nohup or in tmux"),
+])  # fmt: skip
+def test_what_a_launcher_can_not_do_is_one_line(words, said, monkeypatch, capsys, tmp_path):
+    if said and "needs pip" in said:
+        monkeypatch.setattr("importlib.metadata.version", missing)
+    there = "job_timeout" in words or said is None
+    monkeypatch.setattr("shutil.which", lambda program, **_: "/bin/true" if there else None)
+    if said is None:
+        compose_jobs(words.split())
+        return
+    assert main([*words.split(), f"runs_root={tmp_path / 'runs'}"]) == 2
+    err = capsys.readouterr().err
+    assert said in err
+    assert len(err.splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+def missing(package):
+    raise PackageNotFoundError(package)
 
 
 def test_how_a_sweep_stands(tmp_path):
     jobs = compose_jobs(["model=rnn,lstm,gru", "train.steps=100", f"runs_root={tmp_path}"], sweep=True)
-    standing = Standing(jobs, dict(enumerate(jobs)))
-    assert line(standing.look([0, 1, 2], set()), 0) == "0 of 3 jobs ended"
+    standing = Standing(3)
+    assert line(standing.look(0, {}, {"waiting": 3}), 0) == "0 of 3 jobs ended, 3 waiting"
     record = jobs[1].folder / "seed_0" / "metrics.jsonl"
     record.parent.mkdir(parents=True)
     record.write_text('{"step": 40}\n{"step": 50}\n{"step": 9')
-    standing = Standing(jobs, dict(enumerate(jobs)))
     standing._started -= 60  # one and a half of three jobs in a minute
-    shown = line(standing.look([1, 2], {0, 1}), 1)
-    assert shown.startswith("1 of 3 jobs ended, 1 failed, 1 running, 1:0")
+    standing._looked -= 60
+    shown = line(standing.look(1, {1: jobs[1]}, {"requeued": 1}), 1)
+    assert shown.startswith("1 of 3 jobs ended, 1 failed, 1 running, 1 requeued, 1:0")
     console = Console(force_terminal=True, width=80)
     with console.capture() as captured:
         progress = SweepProgress(console)
         progress.show(standing, 1)
         progress.close(1)
     assert "1 of 3 jobs ended, 1 failed, 1 running" in captured.get()
-
-
-def children(pid, word):
-    """Processes that `pid` has started, whose command line has the word in it."""
-    found = []
-    for place in Path("/proc").glob("[0-9]*"):
-        try:
-            parent = int((place / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == pid and word in (place / "cmdline").read_text():
-                found.append(int(place.name))
-        except OSError:
-            continue
-    return found
+    standing.not_begun, standing.stopped = 1, 1
+    assert line(standing.look(1, {}, {}), 0) == "1 of 3 jobs ended, 1 stopped, 1 not begun"
 
 
 def gone(pid):

@@ -24,6 +24,22 @@ from support.training import SMALL_NUMBERS
 pytest.importorskip("optuna", reason="needs rnnlstm[optuna]")
 LR = "optimizer.lr=tag(log,interval(1e-4,1e-1))"
 #: Ten updates a trial; TPE from the third one on.
+#: Its first run waits at an update until there is a file `go`.
+PACED = """
+import os, time
+from dataclasses import dataclass
+import rnnlstm
+from rnnlstm.tasks.adding import Adding
+
+@rnnlstm.register_task("paced")
+@dataclass(frozen=True, kw_only=True)
+class Paced(Adding):
+    def sample(self, seed, step, stream="train", batch_size=64):
+        if stream == "train" and step == 2 and not os.path.exists("first"):
+            open("first", "w").close()
+            while not os.path.exists("go"): time.sleep(0.05)
+        return super().sample(seed, step, stream, batch_size)
+"""
 OPTUNA = ("search=optuna", "search.trials=4", "search.startup=2", "task=adding", "train.steps=10", "probe=off")
 
 
@@ -63,7 +79,9 @@ def test_suggestions_lie_in_the_space_and_are_read_back_as_they_were():
     space = space_of(
         LR, "model.hidden_size=tag(log,int(interval(8,64)))", "train.batch_size=range(8,33,8)", "model=rnn,gru"
     )
-    found = suggest(space, OptunaOptions("optuna"), [], 60)
+    found = []
+    while len(found) < 60:
+        found.append(suggest(space, OptunaOptions("optuna"), [], found))
     for values in found:
         for key, dimension in space.dimensions.items():
             assert dimension.text(dimension.value(values[key])) == values[key]
@@ -84,12 +102,14 @@ def test_suggestions_depend_on_earlier_trials_and_the_seed_alone_and_come_closer
     def searched(options, batch, count=40):
         history = []
         while len(history) < count:
-            new = suggest(space, options, history, batch)
+            new = []
+            while len(new) < batch:
+                new.append(suggest(space, options, history, new))
             history += [(values, abs(math.log10(float(values["optimizer.lr"])) + 2)) for values in new]
         return history
 
     found = searched(options, 1)
-    assert suggest(space, options, found[:25], 1) == [found[25][0]]
+    assert suggest(space, options, found[:25]) == found[25][0]
     assert searched(options, 4)[:4] == [
         (values, pytest.approx(loss)) for values, loss in found[:4]
     ]  # still at random
@@ -97,7 +117,7 @@ def test_suggestions_depend_on_earlier_trials_and_the_seed_alone_and_come_closer
     later = [loss for _, loss in found[10:]]  # at random they would be 5/6 on average
     assert sum(later) / len(later) < 0.5
     lost = [(values, math.inf) for values, _ in found[:15]]
-    assert suggest(space, options, lost, 2)  # every trial so far has failed
+    assert suggest(space, options, lost, [found[0][0]])  # every trial so far has failed
 
 
 def test_optuna_says_as_much_as_before():
@@ -106,7 +126,7 @@ def test_optuna_says_as_much_as_before():
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.INFO)
     try:
-        suggest(space_of(LR), OptunaOptions("optuna"), [], 1)
+        suggest(space_of(LR), OptunaOptions("optuna"), [])
         assert optuna.logging.get_verbosity() == optuna.logging.INFO
     finally:
         optuna.logging.set_verbosity(before)
@@ -174,13 +194,21 @@ def test_a_killed_search_goes_on_with_the_trials_that_it_would_have_had(tmp_path
 
 
 @pytest.mark.slow
-def test_beside_each_other_a_search_is_the_same(tmp_path):
-    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="needs rnnlstm[parallel]")
-    search = (*OPTUNA, LR, "search.at_once=2")
-    assert sweep(tmp_path, *search, "launcher=local", "launcher.workers=2", "runs_root=together")[::2] == (0, "")
-    assert sweep(tmp_path, *search, "runs_root=alone")[::2] == (0, "")
-    assert trials(tmp_path / "together") == trials(tmp_path / "alone")
-    assert_same_runs(tmp_path / "together", tmp_path / "alone", seeds=4)
+def test_beside_each_other_each_place_is_filled_again_and_the_same_command_finds_the_same(tmp_path):
+    (tmp_path / "paced.py").write_text(PACED)
+    search = (*OPTUNA, "plugins=[paced]", "task=paced", LR, "search.at_once=2", "search.trials=5")
+    process = running(tmp_path, *search, "launcher=local", "launcher.workers=2")
+    wait_for(tmp_path, "runs/*/*/seed_0/weights.pt", process, count=4)  # the first trial waits for the file
+    (tmp_path / "go").touch()
+    assert process.communicate(timeout=120)[1] == ""
+    found = json.loads(next(tmp_path.glob("runs/.search/*/trials.json")).read_text())
+    assert found["ended"][-1] == 0
+    assert sorted(found["ended"]) == [0, 1, 2, 3, 4]
+    code, out, err = sweep(tmp_path, *search, "launcher=serial")
+    assert (code, err, out.count("finished already")) == (0, "", 5)
+    assert trials(tmp_path / "runs") == found["trials"]
+    assert sweep(tmp_path, *search, "runs_root=alone")[::2] == (0, "")  # random so far, so the same
+    assert_same_runs(tmp_path / "runs", tmp_path / "alone", seeds=5)
 
 
 @pytest.mark.slow
@@ -258,6 +286,7 @@ BAD = {
     "search=optuna model=rnn,lstm resume=never": "a search resumes with the runs that are there",
     "search=optuna search.trials=0 model=rnn,lstm": "search.trials=0: must be at least 1",
     "search=optuna search.trial=3 model=rnn,lstm": "did you mean search.trials?",
+    "search=optuna model=rnn,lstm launcher=slurm launcher.wait=false": "a search has to wait for results",
     "search=none,optuna model=rnn,lstm": "a search is started on the command line, with -m search=optuna",
     "search=ax model=rnn,lstm": "search=ax: must be one of none, optuna",
     "optimizer.lr=interval(0.1,1)": "an interval has no values to go through; -m search=optuna chooses from it",

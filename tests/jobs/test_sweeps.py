@@ -123,17 +123,23 @@ def test_a_signal_to_a_sweep_saves_the_job_and_ends(place, sent, code):
     assert [s["status"] for s in summaries(place).values()] == ["interrupted"]
 
 
-@pytest.mark.parametrize(("sent", "asks"), [(signal.SIGUSR2, True), (signal.SIGTERM, True), (signal.SIGINT, False)])
-def test_under_slurm_a_stopped_job_asks_to_be_started_again(place, sent, asks):
+@pytest.mark.parametrize(("sent", "state", "asks"), [
+    (signal.SIGUSR2, "RUNNING", True),  # its time is nearly over
+    (signal.SIGTERM, "RUNNING", True),  # it is preempted
+    (signal.SIGTERM, "CANCELLED", False),
+    (signal.SIGINT, "RUNNING", False),
+])  # fmt: skip
+def test_under_slurm_a_stopped_job_asks_to_be_started_again(place, sent, state, asks):
     scontrol = place / "scontrol"
-    scontrol.write_text(f"#!/bin/sh\necho $* > {place}/asked\n")
+    show = f"[ $1 = requeue ] || exec echo JobId=42 JobState={state} Reason=None"
+    scontrol.write_text(f"#!/bin/sh\n{show}\necho $* > {place}/asked\n")
     scontrol.chmod(0o755)
     environment = {**os.environ, "SLURM_JOB_ID": "42", "PATH": f"{place}:{os.environ['PATH']}"}
     process = started(place, "task=adding", SLOW, "checkpoint.every=20", env=environment)
     wait_for(place, "runs/*/*/checkpoints/*.pt", process)
     process.send_signal(sent)
     _out, err = process.communicate(timeout=60)
-    assert process.returncode == (143 if asks else 130)
+    assert process.returncode == (130 if sent == signal.SIGINT else 143)
     assert ("Slurm job 42 requeued" in err) == asks
     assert (place / "asked").exists() == asks
     assert not asks or (place / "asked").read_text() == "requeue 42\n"

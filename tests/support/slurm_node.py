@@ -22,19 +22,26 @@ SlurmdPort={node}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge.socket
+AuthInfo=socket={folder}/munge.socket,cred_expire=8
 CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
-JobAcctGatherType=jobacct_gather/none
+JobAcctGatherType=jobacct_gather/linux
+JobAcctGatherParams=OverMemoryKill
+JobAcctGatherFrequency=task=2
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+MaxArraySize={max_array_size}
+MaxJobCount={max_job_count}
 AccountingStorageType=accounting_storage/none
 MpiDefault=none
 SwitchType=switch/none
 SelectType=select/cons_tres
-SelectTypeParameters=CR_CPU
+SelectTypeParameters=CR_CPU_Memory
+DefMemPerCPU=1500
 ReturnToService=2
 KillWait=30
-MinJobAge=300
+MinJobAge={min_job_age}
 SchedulerParameters=sched_interval=2,sched_min_interval=0,batch_sched_delay=0
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool
@@ -42,8 +49,13 @@ SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/slurmd.pid
 SlurmctldLogFile={folder}/slurmctld.log
 SlurmdLogFile={folder}/slurmd.log
-NodeName={host} NodeAddr=127.0.0.1 CPUs=2 State=UNKNOWN
-PartitionName=debug Nodes={host} Default=YES MaxTime=INFINITE State=UP
+NodeName={host} NodeAddr=127.0.0.1 CPUs=2 RealMemory=4000 State=UNKNOWN
+PartitionName=DEFAULT Nodes={host} MaxTime=INFINITE State=UP PreemptMode=OFF
+PartitionName=debug Default=YES
+PartitionName=short MaxTime=30
+PartitionName=graceful PriorityTier=1 GraceTime=30 PreemptMode=REQUEUE
+PartitionName=sudden PriorityTier=1 GraceTime=0 PreemptMode=REQUEUE
+PartitionName=first PriorityTier=10
 """
 
 
@@ -60,13 +72,18 @@ def which(program: str) -> str | None:
 
 
 @contextlib.contextmanager
-def slurm_node():
-    """The environment in which commands reach the cluster. Raises: RuntimeError if it doesn't come up."""
+def slurm_node(max_array_size=1001, max_job_count=10_000, min_job_age=300):
+    """The environment in which commands reach the cluster. Raises: RuntimeError if it doesn't come up.
+
+    Partitions: `debug`; `short`, with a time limit of half an hour; `graceful` and `sudden`, whose jobs give way to
+    those of `first`, with 30 seconds and at once. A job that was queued again begins some ten seconds later.
+    """
     folder = Path(tempfile.mkdtemp(prefix="slurm-"))  # short: a socket's path takes 107 characters
     processes: list[subprocess.Popen[bytes]] = []
     environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}
     try:
-        start(folder, processes, environment)
+        limits = {"max_array_size": max_array_size, "max_job_count": max_job_count, "min_job_age": min_job_age}
+        start(folder, processes, environment, **limits)
         yield environment
     finally:
         with contextlib.suppress(OSError, subprocess.SubprocessError):
@@ -84,14 +101,15 @@ def slurm_node():
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def start(folder, processes, environment):
+def start(folder, processes, environment, **limits):
     for name in ("state", "spool"):
         (folder / name).mkdir()
     key = folder / "munge.key"
     key.write_bytes(os.urandom(1024))
     key.chmod(0o600)
     folder.chmod(0o755)  # munged insists on a socket that clients can reach
-    text = CONFIGURATION.format(folder=folder, host=socket.gethostname(), controller=free_port(), node=free_port())
+    ports = {"controller": free_port(), "node": free_port()}
+    text = CONFIGURATION.format(folder=folder, host=socket.gethostname(), **ports, **limits)
     (folder / "slurm.conf").write_text(text)
     (folder / "slurm.conf").chmod(0o644)
     files = {"key-file": "key", "socket": "socket", "pid-file": "pid", "log-file": "log", "seed-file": "seed"}
@@ -111,7 +129,7 @@ def start(folder, processes, environment):
 
 
 def idle(environment) -> bool:
-    line = ["sinfo", "--noheader", "--format=%T"]
+    line = ["sinfo", "--noheader", "--partition=debug", "--format=%T"]
     done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=30)
     return done.stdout.strip() == "idle"
 

@@ -13,7 +13,7 @@ import pytest
 
 from rnnlstm.config.errors import OptionError
 from rnnlstm.jobs.job import compose_jobs
-from rnnlstm.jobs.launch import check_jobs
+from rnnlstm.jobs.sweep import check_jobs
 from rnnlstm.record.files import FILES_OF_A_SEED
 
 from support.resuming import SMALL, start
