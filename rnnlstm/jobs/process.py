@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rnnlstm.config.errors import JobError
@@ -80,7 +81,7 @@ class JobProcess:
         self.job, self._timeout = job, timeout
         context = multiprocessing.get_context("forkserver")
         self._reader, writer = context.Pipe(duplex=False)
-        arguments = (job, writer, timeout, count, dict(os.environ))
+        arguments = (job, writer, timeout, count, str(Path.cwd()), dict(os.environ))
         self._process = context.Process(target=_train, args=arguments)
         with _no_main_module():
             self._process.start()
@@ -194,8 +195,11 @@ def _no_main_module() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def _train(job: Job, writer: Connection, timeout: float | None, count: str | None, variables: dict[str, str]) -> None:
+def _train(
+    job: Job, writer: Connection, timeout: float | None, count: str | None, place: str, variables: dict[str, str]
+) -> None:
     """Runs in the new process."""
+    os.chdir(place)
     os.environ.update(variables)  # the server may be older than what its starter was given, such as GPUs
     guard_output()
     os.setpgid(0, 0)  # a terminal sends Ctrl-C to the waiting process alone, which passes it on

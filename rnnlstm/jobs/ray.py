@@ -13,8 +13,8 @@ import socket
 import threading
 import time
 import warnings
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -28,7 +28,7 @@ from rnnlstm.jobs.sweep_folder import BEGUN, SweepFolder, search_path
 from rnnlstm.record.files import locked
 from rnnlstm.training.signals import SIGNALS, Outcome, StopFlag
 
-CONNECT_SECONDS = 15.0  # within which a cluster must answer
+CONNECT_SECONDS = 12.0  # within which a cluster must answer
 BUSY_SECONDS = 30.0  # for which a job that was sent again waits until its lost turn has let go of the folder
 LOOK_EVERY = 1.0  # seconds between looks at whether the sweep was stopped, on a worker
 
@@ -59,11 +59,15 @@ class Ray:
 
     def __enter__(self) -> Self:
         before = {number: signal.getsignal(number) for number in SIGNALS}
+        self._set = _variables(local=self._options.address is None)
+        os.environ.update(self._set)
         _connect(self._options, self._cpus)
         for number, handler in before.items():  # Ray puts a handler of its own in place
             signal.signal(number, handler)
         import ray
 
+        with suppress(AttributeError):  # what Ray's machines tell of each other's end, in many lines
+            ray._private.worker.print_to_stdstream = lambda *_, **__: None
         self._held = locked(self.folder.path)
         with writing(f"to {self.folder.path}"):
             self._held.__enter__()
@@ -83,6 +87,8 @@ class Ray:
 
         with suppress(Exception):
             ray.shutdown()
+        for key in self._set:
+            os.environ.pop(key, None)
         self.folder.remove()
         self._held.__exit__(None, None, None)
 
@@ -97,7 +103,9 @@ class Ray:
             self._send(unit)
 
     def _send(self, unit: Unit) -> None:
-        self._tasks[self._train.remote(str(self.folder.path), unit.number, unit.number in self._again)] = unit
+        self._tasks[
+            self._train.remote(str(self.folder.path), str(Path.cwd()), unit.number, unit.number in self._again)
+        ] = unit
 
     def leave(self) -> None:
         """Nobody else would watch over the jobs."""
@@ -116,10 +124,12 @@ class Ray:
             unit = self._tasks.pop(reference)
             try:
                 endings = dict(ray.get(reference))
-            except (ray.exceptions.TaskCancelledError, ray.exceptions.RayTaskError) as error:
+            except ray.exceptions.TaskCancelledError:  # before it began
+                continue
+            except ray.exceptions.RayTaskError as error:
                 look.ended += [(number, self._read(job, error)) for number, job in unit.jobs]
             except ray.exceptions.RayError as error:  # its worker, or its machine, is gone
-                reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0].partition(". ")[0]
                 if unit.number not in self._again and not self._stopping:
                     self._again.add(unit.number)
                     self._begun.discard(unit.number)
@@ -170,11 +180,6 @@ def _connect(options: RayOptions, cpus: int) -> None:
     address = options.address
     if address is not None and address != "auto":
         _require_listener(address)
-    if address is None:
-        # Ray has its servers listen on every interface, unless it takes this for a machine that no other may join.
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else it warns that this will change
     import ray
 
     if address is None:
@@ -192,17 +197,49 @@ def _connect(options: RayOptions, cpus: int) -> None:
         except BaseException as error:
             failed.append(error)
 
-    if address is None or address.startswith("ray://"):
-        connect()
-    else:  # it would try for minutes
-        thread = threading.Thread(target=connect, daemon=True)
-        thread.start()
-        thread.join(CONNECT_SECONDS)
-        if thread.is_alive():
-            raise ConfigError(f"launcher.address={address}: no Ray cluster answered within {CONNECT_SECONDS:g} s")
+    with _nothing_on_stderr():
+        if address is None:
+            connect()
+        else:  # it would try for minutes
+            thread = threading.Thread(target=connect, daemon=True)
+            thread.start()
+            thread.join(CONNECT_SECONDS)
+            if thread.is_alive():
+                failed.append(ConnectionError(f"no Ray cluster answered within {CONNECT_SECONDS:g} s"))
     if failed:
         reason = str(failed[0]).strip().splitlines() or [type(failed[0]).__name__]
         raise ConfigError(f"launcher.address={address or 'null'}: {reason[0]}")
+
+
+@contextmanager
+def _nothing_on_stderr() -> Iterator[None]:
+    """Ray's own libraries write there before they can be told not to."""
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(nowhere)
+        os.close(kept)
+
+
+def _variables(local: bool) -> dict[str, str]:
+    """What Ray reads from the environment, where it isn't set."""
+    wanted = {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_BACKEND_LOG_LEVEL": "fatal",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    }
+    if local:
+        # Ray has its servers listen on every interface, unless it takes this for a machine that no other may join.
+        wanted["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    else:
+        token = os.environ.get("RAY_AUTH_TOKEN_PATH", str(Path("~/.ray/auth_token").expanduser()))
+        if os.environ.get("RAY_AUTH_TOKEN") or Path(token).exists():  # a cluster that wants none minds none
+            wanted["RAY_AUTH_MODE"] = "token"
+    return {key: value for key, value in wanted.items() if key not in os.environ}
 
 
 def _require_listener(address: str) -> None:
@@ -231,10 +268,11 @@ def _no_room(cpus: int, gpus: float) -> list[str]:
 # On a worker
 
 
-def _train_unit(folder_path: str, number: int, again: bool) -> list[tuple[int, Outcome | Failure]]:
+def _train_unit(folder_path: str, place: str, number: int, again: bool) -> list[tuple[int, Outcome | Failure]]:
     """Train a unit's jobs in turn, each in its own process, until the sweep is stopped."""
     from rnnlstm.jobs.process import train_apart, warm_up
 
+    os.chdir(place)  # where relative paths are the command's
     folder = SweepFolder(Path(folder_path))
     folder.say(BEGUN, number)
     endings: list[tuple[int, Outcome | Failure]] = []

@@ -47,6 +47,24 @@ class Faulty(Adding):
     def do_slow(self): time.sleep(2)
 """
 
+#: A task that is slow until a file of that name appears.
+PACED = """
+import os, time
+from dataclasses import dataclass
+import rnnlstm
+from rnnlstm.tasks.adding import Adding
+
+@rnnlstm.register_task("paced")
+@dataclass(frozen=True, kw_only=True)
+class Paced(Adding):
+    until: str = rnnlstm.option("now", "the file")
+
+    def sample(self, seed, step, stream="train", batch_size=64):
+        if stream == "train" and step > 30 and self.until != "now" and not os.path.exists(self.until):
+            time.sleep(0.5)
+        return super().sample(seed, step, stream, batch_size)
+"""
+
 #: A task that writes down how many threads its jobs compute with.
 THREADS = """
 from dataclasses import dataclass
