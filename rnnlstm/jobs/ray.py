@@ -28,7 +28,7 @@ from rnnlstm.jobs.sweep_folder import BEGUN, SweepFolder, search_path
 from rnnlstm.record.files import locked
 from rnnlstm.training.signals import SIGNALS, Outcome, StopFlag
 
-CONNECT_SECONDS = 12.0  # within which a cluster must answer
+CONNECT_SECONDS = 15.0  # within which a cluster must answer
 BUSY_SECONDS = 30.0  # for which a job that was sent again waits until its lost turn has let go of the folder
 LOOK_EVERY = 1.0  # seconds between looks at whether the sweep was stopped, on a worker
 

@@ -105,6 +105,7 @@ class Slurm:
         self._most = options.array_size  # elements of the next array
         self._full = False  # the queue, as the user knows
         self._stopped: float | None = None  # when
+        self._told_to_stop: signal.Signals | None = None  # the stop that this command, or another, has asked for
         self._notes: list[str] = []
         self._reasons: set[str] = set()  # that the user knows of
         self._keep = False  # the logs
@@ -117,7 +118,7 @@ class Slurm:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        left = bool(self._units) if self._stopped is None else bool(self._queue)
+        left = bool(self._units and self._arrays) if self._stopped is None else bool(self._queue)
         if not left and not self._keep:
             self.folder.remove()
         self._held.close()
@@ -139,6 +140,8 @@ class Slurm:
         if not self._notes:
             time.sleep(seconds)
         now = time.monotonic()
+        if self._told_to_stop is None:
+            self._told_to_stop = self.folder.asked_to_stop()
         self._listen(now)
         look = Look(ended=[entry for unit in sorted(self._over) for entry in self._endings(unit, now)])
         if now - self._asked >= self._interval(now):
@@ -160,7 +163,7 @@ class Slurm:
 
     def stop(self, number: signal.Signals) -> None:
         """Those that wait go; those that run are told to stop (TERM), and killed after Slurm's KillWait."""
-        self._stopped = time.monotonic()
+        self._stopped, self._told_to_stop = time.monotonic(), number
         self.folder.ask_to_stop(number)
         _cancel(self._arrays)
 
@@ -200,7 +203,7 @@ class Slurm:
 
     def _interval(self, now: float) -> float:
         """Seconds between two questions to Slurm."""
-        if self._stopped is not None or self._over or self._looks < 2:
+        if self._told_to_stop is not None or self._over or self._looks < 2:
             return LOOK_SOON
         return LOOK_EVERY if now - self._news < QUIET else LOOK_SELDOM
 
@@ -244,15 +247,16 @@ class Slurm:
 
     def _endings(self, unit: int, now: float) -> Iterator[tuple[int, Ending]]:
         """How the jobs of a unit have ended, once that is certain."""
-        gone = unit in self._absent and now - self._absent[unit] >= PATIENCE
+        gone = unit in self._absent and (self._told_to_stop is not None or now - self._absent[unit] >= PATIENCE)
         jobs = self._units[unit].jobs if unit in self._units else ()
         found = [(number, job, self._ending(number, job)) for number, job in jobs]
         if not gone and any(ending is None for _, _, ending in found):
             return
-        stopped = self.folder.asked_to_stop()  # perhaps by another command, with launcher.cancel=true
         for number, job, ending in found:
-            if ending is None and stopped is not None:
-                ending = Outcome(job.folder, job.summaries(), stopped)
+            if ending is None and self._told_to_stop is not None:
+                if self._stopped is not None and unit not in self._begun:
+                    continue
+                ending = Outcome(job.folder, job.summaries(), self._told_to_stop)
             yield number, ending or self._lost(unit, job)
         self._units.pop(unit, None)
         self._over.discard(unit)

@@ -1,4 +1,4 @@
-"""launcher=slurm on a real Slurm of one node: arrays, a time limit, requeueing, cancelling, interrupting."""
+"""launcher=slurm on a real Slurm of one node: limits, preemption, cancelling, stopping, leaving and coming back."""
 
 from __future__ import annotations
 
@@ -12,32 +12,16 @@ import time
 import pytest
 
 from support.slurm_node import slurm_node, why_not
-from support.sweeping import THREADS, assert_same_runs, running, statuses, sweep, wait_for
+from support.sweeping import PACED, THREADS, assert_same_runs, running, statuses, sweep, wait_for
 
-pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="needs rnnlstm[slurm]")
 pytestmark = [pytest.mark.slurm, pytest.mark.skipif(bool(why_not()), reason=why_not())]
 
-#: A task that is slow until a file of that name appears.
-PACED = """
-import os, time
-from dataclasses import dataclass
-import rnnlstm
-from rnnlstm.tasks.adding import Adding
-
-@rnnlstm.register_task("paced")
-@dataclass(frozen=True, kw_only=True)
-class Paced(Adding):
-    until: str = rnnlstm.option("now", "the file")
-
-    def sample(self, seed, step, stream="train", batch_size=64):
-        if stream == "train" and step > 30 and self.until != "now" and not os.path.exists(self.until):
-            time.sleep(1)
-        return super().sample(seed, step, stream, batch_size)
-"""
 #: Saved early, and not done before they are stopped.
 PACE = ("train.steps=400", "checkpoint.every=25", "probe=off", "eval.every=200", "log.every=50")
 SLURM = ("launcher=slurm", "launcher.partition=debug")
-WARNING = 115  # seconds before its time limit at which a job is told
+PAUSED = ("plugins=[paced]", "task=paced", *PACE)
+#: Slurm counts time limits in minutes: this one tells a job to save some ten seconds after it began.
+SOON = ("launcher.time=2", "launcher.signal_seconds=105")
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +31,8 @@ def node():
 
 
 @pytest.fixture
-def cluster(node):
+def cluster(node, tmp_path):
+    (tmp_path / "paced.py").write_text(PACED)
     yield node
     ask(node, "scancel", "--user=root")  # what a test that failed has left
 
@@ -56,34 +41,49 @@ def ask(cluster, *command):
     return subprocess.run(command, env=cluster, capture_output=True, text=True, timeout=60, check=True).stdout
 
 
-def test_a_sweep_with_a_time_out_and_a_cancelled_job(cluster, tmp_path):
-    (tmp_path / "paced.py").write_text(PACED)
-    jobs = ("plugins=[paced]", "task=paced", "task.until=requeued,never,now", "seeds=2", *PACE)
-    limit = ("launcher.timeout_minutes=5", f"launcher.signal_seconds={WARNING}", "launcher.max_requeues=3")
-    process = running(tmp_path, *jobs, *SLURM, *limit, env=cluster)
-    wait_for(tmp_path, "runs/*/*/checkpoints/*.pt", process, count=2)
-    names = {
-        index: ask(cluster, "squeue", "--noheader", f"--jobs={index}", "--format=%j") for index in ("1_0", "1_1")
-    }
-    assert all(name.strip() == "rnnlstm" for name in names.values())
-    ask(cluster, "scancel", "1_1")
+def in_queue(cluster, *options):
+    return ask(cluster, "squeue", "--noheader", "--array", "--format=%i %T %r", *options).splitlines()
 
-    soon_over(cluster, "1_0")
-    requeued(cluster, "1_0")
-    (tmp_path / "requeued").touch()
-    begin_now(cluster, "1_0")
-    out, err = process.communicate(timeout=300)
+
+def until(holds, seconds=120):
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.2)
+
+
+def line_of(process, words, seconds=90):
+    """Wait for a line that has the words, which a test's time limit ends otherwise; returns it."""
+    begun = time.monotonic()
+    for line in process.stdout:
+        if words in line:
+            return line
+        assert time.monotonic() - begun < seconds, line
+    raise AssertionError(process.communicate()[1])
+
+
+def test_a_sweep_with_a_time_limit_and_a_cancelled_job(cluster, tmp_path):
+    jobs = (*PAUSED, "task.until=limited,never,now", "seeds=2")
+    process = running(tmp_path, *jobs, *SLURM, *SOON, "launcher.max_requeues=3", env=cluster)
+    wait_for(tmp_path, "runs/*/*/checkpoints/*.pt", process, count=2)
+    (array,) = {line.partition("_")[0] for line in in_queue(cluster)}
+    assert ask(cluster, "squeue", "--noheader", f"--jobs={array}_0", "--format=%j").strip() == "rnnlstm"
+    ask(cluster, "scancel", f"{array}_1")
+    until(lambda: any(line.startswith(f"{array}_0 PENDING") for line in in_queue(cluster)))  # queued again
+    (tmp_path / "limited").touch()
+    out, err = process.communicate(timeout=120)
     assert process.returncode == 1, err
-    errors = [line for line in err.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1, errors
-    (failure,) = errors
+    (failure,) = err.splitlines()
+    assert failure.startswith("error: ")
     assert "until-never" in failure
-    assert "its Slurm job was cancelled" in failure
+    assert "its Slurm job was cancelled (see " in failure
+    first = out.splitlines()[0]
+    assert first.startswith(f"submitted 3 jobs as array {array} (rnnlstm); logs in ")
+    assert "waits: BeginTime (Slurm holds a job back for two minutes once it was queued again)" in out
     assert out.splitlines()[-1] == "3 of 3 jobs ended, 1 failed"
-    found = statuses_by_file(tmp_path)
-    assert found == {"requeued": {"done"}, "never": {"interrupted"}, "now": {"done"}}
-    (log,) = tmp_path.glob("runs/.launch/*/slurm/0/1_0_0_log.err")
-    assert "this job is timed-out" in log.read_text()
+    assert statuses_by_file(tmp_path) == {"limited": {"done"}, "never": {"interrupted"}, "now": {"done"}}
+    (log,) = tmp_path.glob(f"runs/.launch/*/logs/{array}_0.log")
+    assert "requeued; it will resume from its checkpoint" in log.read_text()
 
     table = [sys.executable, "-m", "rnnlstm.compare", "runs", "--csv", "table.csv"]
     compared = subprocess.run(table, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
@@ -92,53 +92,150 @@ def test_a_sweep_with_a_time_out_and_a_cancelled_job(cluster, tmp_path):
     assert len(rows) == 3
 
     (tmp_path / "never").touch()
-    code, out, err = sweep(tmp_path, *jobs)  # in turn, in the same folders
-    assert (code, out.count("finished already")) == (0, 2), err
+    code, out, err = sweep(tmp_path, *jobs, *SLURM, env=cluster)
+    assert (code, err, out.count("finished already")) == (0, "", 2)
+    assert not (tmp_path / "runs" / ".launch").exists()  # logs of the failure, too
     assert sweep(tmp_path, *jobs, "runs_root=unbroken")[0] == 0
     assert_same_runs(tmp_path / "runs", tmp_path / "unbroken", seeds=6)
 
 
 def test_a_job_that_ran_into_its_limit_too_often_has_failed_and_is_saved(cluster, tmp_path):
-    (tmp_path / "paced.py").write_text(PACED)
-    jobs = ("plugins=[paced]", "task=paced", "task.until=later", *PACE)
-    limit = ("launcher.timeout_minutes=5", f"launcher.signal_seconds={WARNING}", "launcher.max_requeues=0")
-    process = running(tmp_path, *jobs, *SLURM, *limit, env=cluster)
-    wait_for(tmp_path, "runs/*/*/checkpoints/*.pt", process)
-    soon_over(cluster, ask(cluster, "squeue", "--noheader", "--array", "--format=%i").strip())
-    _out, err = process.communicate(timeout=240)
-    assert process.returncode == 1, err
-    limits = "launcher.timeout_minutes=5 and launcher.max_requeues=0"
-    assert err.splitlines()[-1].endswith(f"not finished within {limits} (saved; the same command resumes it)")
+    jobs = (*PAUSED, "task.until=later")
+    code, _out, err = sweep(tmp_path, *jobs, *SLURM, *SOON, "launcher.max_requeues=0", env=cluster)
+    assert code == 1, err
+    limits = "launcher.time=2 and launcher.max_requeues=0"
+    assert err == f"error: not finished within {limits} (saved; the same command resumes it)\n"
     assert statuses_by_file(tmp_path) == {"later": {"failed"}}
     (tmp_path / "later").touch()
     code, _out, err = sweep(tmp_path, *jobs)
     assert (code, err) == (0, "")  # not started again, which would be a warning
 
 
-def test_ctrl_c_saves_what_runs_and_cancels_what_waits(cluster, tmp_path):
-    (tmp_path / "paced.py").write_text(PACED)
-    jobs = ("plugins=[paced]", "task=paced", "task.until=ever", "model=rnn,lstm,gru", *PACE)
-    process = running(tmp_path, *jobs, *SLURM, env=cluster)
-    wait_for(tmp_path, "runs/*/*/checkpoints/*.pt", process, count=2)
+@pytest.mark.parametrize("partition", ["graceful", "sudden"])
+def test_a_preempted_job_is_queued_again_and_waited_for(partition, cluster, tmp_path):
+    jobs = (*PAUSED, "task.until=free")
+    process = running(tmp_path, *jobs, "launcher=slurm", f"launcher.partition={partition}", env=cluster)
+    wait_for(tmp_path, "runs/*/*/checkpoints/*.pt", process)
+    ask(
+        cluster,
+        "sbatch",
+        "--partition=first",
+        "--cpus-per-task=2",
+        "--mem=50",
+        "--output=/dev/null",
+        "--wrap=sleep 1",
+    )
+    until(lambda: any("PENDING" in line for line in in_queue(cluster, f"--partition={partition}")))
+    (tmp_path / "free").touch()
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (0, ""), out
+    assert out.splitlines()[-1] == "1 of 1 jobs ended"
+    assert sweep(tmp_path, *jobs, "runs_root=unbroken")[0] == 0
+    assert_same_runs(tmp_path / "runs", tmp_path / "unbroken", seeds=1)
+
+
+def test_scontrol_requeue_held_jobs_and_memory(cluster, tmp_path):
+    jobs = (*PAUSED, "task.until=again,more")
+    process = running(tmp_path, *jobs, *SLURM, "launcher.array_parallelism=1", env=cluster)
+    wait_for(tmp_path, "runs/*/*/checkpoints/*.pt", process)
+    (first, second) = [line.partition(" ")[0] for line in in_queue(cluster)]
+    running_one = next(line.partition(" ")[0] for line in in_queue(cluster) if "RUNNING" in line)
+    waiting = second if running_one == first else first
+    ask(cluster, "scontrol", "hold", waiting)
+    ask(cluster, "scontrol", "requeue", running_one)
+    until(lambda: any(line.startswith(f"{running_one} PENDING") for line in in_queue(cluster)))
+    for name in ("again", "more"):
+        (tmp_path / name).touch()
+    line_of(process, "1 job waits: JobHeldAdmin (held by an administrator)")
+    ask(cluster, "scontrol", "release", waiting)
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (0, ""), out
+    assert out.splitlines()[-1] == "2 of 2 jobs ended"
+
+    code, _out, err = sweep(tmp_path, *PAUSED, "task.until=never", *SLURM, "launcher.memory=60M", env=cluster)
+    assert code == 1
+    assert err.startswith("error: Exceeded job memory limit: launcher.memory=60M (see ")
+
+
+@pytest.mark.parametrize("after", [0.0, 2.5, 6.0])
+def test_a_stop_is_never_lost(after, cluster, tmp_path):
+    """Also while jobs start: none trains on, and the command returns soon."""
+    process = running(tmp_path, *PAUSED, "task.until=ever", "model=rnn,lstm,gru", *SLURM, env=cluster)
+    line_of(process, "submitted 3 jobs")
+    time.sleep(after)
+    begun = time.monotonic()
     process.send_signal(signal.SIGINT)
-    _out, err = process.communicate(timeout=240)
+    out, err = process.communicate(timeout=60)
+    assert time.monotonic() - begun < 20
     assert process.returncode == 130, err
-    assert "stopped by SIGINT; what was reached is saved" in err
-    assert set(statuses(tmp_path).values()) == {"interrupted"}
-    assert len(statuses(tmp_path)) == 2
-    end = time.monotonic() + 120
-    while ask(cluster, "squeue", "--noheader"):
-        assert time.monotonic() < end
-        time.sleep(0.2)
+    assert len(err.splitlines()) == 1
+    assert err in ("stopped by SIGINT; what was reached is saved\n", "error: interrupted\n")
+    assert out.splitlines()[-1].startswith("0 of 3 jobs ended")
+    assert out.splitlines()[-1].endswith("1 not begun" if after else "3 not begun") or after == 2.5
+    until(lambda: not in_queue(cluster))
+    assert set(statuses(tmp_path).values()) <= {"interrupted"}
     assert not (tmp_path / "runs" / ".launch").exists()
 
 
-def test_a_job_has_the_threads_of_its_cores(cluster, tmp_path):
+def test_jobs_that_can_not_begin_say_why_and_a_stop_before_they_did_is_no_success(cluster, tmp_path):
+    process = running(
+        tmp_path, *PAUSED, "model=rnn,lstm", "launcher=slurm", "launcher.partition=short", "launcher.time=1-00:00:00",
+        env=cluster,
+    )  # fmt: skip
+    line_of(process, "2 jobs wait: PartitionTimeLimit (launcher.time is above the partition's limit)", seconds=60)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (143, "error: interrupted\n")
+    assert out.splitlines()[-1] == "0 of 2 jobs ended, 2 not begun"
+    assert not in_queue(cluster)
+
+
+def test_leave_and_come_back(cluster, tmp_path):
+    jobs = (*PAUSED, "task.until=a,b,c,d,e,f", *SLURM)
+    code, out, err = sweep(tmp_path, *jobs, "launcher.wait=false", env=cluster)
+    assert (code, err) == (0, "")
+    assert out.splitlines()[1] == "the same command without launcher.wait=false watches these jobs"
+    (array,) = {line.partition("_")[0] for line in in_queue(cluster)}
+    assert out.splitlines()[2].endswith(f"the same command with launcher.cancel=true, or scancel {array}")
+    process = running(tmp_path, *jobs, env=cluster)
+    assert line_of(process, "in the queue already") == f"6 of these jobs are in the queue already (array {array})\n"
+    wait_for(tmp_path, "runs/*/*/checkpoints/*.pt", process, count=2)
+    process.kill()  # the login node is lost
+    process.communicate()
+    for name in "abcdef":
+        (tmp_path / name).touch()
+    code, out, err = sweep(tmp_path, *jobs, env=cluster)
+    assert (code, err) == (0, ""), out
+    assert out.splitlines()[-1] == "6 of 6 jobs ended"
+    assert not (tmp_path / "runs" / ".launch").exists()
+    assert sweep(tmp_path, *jobs[: -len(SLURM)], "runs_root=unbroken")[0] == 0
+    assert_same_runs(tmp_path / "runs", tmp_path / "unbroken", seeds=6)
+
+
+def test_the_same_command_ends_what_it_has_submitted(cluster, tmp_path):
+    jobs = (*PAUSED, "task.until=ever", "model=rnn,lstm,gru", *SLURM)
+    watching = running(tmp_path, *jobs, env=cluster)
+    wait_for(tmp_path, "runs/*/*/checkpoints/*.pt", watching, count=2)
+    code, out, err = sweep(tmp_path, *jobs, env=cluster)  # from another terminal
+    assert (code, out, len(err.splitlines())) == (73, "", 1)
+    code, out, err = sweep(tmp_path, *jobs, "launcher.cancel=true", env=cluster)
+    assert (code, out, err) == (0, "cancelled 3 jobs; those that were running have saved\n", "")
+    out, err = watching.communicate(timeout=60)
+    assert (watching.returncode, err) == (143, "stopped by SIGTERM; what was reached is saved\n")
+    assert set(statuses(tmp_path).values()) == {"interrupted"}
+    code, out, err = sweep(tmp_path, *jobs, "launcher.cancel=true", env=cluster)
+    assert (code, out, err) == (0, "none of these jobs is in the queue\n", "")
+    assert not (tmp_path / "runs" / ".launch").exists()
+
+
+def test_threads_setup_and_other_options(cluster, tmp_path):
     (tmp_path / "threads_used.py").write_text(THREADS)
     jobs = ("plugins=[threads_used]", "task=threads_used", "model=rnn", "train.steps=2")
-    code, _out, err = sweep(tmp_path, *jobs, *SLURM, "launcher.cpus=2", threads=None, env=cluster)
+    options = ("launcher.cpus=2", "launcher.setup=['echo prepared > prepared']", "launcher.sbatch={comment: mine}")
+    code, _out, err = sweep(tmp_path, *jobs, *SLURM, *options, threads=None, env=cluster)
     assert (code, err) == (0, "")
     assert (tmp_path / "threads").read_text() == "2\n"
+    assert (tmp_path / "prepared").read_text() == "prepared\n"
 
 
 def test_what_slurm_refuses_is_one_line(cluster, tmp_path):
@@ -146,38 +243,36 @@ def test_what_slurm_refuses_is_one_line(cluster, tmp_path):
         tmp_path, "task=adding", "model=rnn,lstm", *SLURM, "launcher.partition=nowhere", env=cluster
     )
     assert (code, out) == (2, "")
-    assert "launcher=slurm: nothing could be started" in err
+    assert "launcher=slurm: nothing could be submitted" in err
     assert "invalid partition" in err
     assert len(err.splitlines()) == 1
     assert not list((tmp_path / "runs").iterdir())
 
 
-def shown(cluster, job, field):
-    return ask(cluster, "scontrol", "show", "job", job).partition(f"{field}=")[2].split()[0]
+def test_a_cluster_that_takes_few_jobs_at_a_time(tmp_path):
+    (tmp_path / "paced.py").write_text(PACED)
+    jobs = (*PAUSED, "model=rnn", "task.length=range(12,20)", "train.steps=20", "checkpoint.every=1000")
+    with slurm_node(max_array_size=5, max_job_count=6, min_job_age=4) as cluster:
+        code, out, err = sweep(tmp_path, *jobs, *SLURM, env=cluster)
+        assert (code, out) == (2, "")
+        assert err.endswith("; launcher.array_size=1000 is above the cluster's MaxArraySize=5\n")
+        code, out, err = sweep(tmp_path, *jobs, *SLURM, "launcher.array_size=4", env=cluster)
+        assert (code, err) == (0, "")
+        assert "can't be submitted yet, as the cluster (MaxJobCount) or the account has as many jobs as it may" in out
+        assert out.splitlines()[-1] == "8 of 8 jobs ended"
 
 
-def soon_over(cluster, job):
-    """Give the job, once it is known to train, one to two minutes more: within seconds Slurm tells it to save. A time
-    limit from the start would be over on a slow machine before torch is imported. Slurm counts in minutes."""
-    hours, minutes, _seconds = shown(cluster, job, "RunTime").split(":")
-    ask(cluster, "scontrol", "update", f"JobId={job}", f"TimeLimit={60 * int(hours) + int(minutes) + 2}")
-
-
-def requeued(cluster, job):
-    end = time.monotonic() + 300
-    while shown(cluster, job, "Restarts") == "0":
-        assert time.monotonic() < end
-        time.sleep(0.5)
-
-
-def begin_now(cluster, job):
-    """Instead of two minutes after it was requeued, which is Slurm's rule. With time enough to end."""
-    end = time.monotonic() + 300
-    while shown(cluster, job, "JobState") in ("PENDING", "COMPLETING"):
-        update = ["scontrol", "update", f"JobId={job}", "StartTime=now", "TimeLimit=30"]
-        subprocess.run(update, env=cluster, capture_output=True, timeout=60, check=False)  # not while it completes
-        assert time.monotonic() < end
-        time.sleep(1)
+def test_a_search_beside_each_other(cluster, tmp_path):
+    pytest.importorskip("optuna", reason="needs rnnlstm[optuna]")
+    search = ("search=optuna", "optimizer.lr=tag(log,interval(1e-4,1e-1))", "search.trials=4", "search.at_once=2")
+    options = ("task=adding", "train.steps=10", "probe=off")
+    code, out, err = sweep(tmp_path, *search, *options, *SLURM, env=cluster)
+    assert (code, err) == (0, ""), out
+    assert "Best of 4 trials" in out
+    found = json.loads(next(tmp_path.glob("runs/.search/*/trials.json")).read_text())
+    assert sorted(found["ended"]) == [0, 1, 2, 3]
+    code, out, err = sweep(tmp_path, *search, *options)
+    assert (code, err, out.count("finished already")) == (0, "", 4)
 
 
 def statuses_by_file(place):
