@@ -28,7 +28,7 @@ from rnnlstm.config.schema import SLURM_NAMES, SlurmOptions, cores
 from rnnlstm.jobs.failures import mark_failed
 from rnnlstm.jobs.job import Job
 from rnnlstm.jobs.launcher import Ending, Look, Unit
-from rnnlstm.jobs.sweep_folder import BEGUN, LIMIT, OVER, SweepFolder, search_path
+from rnnlstm.jobs.sweep_folder import BEGUN, LIMIT, OVER, SUBMITTED, SweepFolder, search_path
 from rnnlstm.record.files import locked, read_json, write_json
 from rnnlstm.training.signals import Outcome, StopFlag
 
@@ -104,6 +104,7 @@ class Slurm:
         self._looks = 0
         self._most = options.array_size  # elements of the next array
         self._full = False  # the queue, as the user knows
+        self._refused: list[tuple[int, Ending]] = []
         self._stopped: float | None = None  # when
         self._told_to_stop: signal.Signals | None = None  # the stop that this command, or another, has asked for
         self._notes: list[str] = []
@@ -143,20 +144,19 @@ class Slurm:
         if self._told_to_stop is None:
             self._told_to_stop = self.folder.asked_to_stop()
         self._listen(now)
-        look = Look(ended=[entry for unit in sorted(self._over) for entry in self._endings(unit, now)])
+        look = Look(ended=[*self._refused])
+        self._refused = []
+        for unit in sorted(self._over):
+            look.ended += self._endings(unit, now)
         if now - self._asked >= self._interval(now):
             self._ask(now)
             if self._unsent and self._stopped is None and now - self._tried >= LOOK_EVERY:
                 self._send()
         for unit in list(self._absent):
             look.ended += self._endings(unit, now)
-        states = {unit: self._state(unit) for unit in self._units}
-        look.running = [
-            number for unit, state in states.items() if state == "running" for number in self._numbers(unit)
-        ]
-        look.waiting = Counter(
-            state for unit, state in states.items() if state != "running" for _ in self._numbers(unit)
-        )
+        states = [(self._state(number), unit.jobs) for number, unit in self._units.items()]
+        look.running = [number for state, jobs in states if state == "running" for number, _ in jobs]
+        look.waiting = Counter(state for state, jobs in states if state != "running" for _ in jobs)
         look.settled = self._stopped is not None and self._asked > self._stopped and not self._queue
         look.notes, self._notes = self._notes, []
         return look
@@ -180,9 +180,6 @@ class Slurm:
 
     # What becomes of units
 
-    def _numbers(self, unit: int) -> list[int]:
-        return [number for number, _ in self._units[unit].jobs]
-
     def _state(self, unit: int) -> str:
         element = self._queue.get(unit)
         if element is None or element.state == "PENDING":
@@ -200,6 +197,10 @@ class Slurm:
                     self._queue[unit] = replace(self._queue[unit], state="RUNNING")
                 elif word == OVER:
                     self._over.add(unit)
+                elif word == SUBMITTED:  # what was read so far was of an earlier command
+                    self._begun.discard(unit)
+                    self._over.discard(unit)
+                    self._queue[unit] = Element("", "PENDING", "")
 
     def _interval(self, now: float) -> float:
         """Seconds between two questions to Slurm."""
@@ -311,10 +312,13 @@ class Slurm:
             if number is None:
                 if ARRAY_TOO_LARGE.search(problem):
                     problem += f"; launcher.array_size={size} is above the cluster's MaxArraySize{_max_array_size()}"
-                if self._arrays:
-                    self._notes.append(f"{_jobs(len(self._unsent))} can't be submitted: {problem}")
-                    return
-                raise ConfigError(f"launcher=slurm: nothing could be submitted: {problem}")
+                if not self._arrays:
+                    raise ConfigError(f"launcher=slurm: nothing could be submitted: {problem}")
+                for unit in self._unsent:
+                    error = JobError(f"could not be submitted: {problem}")
+                    self._refused += [(number, error) for number, _ in self._units.pop(unit).jobs]
+                self._unsent = []
+                return
             self._full = False
             self._arrays.append(Array(number, block * size))
             with writing(f"to {self.folder.path}"):
@@ -586,7 +590,7 @@ def queue_again(stopped_by: signal.Signals) -> str:
         shown = _ask("scontrol", "--oneliner", "show", "job", job)
         state = _field("JobState", shown.stdout) if shown else ""
         if state not in ("RUNNING", "PREEMPTED", "TIMEOUT"):  # cancelled; or Slurm has queued it again already
-            return f"Slurm job {job} is {state.lower() or 'unknown'} and not requeued"
+            return f"Slurm job {job} is {state.lower() or 'unknown'}: it asks for no other turn"
     done = _ask("scontrol", "requeue", job)
     if done is None or done.returncode:
         return f"Slurm job {job} could not be requeued: {done.stderr.strip() if done else 'scontrol failed'}"

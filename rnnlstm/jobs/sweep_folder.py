@@ -33,7 +33,7 @@ JOBS, NEWS, STOP, LOGS = "jobs.jsonl", "news", "stop", "logs"
 SUBMITTED, BEGUN, LIMIT, OVER = "submitted", "begun", "limit", "over"
 
 
-def _failure_name(number: int) -> str:
+def _failure_name(number: int | str) -> str:
     return f"failure-{number}.json"
 
 
@@ -61,8 +61,10 @@ class SweepFolder:
     def begin(self, units: Sequence[Unit]) -> None:
         """Write down units that are about to be sent. Raises: OSError."""
         self.logs.mkdir(parents=True, exist_ok=True)
-        for number, _ in (entry for unit in units for entry in unit.jobs):
-            (self.path / _failure_name(number)).unlink(missing_ok=True)
+        begun = {_failure_name(number) for unit in units for number, _ in unit.jobs}
+        for path in self.path.glob(_failure_name("*")):
+            if path.name in begun:
+                path.unlink()
         path = self.path / JOBS
         common = _common(path) or dict(units[0].jobs[0][1].config.tree)
         lines = [] if path.exists() else [json.dumps(common)]

@@ -14,7 +14,7 @@ import pytest
 
 from rnnlstm import compare, events
 from rnnlstm.config.errors import CheckpointError, DiskError, OptionError
-from rnnlstm.jobs.job import _last_step
+from rnnlstm.jobs.listener import _last_step
 from rnnlstm.reporting.runs import held
 from rnnlstm.training.plan import make_plan
 
