@@ -45,12 +45,12 @@ class Local:
 
     def submit(self, units: Sequence[Unit]) -> None:
         self._waiting += units
-        self._start()
 
     def leave(self) -> None:
         """Nobody else would watch over the jobs."""
 
     def look(self, seconds: float) -> Look:
+        self._start()
         processes = [process for process, _ in self._running.values()]
         limits = [process.seconds_left for process in processes if process.seconds_left is not None]
         wait([handle for process in processes for handle in process.handles], min([seconds, *limits]))
@@ -61,9 +61,8 @@ class Local:
                 del self._running[number]
                 if unit.jobs:
                     self._waiting.appendleft(unit)
-        self._start()
         look.running = list(self._running)
-        look.settled = not self._running
+        look.settled = self._stopping and not self._running
         return look
 
     def stop(self, number: signal.Signals) -> None:

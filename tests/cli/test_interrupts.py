@@ -91,6 +91,7 @@ def test_an_interrupted_sweep_is_completed_by_the_same_command(tmp_path):
 COMMANDS = [
     SWEEP,
     ("train", "task=adding", "task.length=20", *LONG),
+    ("train", "-m", "launcher=local", "task=adding", "model=rnn,lstm,gru", "task.length=20", *LONG),
     ("gradflow", "model=rnn,lstm", "show=map"),
     ("compare", "../../one"),
     ("reproduce", "adding", "--quick"),

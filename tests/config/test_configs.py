@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 
 import pytest
 import yaml
@@ -12,7 +13,17 @@ from rnnlstm.cli.help import help_and_rule
 from rnnlstm.config import untrusted
 from rnnlstm.config.compose import Composer
 from rnnlstm.config.errors import ConfigError
-from rnnlstm.config.schema import SECTIONS, VARIANTS, Config, NetworkOptions, choices_of_groups, options_of
+from rnnlstm.config.options import default_of
+from rnnlstm.config.schema import (
+    SECTIONS,
+    VARIANTS,
+    Config,
+    NetworkOptions,
+    _cgroup_cores,
+    choices_of_groups,
+    cores,
+    options_of,
+)
 from rnnlstm.config.untrusted import config_folder
 from rnnlstm.jobs.job import compose_jobs, compose_tree
 from rnnlstm.tasks import TASKS
@@ -84,7 +95,7 @@ def test_composed_defaults_are_the_schemas_defaults():
     for group, classes in VARIANTS.items():
         for name, cls in classes.items():
             section = compose_tree([f"{group}={name}"])[group]
-            assert section == {field.name: field.default for field in dataclasses.fields(cls)} | {"name": name}
+            assert section == {field.name: default_of(field) for field in dataclasses.fields(cls)} | {"name": name}
 
 
 def test_a_folder_of_the_users_own_configs(tmp_path):
@@ -140,3 +151,26 @@ def test_what_does_not_fit_is_refused_with_and_without_hydra(overrides):
     for each in (overrides, [*overrides, "seeds=2"]):
         with pytest.raises(ConfigError):
             compose_tree(each)
+
+
+def test_cores_are_no_more_than_the_cgroup_has_time_for(tmp_path):
+    mine, root = tmp_path / "cgroup", tmp_path / "fs"
+    for group in (root / "slurm/job_1", root / "cpu/slurm/job_1"):
+        group.mkdir(parents=True)
+    assert _cgroup_cores(mine, root) is None  # no such system
+    mine.write_text("0::/slurm/job_1\n")
+    assert _cgroup_cores(mine, root) is None
+    (root / "slurm/job_1/cpu.max").write_text("max 100000\n")
+    assert _cgroup_cores(mine, root) is None
+    (root / "slurm/cpu.max").write_text("150000 100000\n")  # of the group above
+    assert _cgroup_cores(mine, root) == 1.5
+    (root / "slurm/job_1/cpu.max").write_text("50000 100000\n")
+    assert _cgroup_cores(mine, root) == 0.5
+    mine.write_text("5:cpu,cpuacct:/slurm/job_1\n4:memory:/slurm\n")
+    assert _cgroup_cores(mine, root) is None
+    (root / "cpu/slurm/job_1/cpu.cfs_quota_us").write_text("-1\n")
+    (root / "cpu/slurm/job_1/cpu.cfs_period_us").write_text("100000\n")
+    assert _cgroup_cores(mine, root) is None
+    (root / "cpu/slurm/job_1/cpu.cfs_quota_us").write_text("400000\n")
+    assert _cgroup_cores(mine, root) == 4
+    assert 1 <= cores() <= os.cpu_count()

@@ -80,9 +80,10 @@ class Cluster:
 
     def head(self):
         port = self.address.rpartition(":")[2]
-        self.start(
-            "--head", f"--port={port}", "--num-cpus=0", f"--temp-dir={self.folder}", "--include-dashboard=false"
-        )
+        self.client = f"ray://127.0.0.1:{free_port()}"
+        client = f"--ray-client-server-port={self.client.rpartition(':')[2]}"
+        options = ("--num-cpus=0", f"--temp-dir={self.folder}", "--include-dashboard=false", client)
+        self.start("--head", f"--port={port}", *options)
 
     def node(self):
         return self.start(f"--address={self.address}", "--num-cpus=1")
@@ -179,6 +180,20 @@ def test_a_lost_node_of_a_cluster_that_is_there(cluster, tmp_path):
     assert len(err.splitlines()) == 1
     found = {name.partition("_")[0]: status for name, status in statuses(tmp_path).items()}
     assert found == {"rnn": "done", "lstm": "done", "gru": "interrupted"}
+
+
+def test_other_ways_to_a_cluster_and_a_search_on_it(cluster, tmp_path):
+    pytest.importorskip("optuna", reason="needs rnnlstm[optuna]")
+    cluster.node()
+    jobs = ("task=adding", "model=rnn", "train.steps=10")
+    environment = {**CLUSTER, "RAY_ADDRESS": cluster.address}
+    search = ("search=optuna", "optimizer.lr=interval(0.001,0.01)", "search.trials=3", "search.at_once=2")
+    code, out, err = sweep(tmp_path, *jobs, *search, "launcher=ray", "launcher.address=auto", env=environment)
+    assert (code, err) == (0, ""), out
+    assert "Best of 3 trials" in out
+    code, out, err = sweep(tmp_path, *jobs, "launcher=ray", f"launcher.address={cluster.client}", env=CLUSTER)
+    assert (code, err) == (0, ""), out
+    assert out.splitlines()[-1] == "1 of 1 jobs ended"
 
 
 @pytest.mark.parametrize("prefix", ["", "ray://"])

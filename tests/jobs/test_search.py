@@ -198,11 +198,11 @@ def test_beside_each_other_each_place_is_filled_again_and_the_same_command_finds
     (tmp_path / "paced.py").write_text(PACED)
     search = (*OPTUNA, "plugins=[paced]", "task=paced", LR, "search.at_once=2", "search.trials=5")
     process = running(tmp_path, *search, "launcher=local", "launcher.workers=2")
-    wait_for(tmp_path, "runs/*/*/seed_0/weights.pt", process, count=4)  # the first trial waits for the file
+    wait_for(tmp_path, "runs/*/*/seed_0/weights.pt", process, count=4)  # one of the first two waits for the file
     (tmp_path / "go").touch()
     assert process.communicate(timeout=120)[1] == ""
     found = json.loads(next(tmp_path.glob("runs/.search/*/trials.json")).read_text())
-    assert found["ended"][-1] == 0
+    assert found["ended"][-1] in (0, 1)
     assert sorted(found["ended"]) == [0, 1, 2, 3, 4]
     code, out, err = sweep(tmp_path, *search, "launcher=serial")
     assert (code, err, out.count("finished already")) == (0, "", 5)
