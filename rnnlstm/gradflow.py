@@ -94,6 +94,9 @@ def parse(arguments: Sequence[str]) -> Request:
             request.sequences = int(value)
         else:
             (request.groups[-1] if request.groups else request.overrides).append(argument)
+    if "flow" not in request.parts and any(argument.startswith("sequences=") for argument in arguments):
+        shown = ",".join(request.parts)
+        raise OptionError("sequences", request.sequences, f"has no effect with show={shown}; it belongs to show=flow")
     if request.weights and request.groups:
         raise ConfigError("weights= and groups of settings don't go together: name several runs, weights=A,B")
     return request

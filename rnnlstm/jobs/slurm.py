@@ -183,7 +183,7 @@ class Slurm:
     def _state(self, unit: int) -> str:
         element = self._queue.get(unit)
         if element is None or element.state == "PENDING":
-            held = element is not None and element.reason.startswith("JobHeld")
+            held = element is not None and "held" in element.reason.lower()
             return "held" if held else "requeued" if element is not None and unit in self._begun else "waiting"
         return "running"
 
@@ -228,7 +228,11 @@ class Slurm:
         queue = _queue(arrays) if arrays else {}
         self._asked, self._looks = now, self._looks + 1
         if queue is None:
+            if "squeue" not in self._reasons:
+                self._reasons.add("squeue")
+                self._notes.append("squeue does not answer; it is asked again, and the jobs go on meanwhile")
             return
+        self._reasons.discard("squeue")
         if queue != self._queue:
             self._news = now
         self._queue = queue
@@ -282,8 +286,8 @@ class Slurm:
             with log.open("rb") as file:
                 file.seek(max(0, log.stat().st_size - 65_536))
                 text = file.read().decode(errors="replace")
-            if OUT_OF_MEMORY.search(text) and self._options.memory is not None:
-                return JobError(f"Exceeded job memory limit: launcher.memory={self._options.memory} (see {log})")
+            if OUT_OF_MEMORY.search(text):
+                return _out_of_memory(self._options, log)
         return _why_gone(element, log, self._options)
 
     # Submitting
@@ -496,17 +500,22 @@ def _why_gone(element: str, log: Path, options: SlurmOptions) -> Exception:
     state = _field("JobState", done.stdout) if done else ""
     place = f" (see {log})"
     if state == "OUT_OF_MEMORY":
-        return JobError(f"Exceeded job memory limit: launcher.memory={options.memory}{place}")
+        return _out_of_memory(options, log)
     if state == "NODE_FAIL":
         return LostError(f"its node failed{place}")
-    if state == "CANCELLED":
-        return LostError(f"its Slurm job was cancelled{place}")
+    if state in ("CANCELLED", "PREEMPTED"):
+        return LostError(f"its Slurm job was {state.lower()}{place}")
     if state == "TIMEOUT":
         early = f"launcher.signal_seconds={options.signal_seconds} were too few to save"
         return JobError(f"its Slurm job reached launcher.time={options.time}, and {early}{place}")
     code = _field("ExitCode", done.stdout) if done else ""
     how = f", {state.lower()} with exit code {code}" if state else ""
     return JobError(f"its Slurm job was cancelled, or ended without a word{how}{place}")
+
+
+def _out_of_memory(options: SlurmOptions, log: Path) -> JobError:
+    memory = "null (the cluster's default)" if options.memory is None else options.memory
+    return JobError(f"Exceeded job memory limit: launcher.memory={memory} (see {log})")
 
 
 def _field(name: str, text: str) -> str:

@@ -146,6 +146,7 @@ def test_map_and_activations(tmp_path, capsys, monkeypatch):
         (["--fast"], "unknown option --fast"),
         (["show=flows"], "show=flows: must be one of flow, surgery, activations, map; did you mean flow?"),
         (["sequences=0"], "sequences=0: must be a whole number from 1"),
+        (["show=map", "sequences=4"], "sequences=4: has no effect with show=map; it belongs to show=flow"),
         (["weights=nowhere"], "weights=nowhere: no such folder"),
         (["model=lstn"], "did you mean lstm?"),
         (["seed=0,1,2,3,4,5,6,7,8"], "9 settings: at most 8"),

@@ -472,7 +472,7 @@ def test_weights_that_were_on_cuda_load_on_the_cpu(runs):
     path = runs / "good" / "seed_0" / "weights.pt"
     path.write_bytes(on_cuda(torch.load(path, weights_only=True)))
     out = runs.parent / "out"
-    assert gradflow.main([f"weights={runs / 'good'}", f"out={out}", "sequences=1", "show=surgery"]) == 0
+    assert gradflow.main([f"weights={runs / 'good'}", f"out={out}", "show=surgery"]) == 0
 
 
 # Checkpoints: what is no checkpoint at all is in test_checkpoints.py.
