@@ -36,6 +36,11 @@ def units_of(jobs: Sequence[Job], first: int, finished: Callable[[Job], bool]) -
     return [Unit(number, unit) for number, unit in left if unit]
 
 
+def most_threads(jobs: Sequence[Job]) -> int:
+    """What the jobs ask for with `threads=`, at most; 1 if none does."""
+    return max(job.config.threads or 1 for job in jobs)
+
+
 class Launcher(Protocol):
     """Where jobs run: `local`, `slurm`, `ray`. As a context, it lets go of all it has started: what still runs is
     killed, unless it is a queue's."""

@@ -12,7 +12,7 @@ from typing import Self
 
 from rnnlstm.config.schema import LocalOptions, cores
 from rnnlstm.jobs.job import Job
-from rnnlstm.jobs.launcher import Look, Unit
+from rnnlstm.jobs.launcher import Look, Unit, most_threads
 from rnnlstm.jobs.process import JobProcess
 from rnnlstm.training.signals import StopFlag
 
@@ -30,8 +30,7 @@ class Local:
         options = jobs[0].config.launcher
         self._threads, self._workers = options.threads, 1
         if isinstance(options, LocalOptions):
-            asked = max(job.config.threads or 1 for job in jobs)
-            self._workers = options.workers or max(1, cores() // asked)
+            self._workers = options.workers or max(1, cores() // most_threads(jobs))
 
     def __enter__(self) -> Self:
         self._left = ExitStack()

@@ -14,7 +14,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -23,9 +23,8 @@ from rnnlstm.config.errors import BusyError, ConfigError, JobError, LostError, w
 from rnnlstm.config.schema import RayOptions, cores
 from rnnlstm.jobs.failures import Failure, failure_reason
 from rnnlstm.jobs.job import Job
-from rnnlstm.jobs.launcher import Ending, Look, Unit
+from rnnlstm.jobs.launcher import Ending, Look, Unit, most_threads
 from rnnlstm.jobs.sweep_folder import BEGUN, SweepFolder, search_path
-from rnnlstm.record.files import locked
 from rnnlstm.training.signals import SIGNALS, Outcome, StopFlag
 
 CONNECT_SECONDS = 15.0  # within which a cluster must answer
@@ -49,7 +48,7 @@ class Ray:
     def __init__(self, jobs: Sequence[Job], name: str = "") -> None:
         options = jobs[0].config.launcher
         assert isinstance(options, RayOptions)
-        self._options, self._threads = options, max(job.config.threads or 1 for job in jobs)
+        self._options, self._threads = options, most_threads(jobs)
         self.folder = SweepFolder.of(jobs, name)
         self._tasks: dict[Any, Unit] = {}  # by Ray's reference to the result
         self._begun: set[int] = set()
@@ -58,20 +57,13 @@ class Ray:
         self._stopping = False
 
     def __enter__(self) -> Self:
-        before = {number: signal.getsignal(number) for number in SIGNALS}
-        self._set = _variables(local=self._options.address is None)
-        os.environ.update(self._set)
-        _connect(self._options, self._cpus)
-        for number, handler in before.items():  # Ray puts a handler of its own in place
-            signal.signal(number, handler)
+        with ExitStack() as held:
+            self._connect(held)
+            held.enter_context(self.folder.held())
+            held.callback(self.folder.remove)
+            self._held = held.pop_all()
         import ray
 
-        with suppress(AttributeError):  # what Ray's machines tell of each other's end, in many lines
-            ray._private.worker.print_to_stdstream = lambda *_, **__: None
-        self._held = locked(self.folder.path)
-        with writing(f"to {self.folder.path}"):
-            self._held.__enter__()
-            self.folder.no_stop()
         variables = {
             "PYTHONPATH": search_path(),
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(self._cpus)),
@@ -83,14 +75,23 @@ class Ray:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._held.close()
+
+    def _connect(self, held: ExitStack) -> None:
+        """Reach the cluster, or start one; `held` ends that, and takes back what it needed. Raises: ConfigError."""
+        variables = _variables(local=self._options.address is None)
+        for key in variables:
+            held.callback(os.environ.pop, key, None)
+        os.environ.update(variables)
+        before = {number: signal.getsignal(number) for number in SIGNALS}
+        _connect(self._options, self._cpus)
+        held.callback(_disconnect)  # only then: Ray's shutdown waits for a connection that is still being tried
+        for number, handler in before.items():  # Ray puts a handler of its own in place
+            signal.signal(number, handler)
         import ray
 
-        with suppress(Exception):
-            ray.shutdown()
-        for key in self._set:
-            os.environ.pop(key, None)
-        self.folder.remove()
-        self._held.__exit__(None, None, None)
+        with suppress(AttributeError):  # what Ray's machines tell of each other's end, in many lines
+            ray._private.worker.print_to_stdstream = lambda *_, **__: None
 
     @property
     def _cpus(self) -> int:
@@ -211,6 +212,13 @@ def _connect(options: RayOptions, cpus: int) -> None:
         raise ConfigError(f"launcher.address={address or 'null'}: {reason[0]}")
 
 
+def _disconnect() -> None:
+    import ray
+
+    with suppress(Exception):
+        ray.shutdown()
+
+
 @contextmanager
 def _nothing_on_stderr() -> Iterator[None]:
     """Ray's own libraries write there before they can be told not to."""
@@ -296,11 +304,12 @@ def _train_unit(folder_path: str, place: str, number: int, again: bool) -> list[
                 threads = job.config.threads or options.threads
                 warm_up(threads)
                 config = replace(job.config, threads=threads, overwrite=job.config.overwrite and not again)
-                ending = train_apart(Job(config, job.folder), stop)
                 until = time.monotonic() + (BUSY_SECONDS if again else 0)
-                while isinstance(ending, BusyError) and time.monotonic() < until:  # its lost turn saves
-                    time.sleep(LOOK_EVERY)
+                while True:
                     ending = train_apart(Job(config, job.folder), stop)
+                    if not isinstance(ending, BusyError) or time.monotonic() >= until:
+                        break
+                    time.sleep(LOOK_EVERY)  # its lost turn still saves
                 endings.append((k, Failure.of(ending) if isinstance(ending, Exception) else ending))
         finally:
             ended.set()

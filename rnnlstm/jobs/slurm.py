@@ -27,8 +27,8 @@ from rnnlstm.config.errors import BusyError, ConfigError, JobError, LostError, O
 from rnnlstm.config.schema import SLURM_NAMES, SlurmOptions, cores
 from rnnlstm.jobs.failures import mark_failed
 from rnnlstm.jobs.job import Job
-from rnnlstm.jobs.launcher import Ending, Look, Unit
-from rnnlstm.jobs.sweep_folder import BEGUN, LIMIT, OVER, SUBMITTED, SweepFolder, search_path
+from rnnlstm.jobs.launcher import Ending, Look, Unit, most_threads
+from rnnlstm.jobs.sweep_folder import BEGUN, LIMIT, NEWS, OVER, SUBMITTED, SweepFolder, search_path
 from rnnlstm.record.files import locked, read_json, write_json
 from rnnlstm.training.signals import Outcome, StopFlag
 
@@ -91,7 +91,7 @@ class Slurm:
     def __init__(self, jobs: Sequence[Job], name: str = "") -> None:
         options = jobs[0].config.launcher
         assert isinstance(options, SlurmOptions)
-        self._options, self._threads = options, max(job.config.threads or 1 for job in jobs)
+        self._options, self._threads = options, most_threads(jobs)
         self.folder = SweepFolder.of(jobs, name)
         self._arrays: list[Array] = []
         self._units: dict[int, Unit] = {}  # those that have not ended
@@ -113,9 +113,7 @@ class Slurm:
 
     def __enter__(self) -> Self:
         self._held = ExitStack()
-        with writing(f"to {self.folder.path}"):
-            self._held.enter_context(locked(self.folder.path))
-            self.folder.no_stop()
+        self._held.enter_context(self.folder.held())
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
@@ -238,7 +236,9 @@ class Slurm:
         self._queue = queue
         sent = self._units.keys() - set(self._unsent)
         self._absent = {unit: self._absent.get(unit, now) for unit in sent if unit not in queue}
-        self._over -= queue.keys()  # queued again
+        if still := self._over & queue.keys():  # it completes, or was queued again: the next looks tell
+            self._over -= still
+            self._looks = 0
         self._begun |= {unit for unit, element in queue.items() if element.state != "PENDING"}
         waiting = Counter(e.reason for unit, e in queue.items() if e.state == "PENDING" and unit in self._units)
         new = {reason for reason in waiting if reason not in self._reasons and reason != "None"}
@@ -362,7 +362,7 @@ class Slurm:
         """The shell that Slurm runs waits for its job when it is told to end, and tells the command in any case."""
         unit = f"$(({base} + SLURM_ARRAY_TASK_ID))"
         python = shlex.join([sys.executable, "-m", "rnnlstm.jobs.slurm", str(self.folder.path)])
-        news = shlex.quote(str(self.folder.path / "news"))
+        news = shlex.quote(str(self.folder.path / NEWS))
         lines = [
             "#!/bin/bash",
             f"export PYTHONPATH={shlex.quote(search_path())}",

@@ -14,17 +14,17 @@ import shutil
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rnnlstm.config.errors import ConfigError
+from rnnlstm.config.errors import ConfigError, writing
 from rnnlstm.config.schema import read_config
 from rnnlstm.jobs.failures import Failure
 from rnnlstm.jobs.job import Job
 from rnnlstm.jobs.launcher import Unit
-from rnnlstm.record.files import read_json, write_json, write_whole
+from rnnlstm.record.files import locked, read_json, write_json, write_whole
 from rnnlstm.record.folders import identity
 
 HIDDEN = ".launch"  #: under runs_root
@@ -53,6 +53,15 @@ class SweepFolder:
         root = Path(jobs[0].config.runs_root).expanduser().absolute()
         runs = {str(number): f"{job.folder} {job.config.seed_numbers}" for number, job in enumerate(jobs)}
         return cls(root / HIDDEN / (name or identity(runs)))
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Within this no other command has the sweep, and no earlier stop counts. Raises: BusyError; DiskError."""
+        with ExitStack() as held:
+            with writing(f"to {self.path}"):
+                held.enter_context(locked(self.path))
+                (self.path / STOP).unlink(missing_ok=True)
+            yield
 
     @property
     def logs(self) -> Path:
@@ -135,9 +144,6 @@ class SweepFolder:
             return signal.Signals[(self.path / STOP).read_text()]
         except (OSError, KeyError):
             return None
-
-    def no_stop(self) -> None:
-        (self.path / STOP).unlink(missing_ok=True)
 
     def remove(self) -> None:
         """With the folder that held it, unless another sweep's is there."""

@@ -160,7 +160,8 @@ def test_scontrol_requeue_held_jobs_and_memory(cluster, tmp_path):
 @pytest.mark.parametrize("after", [0.0, 2.5, 6.0])
 def test_a_stop_is_never_lost(after, cluster, tmp_path):
     """Also while jobs start: none trains on, and the command returns soon."""
-    process = running(tmp_path, *PAUSED, "task.until=ever", "model=rnn,lstm,gru", *SLURM, env=cluster)
+    later = () if after else ("launcher.sbatch={begin: 'now+3600'}",)  # else one may begin before the signal comes
+    process = running(tmp_path, *PAUSED, "task.until=ever", "model=rnn,lstm,gru", *SLURM, *later, env=cluster)
     line_of(process, "submitted 3 jobs")
     time.sleep(after)
     begun = time.monotonic()
