@@ -27,7 +27,9 @@ from rnnlstm.jobs.launcher import Ending, Look, Unit, most_threads
 from rnnlstm.jobs.sweep_folder import BEGUN, SweepFolder, search_path
 from rnnlstm.training.signals import SIGNALS, Outcome, StopFlag
 
-CONNECT_SECONDS = 15.0  # within which a cluster must answer
+ANSWER_SECONDS = 15.0  # within which somebody at an address must answer
+CONNECT_SECONDS = 90.0  # within which a cluster that answered must take the command in; a busy one needs over 15
+HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # and empty settings
 BUSY_SECONDS = 30.0  # for which a job that was sent again waits until its lost turn has let go of the folder
 LOOK_EVERY = 1.0  # seconds between looks at whether the sweep was stopped, on a worker
 
@@ -179,9 +181,14 @@ def _connect(options: RayOptions, cpus: int) -> None:
     import logging
 
     address = options.address
-    if address is not None and address != "auto":
-        _require_listener(address)
     import ray
+
+    if address == "auto":
+        with suppress(AttributeError, OSError):  # none: Ray searches this machine
+            if found := os.environ.get("RAY_ADDRESS") or ray._private.utils.read_ray_address():
+                _require_cluster(found, f"auto ({found})")
+    elif address is not None:
+        _require_cluster(address, address)
 
     if address is None:
         workers = options.workers or max(1, cores() // cpus)
@@ -190,13 +197,16 @@ def _connect(options: RayOptions, cpus: int) -> None:
         values = {"address": address}
     failed: list[BaseException] = []
 
-    def connect() -> None:
+    def connect(more: int = 2) -> None:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 ray.init(log_to_driver=False, logging_level=logging.ERROR, **values)
         except BaseException as error:
-            failed.append(error)
+            if more and "client server failed" in str(error):  # what Ray starts for ray:// now and then isn't ready
+                connect(more - 1)
+            else:
+                failed.append(error)
 
     with _nothing_on_stderr():
         if address is None:
@@ -209,7 +219,7 @@ def _connect(options: RayOptions, cpus: int) -> None:
                 failed.append(ConnectionError(f"no Ray cluster answered within {CONNECT_SECONDS:g} s"))
     if failed:
         reason = str(failed[0]).strip().splitlines() or [type(failed[0]).__name__]
-        raise ConfigError(f"launcher.address={address or 'null'}: {reason[0]}")
+        raise ConfigError(f"launcher.address={address or 'null'}: {reason[-1]}")
 
 
 def _disconnect() -> None:
@@ -250,16 +260,22 @@ def _variables(local: bool) -> dict[str, str]:
     return {key: value for key, value in wanted.items() if key not in os.environ}
 
 
-def _require_listener(address: str) -> None:
-    """Raises: ConfigError if nobody listens at `host:port` or `ray://host:port`."""
+def _require_cluster(address: str, shown: str) -> None:
+    """Raises: ConfigError if no gRPC server, as Ray's are, answers at `host:port` or `ray://host:port`."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdecimal():
         host, port = address.removeprefix("ray://"), "10001"
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS) as connection:
+            connection.sendall(HTTP2_GREETING)
+            answer = connection.recv(9)  # an HTTP/2 server's first frame holds its settings: type 4
+    except TimeoutError:
+        raise ConfigError(f"launcher.address={shown}: no Ray cluster answered within {ANSWER_SECONDS:g} s") from None
     except (OSError, OverflowError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise ConfigError(f"launcher.address={address}: no Ray cluster answers there: {reason}") from None
+        raise ConfigError(f"launcher.address={shown}: no Ray cluster answers there: {reason}") from None
+    if answer[3:4] != b"\x04" and os.environ.get("RAY_USE_TLS", "0") == "0":
+        raise ConfigError(f"launcher.address={shown}: what answers there is no Ray cluster")
 
 
 def _no_room(cpus: int, gpus: float) -> list[str]:
