@@ -45,6 +45,22 @@ class Batch:
         """What `values` (T, B, …) has at the scored positions: (scored, …)."""
         return values.flatten(0, 1)[self.scored]
 
+    def answers(self, outputs: Tensor) -> Tensor:
+        """The answers (scored, O), picked from outputs (T, B, O); answers that are picked already stay as they are.
+
+        Raises: ValueError if those are not as many as the scored positions.
+        """
+        if outputs.dim() != 2:
+            return self.at_scored(outputs)
+        if len(outputs) != len(self.scored):
+            raise ValueError(f"got {len(outputs):,} answers for {len(self.scored):,} scored positions")
+        return outputs
+
+    @property
+    def scored_sequences(self) -> Tensor:
+        """int64 (scored,): the number of each scored position's sequence."""
+        return self.scored % self.size
+
     def tensors(self) -> dict[str, Tensor]:
         """All of the batch by name, `scored` included."""
         tensors = {"inputs": self.inputs, "targets": self.targets, "mask": self.mask, "scored": self.scored}

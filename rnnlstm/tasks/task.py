@@ -48,6 +48,15 @@ class Task(ABC):
     metric_name: ClassVar[str]  #: the headline metric
     metric_is_better: ClassVar[str] = "higher"  #: "higher" or "lower"
     kind_names: ClassVar[tuple[str, ...]] = ()  #: names of the numbers in `Batch.kinds`
+    #: Whether `loss` and `metrics` also take the answers (scored, O), rows in the order of `batch.scored`. If so, the
+    #: trainer computes those alone. `batch.answers` gives them from either form.
+    takes_scored_answers: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        # A task derived from one that takes them may count on (T, B, O) in what it overrides: it says so itself.
+        if vars(cls).keys() & {"loss", "metrics"}:
+            cls.takes_scored_answers = vars(cls).get("takes_scored_answers", False)
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -147,14 +156,15 @@ class Task(ABC):
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         """The training loss, a scalar: the mean over the scored positions of the cross-entropy in nats where targets
         are classes, of the squared error where they are numbers."""
-        answers, targets = batch.at_scored(outputs), batch.at_scored(batch.targets)  # (scored, O)
+        answers, targets = batch.answers(outputs), batch.at_scored(batch.targets)  # (scored, O)
         if targets.is_floating_point():
             return F.mse_loss(answers, targets.to(answers.dtype))
         return F.cross_entropy(answers, targets)
 
     @abstractmethod
     def metrics(self, outputs: Tensor, batch: Batch) -> dict[str, float]:
-        """Scores by name, from outputs (T, B, O); a score that is not defined on this batch is left out."""
+        """Scores by name, from outputs (T, B, O), or from the answers alone if the task takes them; a score that is
+        not defined on this batch is left out."""
 
     def solved(self, metrics: Mapping[str, float]) -> bool:
         """Whether these metrics meet the task's criterion; unless overridden, the headline metric ≥ 0.99."""
@@ -212,7 +222,7 @@ def step_numbers(T: int, device: torch.device | None = None) -> Tensor:
 
 def share_right(outputs: Tensor, batch: Batch) -> float:
     """Share of the scored positions whose largest output is the target's."""
-    return (batch.at_scored(outputs).argmax(-1) == batch.at_scored(batch.targets)).double().mean().item()
+    return (batch.answers(outputs).argmax(-1) == batch.at_scored(batch.targets)).double().mean().item()
 
 
 def _numbers(values: Tensor) -> str:

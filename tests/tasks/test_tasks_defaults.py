@@ -33,5 +33,6 @@ def test_what_a_task_leaves_out_has_a_default():
     assert task.answer(inputs, batch, 0) == "0.5 1"
     assert task.loss(inputs.double(), batch).item() == (0.25**2 + 0.5**2) / 2
     assert (task.sequence_length, task.num_tokens, dict(task.plateaus)) == (3, None, {})
+    assert not task.takes_scored_answers
     assert task.solved({"share": 0.99})
     assert not task.solved({"share": 0.9899})
