@@ -32,7 +32,7 @@ from torch import Tensor
 from rnnlstm.config.options import option
 from rnnlstm.tasks.batch import Batch
 from rnnlstm.tasks.random_streams import RandomSource
-from rnnlstm.tasks.task import OVER, Task, register_task, share_right, step_numbers, until_over
+from rnnlstm.tasks.task import OVER, Task, register_task, step_numbers, until_over
 
 ALPHABET = 8  # symbols, classes 1 … 8
 RECALL = 10  # symbols to remember
@@ -46,6 +46,7 @@ class CopyMemory(Task):
     metric_name = "recall_accuracy"
     solved_when = "recall accuracy ≥ 0.99"
     kind_names = ("symbol", "blank", "delimiter", "recall", "padding")
+    takes_scored_answers = True
 
     length: int = option(50, "the delay T; sequences have T+20 steps", at_least=1, at_most=1_000_000)
     variant: str = option("standard", f"protocol: {', '.join(VARIANTS)}", choices=VARIANTS)
@@ -113,9 +114,9 @@ class CopyMemory(Task):
 
     def metrics(self, outputs: Tensor, batch: Batch) -> dict[str, float]:
         # Always answering blank is right at all but ten positions: only the recall tells anything.
-        recall = batch.mask & (batch.targets != BLANK)
-        right = outputs.argmax(-1) == batch.targets  # (T, B)
-        return {"recall_accuracy": right[recall].double().mean().item(), "accuracy": share_right(outputs, batch)}
+        targets = batch.at_scored(batch.targets)
+        right = (batch.answers(outputs).argmax(-1) == targets).double()  # (scored,)
+        return {"recall_accuracy": right[targets != BLANK].mean().item(), "accuracy": right.mean().item()}
 
     def slices(self, batch: Batch) -> Mapping[str, Tensor]:
         """The first, a middle and the last symbol; `variable`: short and long delays."""

@@ -119,6 +119,7 @@ class EmbeddedReber(Task):
     metric_name = "strings"
     solved_when = "every string right"
     kind_names = ("outer", "inner", "closing", "padding")
+    takes_scored_answers = True
 
     length: int = option(40, "symbols of the longest string", at_least=SHORTEST, at_most=100_000)
 
@@ -198,13 +199,14 @@ class EmbeddedReber(Task):
         """Share of `strings` right at each scored step; of `symbols` predicted, which can't reach 1; and of
         `closings`, the outer symbol said again."""
         assert batch.kinds is not None
-        legal = self.legal(batch)
-        least = outputs.masked_fill(~legal, float("inf")).amin(-1)
-        right = least > outputs.masked_fill(legal, -float("inf")).amax(-1)  # (T, B)
-        counted = batch.mask.any(0)
-        strings = (right | ~batch.mask).all(0)[counted]
-        scores = {"strings": strings.double().mean().item(), "symbols": share_right(outputs, batch)}
-        closes = batch.mask & (batch.kinds == 2)
+        answers, legal, which = batch.answers(outputs), batch.at_scored(self.legal(batch)), batch.scored_sequences
+        least = answers.masked_fill(~legal, float("inf")).amin(-1)
+        right = least > answers.masked_fill(legal, -float("inf")).amax(-1)  # (scored,)
+        strings = torch.ones(batch.size, dtype=torch.float64, device=right.device)
+        strings[which[~right]] = 0
+        # A part of the scored positions may leave strings out.
+        scores = {"strings": strings[which.unique()].mean().item(), "symbols": share_right(answers, batch)}
+        closes = batch.at_scored(batch.kinds) == 2
         if closes.any():
             scores["closings"] = right[closes].double().mean().item()
         return scores

@@ -201,6 +201,7 @@ class KeywordRecall(Task):
     metric_name = "accuracy"
     solved_when = "accuracy ≥ 0.99"
     kind_names = ("keyword", "filler", "decoy", "trigger", "padding")
+    takes_scored_answers = True
 
     length: int = option(100, "tokens in the whole text, T", at_least=2, at_most=1_000_000)
     shortest: int | None = option(None, "tokens in the shortest text; null: all texts have T", at_least=2)
@@ -298,9 +299,9 @@ class KeywordRecall(Task):
         """Accuracy, and recency error: among samples whose latest decoy differs from the keyword, the share
         answered with that decoy (chance 1/K)."""
         assert batch.kinds is not None
-        t, b = batch.mask.nonzero(as_tuple=True)  # one scored step in each sequence
-        answer, target = outputs[t, b].argmax(-1), batch.targets[t, b]
+        answer, target = batch.answers(outputs).argmax(-1), batch.at_scored(batch.targets)
         scores = {"accuracy": (answer == target).double().mean().item()}
+        b = batch.scored_sequences  # each once: one step of a sequence is scored
         steps = torch.arange(1, len(batch.kinds) + 1, device=batch.kinds.device)[:, None]
         latest = (steps * (batch.kinds == 2)).amax(0)[b]  # 1 + its step, 0 without a decoy
         decoy = batch.inputs[(latest - 1).clamp(min=0), b]

@@ -36,6 +36,7 @@ MORE = 60  # distractors that 2c adds at most
 class LongLag(Task):
     metric_name = "accuracy"
     kind_names = ("class", "distractor", "last", "begin", "padding")
+    takes_scored_answers = True
 
     length: int = option(50, "2a, 2b: steps p from class to answer; 2c: distractors at least, q", at_least=2,
                          at_most=1_000_000)  # fmt: skip
@@ -134,8 +135,8 @@ class LongLag(Task):
     def metrics(self, outputs: Tensor, batch: Batch) -> dict[str, float]:
         """`accuracy` and `largest_error`, that of a probability of any class: both at the end of the sequence."""
         assert batch.kinds is not None
-        end = batch.mask & (batch.kinds == 2)
-        said, targets = outputs[end].double().softmax(-1), batch.targets[end]
+        end = batch.at_scored(batch.kinds) == 2  # (scored,)
+        said, targets = batch.answers(outputs)[end].double().softmax(-1), batch.at_scored(batch.targets)[end]
         error = said - torch.nn.functional.one_hot(targets, said.shape[-1])
         right = said.argmax(-1) == targets
         return {"accuracy": right.double().mean().item(), "largest_error": error.abs().max().item()}

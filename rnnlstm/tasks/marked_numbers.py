@@ -41,6 +41,7 @@ class MarkedNumbers(Task):
     metric_name = "mse"
     metric_is_better = "lower"
     kind_names = ("unmarked", "marked", "padding")
+    takes_scored_answers = True
 
     length: int = option(100, "the sequence's length T; hochreiter, pascanu: up to a tenth more", at_least=2,
                          at_most=1_000_000)  # fmt: skip
@@ -134,7 +135,7 @@ class MarkedNumbers(Task):
         return f"{outputs[:, b][batch.mask[:, b]].item():.2f}"
 
     def metrics(self, outputs: Tensor, batch: Batch) -> dict[str, float]:
-        error = batch.at_scored(outputs).double() - batch.at_scored(batch.targets).double()
+        error = batch.answers(outputs).double() - batch.at_scored(batch.targets).double()
         return {"mse": error.square().mean().item(), "within": (error.abs() < NEAR).double().mean().item()}
 
     def right(self, outputs: Tensor, batch: Batch, b: int) -> bool:

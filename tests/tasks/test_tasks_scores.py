@@ -263,6 +263,9 @@ def test_embedded_reber_wants_every_legal_successor_above_all_others():
         "symbols": pytest.approx((batch.targets[batch.mask] == 0).double().mean().item()),
         "closings": 0.0,
     }
+    # Strings without a scored step are neither right nor wrong.
+    few = Batch(batch.inputs, batch.targets, batch.mask & (torch.arange(300) < 10), batch.kinds)
+    assert task.metrics(torch.zeros_like(outputs), few)["strings"] == 0.0
     # One who knows the grammar but has forgotten the outer symbol: every step but one is right.
     legal = task.legal(batch)
     closing = batch.kinds == 2
