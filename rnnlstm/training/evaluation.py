@@ -62,15 +62,27 @@ def evaluate(
     ]
     batch = _joined(drawn).to(device or torch.device("cpu"))
     at_once = size if batch.inputs.device.type == "cpu" else DEVICE_CHUNKS * size
-    whole = torch.cat([network(inputs) for inputs in batch.inputs.split(at_once, 1)], 1)  # (T, B, O)
-    scores = {"loss": task.loss(whole, batch).item(), **task.metrics(whole, batch)}
+    if task.takes_scored_answers:
+        outputs = _answers(network, batch, at_once)
+    else:
+        outputs = torch.cat([network(inputs) for inputs in batch.inputs.split(at_once, 1)], 1)  # (T, B, O)
+    scores = {"loss": task.loss(outputs, batch).item(), **task.metrics(outputs, batch)}
     slices = {}
     for name, part in task.slices(batch).items():
         mask = part & batch.mask
-        metrics = task.metrics(whole, dataclasses.replace(batch, mask=mask)) if mask.any() else {}
+        here = outputs[batch.at_scored(mask)] if task.takes_scored_answers else outputs
+        metrics = task.metrics(here, dataclasses.replace(batch, mask=mask)) if mask.any() else {}
         if task.metric_name in metrics:
             slices[name] = metrics[task.metric_name]
     return scores, slices
+
+
+def _answers(network: Callable[[Tensor], Tensor], batch: Batch, at_once: int) -> Tensor:
+    """The answers (scored, O) in the order of `batch.scored`, computed for `at_once` sequences at a time."""
+    parts = [batch.sequences(slice(start, start + at_once)) for start in range(0, batch.size, at_once)]
+    answers = torch.cat([part.answers(network(part.inputs)) for part in parts])  # part by part
+    by_part = (batch.scored_sequences // at_once).argsort(stable=True)
+    return answers[by_part.argsort()]
 
 
 def _joined(batches: Sequence[Batch]) -> Batch:
