@@ -71,9 +71,12 @@ class Network(nn.Module):
         nn.init.uniform_(self.readout.weight, -bound, bound, generator=generator)
         nn.init.uniform_(self.readout.bias, -bound, bound, generator=generator)
 
-    def forward(self, inputs: Tensor, noise: Mapping[str, Tensor] | None = None) -> Tensor:
-        """`noise`: the masks of a noisy cell (`draw_masks`)."""
-        return self.answer(self.embed(inputs), noise)
+    def forward(
+        self, inputs: Tensor, noise: Mapping[str, Tensor] | None = None, scored: Tensor | None = None
+    ) -> Tensor:
+        """`noise`: the masks of a noisy cell (`draw_masks`). `scored` (N,), places in (T·B): the outputs that are
+        wanted, (N, O) in this order."""
+        return self.answer(self.embed(inputs), noise, scored)
 
     def embed(self, inputs: Tensor) -> Tensor:
         """The recurrence's inputs, (T, B, E) or (T, B, I)."""
@@ -82,9 +85,11 @@ class Network(nn.Module):
             return embedded
         return inputs.to(self.readout.weight.dtype)
 
-    def answer(self, x: Tensor, noise: Mapping[str, Tensor] | None = None) -> Tensor:
-        """Outputs (T, B, O) from the recurrence's inputs."""
+    def answer(self, x: Tensor, noise: Mapping[str, Tensor] | None = None, scored: Tensor | None = None) -> Tensor:
+        """Outputs (T, B, O), or (N, O), from the recurrence's inputs."""
         hidden, _ = self.recurrence.run(x, noise=noise)  # (T, B, H)
+        if scored is not None:
+            hidden = hidden.flatten(0, 1)[scored]  # a place of -1, of padding, is a row like any other
         outputs: Tensor = self.readout(hidden)
         return outputs
 

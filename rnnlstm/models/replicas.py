@@ -1,19 +1,24 @@
 """R networks of one shape as a single stacked model, trained in lockstep.
 
 Each weight is one leaf tensor (R, …), so that one optimiser step serves all replicas and a backward pass
-through the summed losses gives each its own gradient. Source of the method: PyTorch's model ensembling.
+through the summed losses gives each its own gradient. Cells that the fused kernel knows compute all replicas as one
+leading dimension; others are mapped over them by `torch.func.vmap` (source: PyTorch's model ensembling).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import repeat
 
 import torch
 from torch import Tensor
 from torch.func import functional_call, stack_module_state, vmap
+from torch.nn.utils.rnn import pad_sequence
 
 from rnnlstm.models.network import Network
-from rnnlstm.recurrence import Trace, can_vmap, products_in, traced
+from rnnlstm.recurrence import Trace, at_places, can_vmap, fused_replicas, has_tape, products_in, traced
+
+Noise = Sequence[Mapping[str, Tensor]]
 
 
 class Replicas:
@@ -29,23 +34,51 @@ class Replicas:
         }
         # Only the shell's forward pass is used; its own weights are on no device.
         self.shell = networks[0].to("meta")
+        recurrence = self.shell.recurrence
         # One replica needs no vmap, and is quicker without.
-        self.maps = self.count > 1 and can_vmap(self.shell.recurrence.backend)
+        self.maps = self.count > 1 and can_vmap(recurrence.backend)
+        # Elsewhere than on the CPU the embedding of all tokens at once is quicker than a table.
+        self.stacks = (
+            recurrence.backend == "fused"
+            and has_tape(recurrence.cell)
+            and precision == "full"
+            and torch.device(device).type == "cpu"
+        )
 
     def __call__(
-        self, inputs: Sequence[Tensor] | Tensor, noise: Sequence[Mapping[str, Tensor]] | None = None
+        self, inputs: Sequence[Tensor], noise: Noise | None = None, scored: Sequence[Tensor] | None = None
     ) -> list[Tensor]:
-        """inputs (T, B) or (T, B, I) of each replica → outputs (T, B, O) of each. `noise`: the masks of a noisy cell,
-        for each. Replicas with inputs of one shape are computed together."""
-        noise = noise or [{}] * self.count
-        if self.maps and len({each.shape for each in inputs}) == 1:
-            masks = {name: torch.stack([each[name] for each in noise]) for name in noise[0]}
-            return list(vmap(self._call)(self.parameters, torch.stack(list(inputs)), masks).unbind(0))
-        return [self._call(self.weights(r), inputs[r], noise[r]) for r in range(self.count)]
+        """inputs (T, B) or (T, B, I) of each replica → outputs (T, B, O) of each; with `scored` (N,), places in
+        (T·B), those alone, (N, O). `noise`: the masks of a noisy cell, for each. Replicas with inputs of one shape
+        are computed together."""
+        if len({each.shape for each in inputs}) > 1 or not (self.maps or self.stacks):
+            rows = scored or repeat(None)
+            masks_of = noise or repeat(None)
+            return [self.one(r, *each) for r, each in enumerate(zip(inputs, rows, masks_of, strict=False))]
+        together = _together(inputs)
+        places = None if scored is None else _together(scored)
+        if self.stacks:
+            outputs = self._stacked(self.parameters, together, places)
+        else:
+            masks = {name: torch.stack([each[name] for each in noise]) for name in noise[0]} if noise else {}
+            dims = (0, 0, 0, None if places is None else 0)
+            outputs = vmap(self._call, dims)(self.parameters, together, masks, places)
+        if scored is None:
+            return list(outputs.unbind(0))
+        return [each[: len(rows)] for each, rows in zip(outputs, scored, strict=True)]
 
-    def one(self, replica: int, inputs: Tensor) -> Tensor:
-        """One replica's outputs (T, B, O) for inputs (T, B) or (T, B, I), as in evaluation."""
-        return self._call(self.weights(replica), inputs)
+    def one(
+        self,
+        replica: int,
+        inputs: Tensor,
+        scored: Tensor | None = None,
+        noise: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:
+        """One replica's outputs; without `noise`, as in evaluation."""
+        if not self.stacks:
+            return self._call(self.weights(replica), inputs, noise, scored)
+        weights = {name: weight[replica : replica + 1] for name, weight in self.parameters.items()}
+        return self._stacked(weights, inputs.unsqueeze(0), None if scored is None else scored.unsqueeze(0))[0]
 
     def watched(self, replica: int, inputs: Tensor, trace: Trace) -> Tensor:
         """One replica's outputs, with its recurrence recorded by `trace`. Gradients reach the trace and no weight."""
@@ -58,15 +91,34 @@ class Replicas:
         weights = {name: weight.detach().requires_grad_() for name, weight in self.weights(replica).items()}
         return weights, self._call(weights, inputs, precision=precision)
 
+    def _stacked(self, weights: Mapping[str, Tensor], inputs: Tensor, scored: Tensor | None) -> Tensor:
+        """Outputs (R, T, B, O), or (R, N, O), of all replicas as one leading dimension."""
+        recurrence = self.shell.recurrence
+        layers = [
+            {name: weights[f"recurrence.{full}"] for name, full in recurrence.weight_names(k).items()}
+            for k in range(recurrence.num_layers)
+        ]
+        dense = scored is None or 2 * scored.shape[1] > inputs.shape[1] * inputs.shape[2]
+        x = inputs if inputs.dim() == 3 else inputs.to(weights["readout.weight"].dtype)
+        rows = None if dense else scored
+        hidden = fused_replicas(recurrence.cell, layers, x, weights.get("embedding.weight"), rows)
+        bias = weights["readout.bias"].unsqueeze(1)
+        answers = torch.baddbmm(bias, hidden.flatten(1, -2), weights["readout.weight"].mT)
+        if not dense:
+            return answers
+        answers = answers.unflatten(1, inputs.shape[1:3])
+        return answers if scored is None else at_places(answers, scored)
+
     def _call(
         self,
         weights: dict[str, Tensor],
         inputs: Tensor,
         noise: Mapping[str, Tensor] | None = None,
+        scored: Tensor | None = None,
         precision: str | None = None,
     ) -> Tensor:
         with products_in(precision or self.precision):
-            return functional_call(self.shell, weights, (inputs, noise))
+            return functional_call(self.shell, weights, (inputs, noise, scored))
 
     def weights(self, replica: int) -> dict[str, Tensor]:
         """One replica's weights, as views of the stack, under the names of its network's `state_dict`."""
@@ -76,3 +128,12 @@ class Replicas:
     def parameters_each(self) -> int:
         """Number of trained numbers in one replica."""
         return sum(weight[0].numel() for weight in self.parameters.values())
+
+
+def _together(each: Sequence[Tensor]) -> Tensor:
+    """(R, …); where some have fewer rows than others, with -1 after the last."""
+    if len(each) == 1:
+        return each[0].unsqueeze(0)
+    if len({len(rows) for rows in each}) > 1:
+        return pad_sequence(list(each), batch_first=True, padding_value=-1)
+    return torch.stack(list(each))

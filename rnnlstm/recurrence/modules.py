@@ -196,8 +196,11 @@ class Recurrence(nn.Module):
 
     def layer_weights(self, layer: int) -> dict[str, Tensor]:
         """One layer's weights under the cell's own names. With two directions, layer l has numbers 2l and 2l+1."""
-        names = self.cell.parameter_shapes(1, 1, self.bias)
-        return {name: getattr(self, f"{name}{self._suffixes[layer]}") for name in names}
+        return {name: getattr(self, full) for name, full in self.weight_names(layer).items()}
+
+    def weight_names(self, layer: int) -> dict[str, str]:
+        """The cell's own names of one layer's weights, and this module's."""
+        return {name: f"{name}{self._suffixes[layer]}" for name in self.cell.parameter_shapes(1, 1, self.bias)}
 
     def forward(
         self,

@@ -96,7 +96,7 @@ class _Fused:
         return dict(zip(self._names, values, strict=False))
 
     def gates(self) -> dict[str, Tensor]:
-        return {name: gate.detach() for name, gate in self._seen.gates.items()}
+        return {name: gate.detach() for name, gate in self._seen.gates().items()}
 
     def rows(self, name: str) -> Tensor:
         rows = self._tape.hidden if name == "hidden" else self._tape.cell

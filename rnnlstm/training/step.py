@@ -37,7 +37,7 @@ class Update:
     losses: list[float]
     clips: list[ClipEvent]
     broken: dict[int, str]  #: replicas whose loss or gradient was not finite, and what it was
-    outputs: list[Tensor]  #: (T, B, O) of each replica, detached
+    outputs: list[Tensor]  #: of each replica, detached: (T, B, O), or (N, O) if its task takes the scored ones alone
     batches: list[Batch]
     tasks: list[Task]  #: what each was trained on: the task at the length of its curriculum
 
@@ -85,8 +85,9 @@ class Trainer:
         masks = self._noise_masks(step, batches)
 
         def forward_and_backward(batches: Sequence[Batch]) -> tuple[list[Tensor], Tensor]:
-            """Outputs (T, B, O) of each replica and losses (R,). On CUDA a graph records and replays this."""
-            outputs = self.model([batch.inputs for batch in batches], masks)
+            """Outputs of each replica and losses (R,). On CUDA a graph records and replays this."""
+            scored = [b.scored for b in batches] if all(task.takes_scored_answers for task in tasks) else None
+            outputs = self.model([batch.inputs for batch in batches], masks, scored)
             each = zip(tasks, outputs, batches, strict=True)
             losses = torch.stack([task.loss(out, batch) for task, out, batch in each])
             self.optimizer.zero_grad()

@@ -1,5 +1,14 @@
 """The fused backend: hand-derived backpropagation through time, without a graph of single steps."""
 
-from rnnlstm.recurrence.fused.layer import FusedPass, Tape, fused_layer, fused_pass, has_fused, has_tape
+from rnnlstm.recurrence.fused.layer import (
+    FusedPass,
+    Tape,
+    at_places,
+    fused_layer,
+    fused_pass,
+    fused_replicas,
+    has_fused,
+    has_tape,
+)
 
-__all__ = ["FusedPass", "Tape", "fused_layer", "fused_pass", "has_fused", "has_tape"]
+__all__ = ["FusedPass", "Tape", "at_places", "fused_layer", "fused_pass", "fused_replicas", "has_fused", "has_tape"]

@@ -157,6 +157,7 @@ def _load(library: Path, remedy: str) -> ctypes.CDLL:
     try:
         kernel = ctypes.CDLL(str(library))
         _ = kernel.forward, kernel.backward
+        kernel.scratch_bytes.restype = ctypes.c_size_t
     except (OSError, AttributeError) as error:
         raise OSError(f"{error}; {remedy}") from None
     return kernel

@@ -11,7 +11,7 @@ class Gradients(NamedTuple):
     x: Tensor | None  #: (R, T, B, I), None where it is not wanted
     w_x: Tensor  #: (R, P·H, I)
     w_h: Tensor  #: (R, P·H, H)
-    b: Tensor  #: (R, G·H)
+    table: Tensor  #: (R, V, G·H)
     h0: Tensor  #: (R, B, H)
     c0: Tensor  #: (R, B, H)
 

@@ -46,7 +46,7 @@ def kind_of(cell: Cell) -> Kind | None:
 
 
 def arranged(kind: Kind, w: Weights) -> tuple[Tensor, Tensor, Tensor]:
-    """Weights in the layout above: input (P·H, I), state (P·H, H), bias (G·H).
+    """Weights in the layout above: input (…, P·H, I), state (…, P·H, H), bias (…, G·H).
 
     By differentiable operations, so that gradients find their way back to the layout of PyTorch's modules.
     """
@@ -54,10 +54,11 @@ def arranged(kind: Kind, w: Weights) -> tuple[Tensor, Tensor, Tensor]:
     H = w_h.shape[-1]
     b_x, b_h = w.get("bias_ih"), w.get("bias_hh")
     if b_x is None or b_h is None:
-        b_x = b_h = w_h.new_zeros(kind.product_blocks * H)
+        b_x = b_h = w_h.new_zeros(*w_h.shape[:-2], kind.product_blocks * H)
     if kind.scale != 1.0:
         w_x, w_h, b_x, b_h = (kind.scale * weight for weight in (w_x, w_h, b_x, b_h))
     if kind is not GRU:
         return w_x, w_h, b_x + b_h
-    w_x = torch.cat([w_x[2 * H :], w_x[: 2 * H]])  # r, z, n → n, r, z
-    return w_x, w_h, torch.cat([b_x[2 * H :], b_x[: 2 * H] + b_h[: 2 * H], b_h[2 * H :]])
+    w_x = torch.cat([w_x[..., 2 * H :, :], w_x[..., : 2 * H, :]], -2)  # r, z, n → n, r, z
+    both = b_x[..., : 2 * H] + b_h[..., : 2 * H]
+    return w_x, w_h, torch.cat([b_x[..., 2 * H :], both, b_h[..., 2 * H :]], -1)

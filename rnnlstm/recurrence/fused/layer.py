@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from rnnlstm.cells import Cell, GRUCell, State, Weights, is_operated
-from rnnlstm.recurrence.fused.function import FusedForward, Tape
-from rnnlstm.recurrence.fused.kinds import arranged, kind_of
+from rnnlstm.recurrence.fused.engine import activations
+from rnnlstm.recurrence.fused.function import FusedForward, Tape, at_places
+from rnnlstm.recurrence.fused.kinds import Kind, arranged, kind_of
 from rnnlstm.recurrence.lengths import Lengths
 from rnnlstm.recurrence.precision import autocast_on, rounded
 
-__all__ = ["FusedPass", "Tape", "fused_layer", "fused_pass", "has_fused", "has_tape"]
+__all__ = ["FusedPass", "Tape", "at_places", "fused_layer", "fused_pass", "fused_replicas", "has_fused", "has_tape"]
 
 LOWERED = (torch.float32, torch.bfloat16, torch.float16)  #: types that autocast casts
 
@@ -44,8 +47,16 @@ class FusedPass:
 
     outputs: Tensor  #: (T, B, H)
     last: State  #: each (B, H)
-    gates: dict[str, Tensor]  #: (T, B, H) by the cell's gate names
     cells: Tensor  #: (T, B, H), of no time step where the cell has no cell state
+    kind: Kind
+    kept: Tensor  #: the activations, in the engine's own order
+    lengths: Lengths | None
+
+    def gates(self) -> dict[str, Tensor]:
+        """(T, B, H) by the cell's gate names."""
+        _, B, H = self.outputs.shape
+        in_order = activations(self.kind, self.lengths, self.kept, B, H)[0]
+        return {name: in_order[..., k * H : (k + 1) * H] for name, k in self.kind.gates.items()}
 
 
 def fused_pass(
@@ -63,14 +74,53 @@ def fused_pass(
     w_x, w_h, b = arranged(kind, w)
     h0, c0 = state[0], state[-1]
     kind = replace(kind, rounded=rounded())
-    one_replica = (tensor.unsqueeze(0) for tensor in (x, w_x, w_h, b, h0, c0))
-    seen = FusedForward.apply(kind, lengths, tape, *one_replica)
-    out, last_c, activations, cells = (t.squeeze(0) for t in seen)
-    H = h0.shape[-1]
-    gates = {name: activations[..., k * H : (k + 1) * H] for name, k in kind.gates.items()}
+    one_replica = (tensor.unsqueeze(0) for tensor in (x, w_x, w_h, b.unsqueeze(0), h0, c0))
+    out, last_c, kept, cells = FusedForward.apply(kind, lengths, tape, None, None, *one_replica)
+    out, last_c, cells = out.squeeze(0), last_c.squeeze(0), cells.squeeze(0)
     last_h = out[-1] if lengths is None else lengths.last(out)
     last = (last_h, last_c) if kind.has_cell else (last_h,)
-    return FusedPass(out.to(result), tuple(s.to(result) for s in last), gates, cells)
+    return FusedPass(out.to(result), tuple(s.to(result) for s in last), cells, kind, kept, lengths)
+
+
+def fused_replicas(
+    cell: Cell,
+    layers: Sequence[Weights],
+    inputs: Tensor,
+    embedding: Tensor | None = None,
+    scored: Tensor | None = None,
+) -> Tensor:
+    """All layers of R replicas at once, from zero states; each weight of `layers` has R as its first dimension.
+
+    inputs (R, T, B, I), or token numbers (R, T, B) into `embedding` (R, V, E). Returns the last layer's outputs
+    (R, T, B, H), or with `scored` (R, N), places in (T·B), those alone: (R, N, H); at a place below 0, anything.
+
+    Token numbers are not embedded one by one: their products with the input weights, E W_ihᵀ + b, are a table of V
+    rows, from which the kernel takes what a step needs. Raises: IndexError for a token number outside it.
+    """
+    kind = kind_of(cell)
+    assert kind is not None
+    tokens = None
+    R, T, B = inputs.shape[:3]
+    if embedding is None:
+        x = inputs
+    elif 2 * embedding.shape[1] > T * B:  # more rows than there are to be taken
+        x = torch.stack([F.embedding(each, rows) for each, rows in zip(inputs, embedding, strict=True)])
+    else:
+        x, tokens = embedding.new_empty(R, T, B, 0), inputs
+    for k, w in enumerate(layers):
+        w_x, w_h, b = arranged(kind, w)
+        if tokens is None or embedding is None:
+            table = b.unsqueeze(1)
+        else:
+            products, entered = embedding @ w_x.mT, w_x.shape[-2]  # of the blocks that the input enters
+            table = torch.cat([products, products.new_zeros(R, embedding.shape[1], b.shape[-1] - entered)], -1)
+            table = table + b.unsqueeze(1)
+            w_x = w_x.new_empty(R, entered, 0)
+        state = w_h.new_zeros(R, B, w_h.shape[-1])
+        rows = scored if k == len(layers) - 1 else None
+        x = FusedForward.apply(kind, None, None, rows, tokens, x, w_x, w_h, table, state, state)[0]
+        tokens = None
+    return x
 
 
 def _cast(cell: Cell, x: Tensor, state: State, w: Weights) -> tuple[Tensor, State, Weights, torch.dtype]:

@@ -4,18 +4,70 @@ from __future__ import annotations
 
 import ctypes
 import math
+import threading
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from rnnlstm.recurrence.fused.build import load_kernel
 from rnnlstm.recurrence.fused.gradients import Gradients, Rows
 from rnnlstm.recurrence.fused.kinds import Kind
-from rnnlstm.recurrence.fused.pool import empty
+from rnnlstm.recurrence.fused.pool import aligned_bytes, empty
 from rnnlstm.recurrence.lengths import Lengths
 
+Named = dict[str, Tensor | None]
 #: In the order of the C source's enumeration.
 KINDS = ("rnn_tanh", "rnn_relu", "rnn_sigmoid", "rnn_identity", "lstm", "lstm_1997", "gru")
+VECTORS = 4  #: in a panel, the C source's NV
+REFUSALS = {1: "a token number is outside the table", 2: "a scored position is outside the outputs",
+            3: "a position is scored twice"}  # fmt: skip
+NUMBERS = ("kind", "R", "T", "B", "I", "H", "V", "N", "slices", "threads")
+TENSORS = (
+    *(
+        "lengths",
+        "tokens",
+        "scored",
+        "x",
+        "w_x",
+        "w_h",
+        "table",
+        "h0",
+        "c0",
+        "gates",
+        "out",
+        "cells",
+        "d_out",
+        "d_last",
+    ),
+    *("d_x", "d_w_x", "d_w_h", "d_table", "d_h0", "d_c0", "h_rows", "c_rows", "block_rows"),
+)
+
+
+class _Call(ctypes.Structure):
+    """The C source's `Call`: filled anew for each call, so that no pointer outlives its tensor."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in NUMBERS),
+        *((name, ctypes.c_void_p) for name in (*TENSORS, "scratch")),
+    )
+
+
+class _Scratch(threading.local):
+    """One workspace for each thread that calls the kernel, as large as its largest call so far. Nothing in it
+    outlives a call."""
+
+    memory = np.empty(0, np.uint8)
+
+    def of(self, size: int) -> int:
+        """The address of `size` bytes of it."""
+        if self.memory.nbytes < size:
+            self.memory = np.empty(0, np.uint8)  # not both at once
+            self.memory = aligned_bytes(size)
+        return self.memory.ctypes.data
+
+
+_SCRATCH = _Scratch()
 
 
 def available(dtype: torch.dtype) -> bool:
@@ -34,24 +86,38 @@ def slices(R: int, B: int) -> int:
 
 
 def forward(
-    kind: Kind, lengths: Lengths | None, x: Tensor, w_x: Tensor, w_h: Tensor, b: Tensor, h0: Tensor, c0: Tensor
+    kind: Kind,
+    lengths: Lengths | None,
+    tokens: Tensor | None,
+    x: Tensor,
+    w_x: Tensor,
+    w_h: Tensor,
+    table: Tensor,
+    h0: Tensor,
+    c0: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As `portable.forward`."""
+    """As `portable.forward`, but the activations are in the kernel's own order, which `activations` undoes."""
     R, T, B, I = x.shape  # noqa: E741
-    H = h0.shape[-1]
+    H, S = h0.shape[-1], slices(R, B)
     out = empty(x, R, T, B, H)
-    gates = empty(x, R, T, B, 0 if kind.blocks == 1 else kind.blocks * H)
     cells = empty(x, R, T if kind.has_cell else 0, B, H)
+    lanes = _lanes(x.dtype)
+    panels = 0 if kind.blocks == 1 else math.ceil(H / lanes)
+    gates = empty(x, R, S, T, panels, math.ceil(B / S), VECTORS, lanes)
     if lengths is not None:  # what the kernel skips is zero
-        for result in (out, gates, cells):
-            result.zero_()
-    _call("forward", kind, lengths, (R, T, B, I, H), (x, w_x, w_h, b, h0, c0), (gates, out, cells))
+        out.zero_(), cells.zero_()
+    inputs: Named = {"x": x, "w_x": w_x, "w_h": w_h, "table": table, "h0": h0, "c0": c0, "tokens": tokens}
+    sizes = (R, T, B, I, H, table.shape[1], 0, S)
+    _call("forward", kind, lengths, sizes, inputs, {"gates": gates, "out": out, "cells": cells})
     return out, gates, cells
 
 
 def backward(
     kind: Kind,
     lengths: Lengths | None,
+    scored: Tensor | None,
+    tokens: Tensor | None,
+    V: int,
     x: Tensor,
     w_x: Tensor,
     w_h: Tensor,
@@ -60,8 +126,8 @@ def backward(
     out: Tensor,
     gates: Tensor,
     cells: Tensor,
-    d_out: Tensor,
-    d_c: Tensor,
+    d_out: Tensor | None,
+    d_c: Tensor | None,
     wants_x: bool,
     rows: Rows | None = None,
 ) -> Gradients:
@@ -73,14 +139,37 @@ def backward(
         (empty(x, *x.shape) if lengths is None else x.new_zeros(x.shape)) if wants_x else None,
         w_x.new_empty(w_x.shape),
         w_h.new_empty(w_h.shape),
-        w_h.new_empty(R, kind.blocks * H),
+        w_h.new_empty(R, V, kind.blocks * H),
         h0.new_empty(h0.shape),
         c0.new_empty(c0.shape),
     )
-    inputs = (x, w_x, w_h, h0, c0, gates, out, cells, d_out, d_c)
-    results = (*gradients, *((None,) * 3 if rows is None else rows))
-    _call("backward", kind, lengths, (R, T, B, I, H), inputs, results)
+    inputs: Named = {"x": x, "w_x": w_x, "w_h": w_h, "h0": h0, "c0": c0, "gates": gates, "out": out, "cells": cells}
+    inputs |= {"tokens": tokens, "scored": scored, "d_out": d_out, "d_last": d_c}
+    results: Named = {f"d_{name}": value for name, value in gradients._asdict().items()}
+    if rows is not None:
+        results |= {"h_rows": rows.hidden, "c_rows": rows.cell, "block_rows": rows.blocks}
+    sizes = (R, T, B, I, H, V, 0 if scored is None else scored.shape[1], gates.shape[1])
+    _call("backward", kind, lengths, sizes, inputs, results)
     return gradients
+
+
+def activations(kind: Kind, lengths: Lengths | None, gates: Tensor, B: int, H: int) -> Tensor:
+    """(R, T, B, G·H): what `portable.forward` keeps, from the kernel's order; zero after a sequence's end."""
+    R, S, T, panels, rows, _, lanes = gates.shape
+    if not panels:
+        return gates.new_empty(R, T, B, 0)
+    sizes = [B * (part + 1) // S - B * part // S for part in range(S)]
+    by_row = gates.permute(0, 2, 1, 4, 5, 3, 6).reshape(R, T, S, rows, VECTORS, panels * lanes)
+    kept = torch.cat([by_row[:, :, part, :size] for part, size in enumerate(sizes)], 2)  # (R, T, B, …)
+    kept = kept[:, :, :, : kind.blocks, :H].flatten(3)
+    return kept if lengths is None else kept.masked_fill(~lengths.mask[..., None], 0)
+
+
+def _lanes(dtype: torch.dtype) -> int:
+    """Numbers in a vector."""
+    kernel = load_kernel(dtype)
+    assert kernel is not None
+    return int(kernel.vector_lanes())
 
 
 def _call(
@@ -88,27 +177,30 @@ def _call(
     kind: Kind,
     lengths: Lengths | None,
     sizes: tuple[int, ...],
-    inputs: tuple[Tensor, ...],
-    results: tuple[Tensor | None, ...],
+    inputs: Named,
+    results: Named,
 ) -> None:
-    kernel = load_kernel(inputs[0].dtype)
+    """Raises: IndexError for token numbers or scored positions that are out of range, or scored twice."""
+    kernel = load_kernel(results["out" if name == "forward" else "d_h0"].dtype)  # type: ignore[union-attr]
     assert kernel is not None
-    R, _, B, _, _ = sizes
-    shape = (ctypes.c_int64 * 7)(KINDS.index(kind.name), *sizes, slices(R, B))
-    held = [tensor.contiguous() for tensor in inputs]  # alive until the call is over
-    each = None if lengths is None else lengths.each.contiguous()
-    pointers = [_pointer(tensor) for tensor in (each, *held, *results)]
-    if getattr(kernel, name)(shape, *pointers, ctypes.c_int(torch.get_num_threads())):
-        raise MemoryError("the fused kernel could not get its working memory")
+    each = None if lengths is None else lengths.each
+    held = {key: tensor.contiguous() for key, tensor in {**inputs, "lengths": each}.items() if tensor is not None}
+    if (kept := held.get("gates")) is not None and kept.data_ptr() % (kept.shape[-1] * kept.element_size()):
+        held["gates"] = kept.clone()  # hooks on saved tensors may bring them back at any address
+    pointers = {key: _pointer(tensor) for key, tensor in {**held, **results}.items()}  # `held` lives until the end
+    call = _Call(KINDS.index(kind.name), *sizes, torch.get_num_threads(), **pointers)
+    call.scratch = _SCRATCH.of(kernel.scratch_bytes(ctypes.byref(call), ctypes.c_int(name == "forward")))
+    if refused := getattr(kernel, name)(ctypes.byref(call)):
+        raise IndexError(REFUSALS[refused])
 
 
-def _pointer(tensor: Tensor | None) -> ctypes.c_void_p:
+def _pointer(tensor: Tensor | None) -> int | None:
     """Raises: RuntimeError where the tensor's memory is not there, or not this machine's."""
     if tensor is None or not tensor.numel():
-        return ctypes.c_void_p(None)
+        return None
     end = (tensor.storage_offset() + tensor.numel()) * tensor.element_size()
     if tensor.device.type != "cpu" or tensor.untyped_storage().nbytes() < end:
         raise RuntimeError(
             f"a tensor of shape {tuple(tensor.shape)} on {tensor.device} has no memory to compute with"
         )
-    return ctypes.c_void_p(tensor.data_ptr())
+    return tensor.data_ptr()

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+LINE = 64  #: bytes
 SMALL = 1 << 20  #: bytes below which the C library keeps memory by itself
 SLACK = 1.25  #: how much larger than asked for a buffer may be, and how much more than the peak is kept
 
@@ -39,7 +40,7 @@ class _Pool:
                 memory = min(fits, key=lambda each: each.nbytes)
                 self.waiting = deque(each for each in self.waiting if each is not memory)
             else:
-                memory = np.empty(size, np.uint8)
+                memory = aligned_bytes(size)
             self.used += memory.nbytes
             self.peak = max(self.peak, self.used)
             return memory
@@ -50,6 +51,12 @@ class _Pool:
             self.waiting.append(memory)
             while self.used + sum(each.nbytes for each in self.waiting) > SLACK * self.peak:
                 self.waiting.popleft()
+
+
+def aligned_bytes(size: int) -> np.ndarray:
+    """Memory of any content that begins at a cache line, as the kernel's vectors need."""
+    whole = np.empty(size + LINE, np.uint8)
+    return whole[-whole.ctypes.data % LINE :][:size]
 
 
 _POOL = _Pool()

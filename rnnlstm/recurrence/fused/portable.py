@@ -1,8 +1,9 @@
 """The fused loops over time in plain PyTorch: in place, on preallocated buffers, for any device and precision.
 
-Dimensions: R replicas, T time steps, B sequences, I inputs, H hidden units, G blocks of pre-activations, P of them in
-each product (`kinds.py`). `forward` keeps the activations. `backward` computes in bulk, for all time steps at once,
-the factors between ∂L/∂h_t, ∂L/∂c_t and the gradients of the pre-activations; its loop only multiplies.
+Dimensions: R replicas, T time steps, B sequences, I inputs, H hidden units, V rows of the table, G blocks of
+pre-activations, P of them in each product (`kinds.py`). `forward` keeps the activations. `backward` computes in bulk,
+for all time steps at once, the factors between ∂L/∂h_t, ∂L/∂c_t and the gradients of the pre-activations; its loop
+only multiplies.
 """
 
 from __future__ import annotations
@@ -25,15 +26,28 @@ ROWS_AT_ONCE = 256
 
 
 def forward(
-    kind: Kind, lengths: Lengths | None, x: Tensor, w_x: Tensor, w_h: Tensor, b: Tensor, h: Tensor, c: Tensor
+    kind: Kind,
+    lengths: Lengths | None,
+    tokens: Tensor | None,
+    x: Tensor,
+    w_x: Tensor,
+    w_h: Tensor,
+    table: Tensor,
+    h: Tensor,
+    c: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """x (R, T, B, I), w_x (R, P·H, I), w_h (R, P·H, H), b (R, G·H), initial h, c (R, B, H) → outputs (R, T, B, H);
-    activations (R, T, B, G·H), for an RNN of no unit, since they are its outputs; cell states (R, T, B, H), of no
-    time step where there is none. After a sequence's end all are zero."""
-    R, T, B, _ = x.shape
+    """tokens (R, T, B) or None for row 0, x (R, T, B, I), w_x (R, P·H, I), w_h (R, P·H, H), table (R, V, G·H),
+    initial h, c (R, B, H) → outputs (R, T, B, H); activations (R, T, B, G·H), for an RNN of no unit, since they are
+    its outputs; cell states (R, T, B, H), of no time step where there is none. After a sequence's end all are
+    zero."""
+    R, T, B, I = x.shape  # noqa: E741
     H, P = h.shape[-1], w_x.shape[1]
-    gates = b.new_empty(R, T, B, b.shape[-1]).copy_(b[:, None, None])
-    _add_product(kind, gates.flatten(1, 2)[..., :P], x.flatten(1, 2), w_x.mT)
+    if tokens is None:
+        gates = table.new_empty(R, T, B, table.shape[-1]).copy_(table[:, :1, None])
+    else:
+        gates = table.flatten(0, 1)[_of_replica(tokens, table.shape[1])]
+    if I:
+        _add_product(kind, gates.flatten(1, 2)[..., :P], x.flatten(1, 2), w_x.mT)
     is_rnn = kind.blocks == 1
     out = gates if is_rnn else x.new_empty(R, T, B, H)
     cells = x.new_empty(R, T if kind.has_cell else 0, B, H)
@@ -73,6 +87,9 @@ def forward(
 def backward(
     kind: Kind,
     lengths: Lengths | None,
+    scored: Tensor | None,
+    tokens: Tensor | None,
+    V: int,
     x: Tensor,
     w_x: Tensor,
     w_h: Tensor,
@@ -81,14 +98,26 @@ def backward(
     out: Tensor,
     gates: Tensor,
     cells: Tensor,
-    d_out: Tensor,
-    d_c: Tensor,
+    d_out: Tensor | None,
+    d_c: Tensor | None,
     wants_x: bool,
     rows: Rows | None = None,
 ) -> Gradients:
-    """From gradients for the outputs, `d_out` (R, T, B, H), and for the last cell state, `d_c` (R, B, H)."""
+    """From gradients for the outputs, `d_out` (R, T, B, H), and for the last cell state, `d_c` (R, B, H); None is
+    zero.
+
+    With `scored` (R, N), places of outputs in (T·B), `d_out` (R, N, H) is for those outputs alone; a place below 0 is
+    none. The table has V rows."""
     R, T, B, H = out.shape
     P = w_h.shape[1]
+    if d_out is None:
+        d_out = out.new_zeros(()).expand(out.shape)
+    elif scored is not None:
+        dense = out.new_zeros(R, T * B + 1, H)  # the last row takes what belongs to no output
+        places = _of_replica(torch.where(scored < 0, T * B, scored), T * B + 1)
+        dense.flatten(0, 1).index_copy_(0, places.flatten(), d_out.flatten(0, 1))
+        d_out = dense[:, :-1].unflatten(1, (T, B))
+    d_c = torch.zeros_like(c0) if d_c is None else d_c
     tanh_c = cells.tanh()
     d = _factors(kind, gates, out, cells, tanh_c, h0, c0)  # becomes the gradient for the pre-activations
     there = None
@@ -133,9 +162,19 @@ def backward(
         rows.blocks.copy_(d.view(R, T, B, kind.blocks, H).double().square().sum(-1))
     # xᵀ d: with the few columns of x on the left, several times quicker than dᵀ x.
     d_w_x = _products(kind, x.new_zeros(R, x.shape[-1], P), x, d[..., :P]).mT
+    if tokens is None:
+        d_table = d.sum((1, 2))[:, None]
+    else:
+        d_table = d.new_zeros(R * V, d.shape[-1]).index_add_(0, _of_replica(tokens, V).flatten(), d.flatten(0, 2))
+        d_table = d_table.unflatten(0, (R, V))
     d_w_h = _products(kind, _product(kind, d[:, 0, :, -P:].mT, h0), d[:, 1:, :, -P:], out[:, :-1])
     d_x = _product(kind, d.flatten(1, 2)[..., :P], w_x).view_as(x) if wants_x else None
-    return Gradients(d_x, d_w_x, d_w_h, d.sum((1, 2)), d_h, d_c)
+    return Gradients(d_x, d_w_x, d_w_h, d_table, d_h, d_c)
+
+
+def _of_replica(places: Tensor, each: int) -> Tensor:
+    """Places (R, …) in each replica's own `each` rows, as places in the rows of all."""
+    return places + torch.arange(len(places), device=places.device).view(-1, *[1] * (places.dim() - 1)) * each
 
 
 def _factors(kind: Kind, gates: Tensor, out: Tensor, cells: Tensor, tanh_c: Tensor, h0: Tensor, c0: Tensor) -> Tensor:

@@ -2,22 +2,17 @@
  * from them: gradients of the state before, of the input, and, some hundred rows at a time, of the weights. */
 #define CHUNK 128 /* rows that are kept before they go into the weights' gradients */
 
-typedef struct {
-    const REAL *x, *h0, *c0, *gates, *out, *cells, *d_out, *d_last;
-    REAL *d_x, *d_h0, *d_c0;                /* d_x may be NULL */
-    const int64_t *lengths; /* (B), longest first; NULL: T each */
-    double *h_rows, *c_rows, *block_rows; /* squared norms of rows: (R,T,B) twice, (R,T,B,G); all may be NULL */
-} Pass;
-
-/* Columns of a slice's weight gradient: the H states, then the I inputs, then one for the bias, each part padded. */
-static int64_t x_column(const Shape *s) { return up(s->H, VL); }
-static int64_t columns(const Shape *s) { return x_column(s) + up(s->I + 1, VL); }
+/* Columns of a slice's weight gradient: the H states, then the I inputs, each part padded. */
+static int64_t x_column(const Call *c) { return up(c->H, VL); }
+static int64_t columns(const Call *c) { return x_column(c) + up(c->I, VL); }
+static int64_t table_columns(const Call *c) { return up(blocks(c->kind) * c->H, VL); }
 
 /* Panel p of a matrix (K rows, n columns): two vectors of columns. */
 static void pack_backward(int64_t K, int64_t n, int64_t p, const REAL *w, REAL *panel) {
-    int64_t from = p * 2 * VL, width = least(n - from, 2 * VL);
+    int64_t from = p * 2 * VL;
     for (int64_t k = 0; k < K; k++)
-        for (int64_t l = 0; l < 2 * VL; l++) panel[k * 2 * VL + l] = l < width ? w[k * n + from + l] : 0;
+        for (int64_t v = 0; v < 2; v++, panel += VL)
+            *(vec *)panel = n - from > v * VL ? load(w + k * n + from + v * VL, n - from - v * VL) : splat(0);
 }
 
 /* z (m rows) += d (m rows of K) times packed panels for n columns, in blocks that fit the first cache. */
@@ -29,195 +24,303 @@ static void times_panels(const REAL *d, int64_t ldd, int64_t m, const REAL *pane
             product2(d + k, ldd, m, panels + (p * K + k) * 2 * VL, least(K - k, block), (vec *)(z + p * 2 * VL), ldz / VL);
 }
 
-/* dw += dT [h | x | 1] over n rows. The GRU's n_x does not meet the state, nor its n_h the input. */
-static void add_weight_gradient(const Shape *s, const REAL *d, int64_t ldd, const REAL *hx, int64_t ldv, int64_t n, REAL *dw) {
-    int64_t H = s->H, G = blocks(s->kind), W = columns(s), block = 48;
+/* A thread's scratch memory. The ring holds rows that wait for the weights' gradients: of d, of [h | x], and tokens. */
+typedef struct {
+    REAL *dh, *dc, *dx, *d, *hx; /* dh, dc: what reaches the states at t from later steps */
+    int64_t *token, *next, *head; /* chains of the ring's rows with the same token; the latest row of each, or -1 */
+    Squares *h_sum, *c_sum;
+    int64_t ldh, ldx, ldd, ldv, room;
+} Room;
+
+static Room make_room(const Call *c, Scratch *scratch) {
+    int64_t M = most_rows(c), room = M < CHUNK && M > 0 ? M * (CHUNK / M) : M;
+    Room o = {.ldh = odd_lines(up(c->H, 2 * VL)), .ldx = up(c->I, 2 * VL), .ldd = odd_lines(blocks(c->kind) * c->H),
+              .ldv = odd_lines(columns(c)), .room = room};
+    o.dh = take(scratch, M * o.ldh, sizeof(REAL)), o.dc = take(scratch, M * o.ldh, sizeof(REAL));
+    o.dx = take(scratch, M * o.ldx, sizeof(REAL));
+    o.d = take(scratch, room * o.ldd, sizeof(REAL)), o.hx = take(scratch, room * o.ldv, sizeof(REAL));
+    o.token = take(scratch, room, sizeof(int64_t)), o.next = take(scratch, room, sizeof(int64_t));
+    o.head = take(scratch, c->V, sizeof(int64_t));
+    o.h_sum = take(scratch, M, sizeof(Squares)), o.c_sum = take(scratch, M, sizeof(Squares));
+    return o;
+}
+
+/* dw += dT [h | x] over the ring's first n rows; `fresh`: dw has nothing yet. The GRU's n_x does not meet the state,
+ * nor its n_h the input. */
+static void add_weight_gradient(const Call *c, const Room *o, int64_t n, REAL *dw, int fresh) {
+    int64_t H = c->H, G = blocks(c->kind), W = columns(c), block = 48;
     for (int64_t j = 0; j < G * H; j += block)
         for (int64_t v = 0; v < W; v += 2 * VL) {
             int64_t from = j, to = least(j + block, G * H);
-            if (s->kind == GRU && v + 2 * VL <= x_column(s) && from < H) from = H;
-            if (s->kind == GRU && v >= x_column(s) && v + 2 * VL <= x_column(s) + s->I) to = least(to, 3 * H);
+            if (c->kind == GRU && v + 2 * VL <= x_column(c) && from < H) from = H;
+            if (c->kind == GRU && v >= x_column(c)) to = least(to, 3 * H);
             if (from < to)
-                outer_product(d + from, ldd, to - from, hx + v, ldv, W - v < 2 * VL ? 1 : 2, n, dw + from * W + v, W);
+                outer_product(o->d + from, o->ldd, to - from, o->hx + v, o->ldv, W - v < 2 * VL ? 1 : 2, n,
+                              dw + from * W + v, W, fresh);
         }
 }
 
-/* One row of one time step, n units from a vector's first one. */
+/* dt (V rows) += the ring's first n rows of d, by token. Rows of one token are summed from zero and then added, as in
+ * a product. `met`: which rows of dt have something. */
+static void add_table_gradient(const Call *c, const Room *o, int64_t n, REAL *dt, char *met) {
+    const int64_t wide = 4 * VL, W = table_columns(c);
+    for (int64_t k = 0; k < n; k++) o->next[k] = o->head[o->token[k]], o->head[o->token[k]] = k;
+    for (int64_t k = n - 1; k >= 0; k--) {
+        int64_t token = o->token[k];
+        if (o->head[token] != k) continue; /* an earlier row of a chain */
+        o->head[token] = -1;
+        REAL *to = dt + token * W;
+        int64_t j = 0;
+        for (; j + wide <= W; j += wide) {
+            vec a = {}, b = {}, e = {}, f = {};
+            for (int64_t i = k; i >= 0; i = o->next[i]) {
+                const vec *d = (const vec *)(o->d + i * o->ldd + j);
+                a += d[0], b += d[1], e += d[2], f += d[3];
+            }
+            vec *sum = (vec *)(to + j);
+            if (met[token]) a += sum[0], b += sum[1], e += sum[2], f += sum[3];
+            sum[0] = a, sum[1] = b, sum[2] = e, sum[3] = f;
+        }
+        for (; j < W; j += VL) {
+            vec a = {};
+            for (int64_t i = k; i >= 0; i = o->next[i]) a += *(const vec *)(o->d + i * o->ldd + j);
+            *(vec *)(to + j) = met[token] ? *(vec *)(to + j) + a : a;
+        }
+        met[token] = 1;
+    }
+}
+
+/* m rows of one time step: a panel's n units from unit u on (gates, in `z`), or all of an RNN's. */
 typedef struct {
-    const REAL *gates, *out, *h_before, *cell, *c_before, *direct;
-    REAL *dh, *dc, *d; /* dh, dc: in, what reaches the state at t from later steps; out, what is kept of it at t-1 */
-    int64_t H;
-} Row;
+    const vec *z;
+    const REAL *out, *h, *c; /* what the step wrote, and the states before it */
+    REAL *dh, *dc, *d;       /* dh, dc: in, what reaches the states at t; out, what is kept of it at t-1 */
+    int64_t H, ldh, ldd, m;
+    Squares *h_sum, *c_sum; /* of each row; NULL where nobody asks */
+} Step;
 
-INLINE void backward_units(int64_t kind, Row o, int64_t u, int64_t n, Squares *h_sum, Squares *c_sum) {
-    const vec one = splat(1);
-    vec *here = (vec *)(o.dh + u), dh = *here + load(o.direct + u, n), kept = {};
-    const REAL *g = o.gates + u;
-    REAL *d = o.d + u;
-    int64_t H = o.H;
-    add_square(h_sum, dh);
-    if (has_cell(kind)) { /* the last two blocks are candidate and output gate, with or without a forget gate before */
-        const int64_t c = (kind == LSTM ? 2 : 1) * H;
-        vec in = load(g, n), candidate = load(g + c, n), open = load(g + c + H, n);
-        vec tanh_c = v_tanh(load(o.cell + u, n)), *state = (vec *)(o.dc + u);
-        vec dc = *state + dh * open * (one - tanh_c * tanh_c);
-        add_square(c_sum, dc);
+/* tanh(c) comes from h = o tanh(c), which is in memory: o tanh(c)^2 = h^2/o. */
+INLINE void lstm_back(Step o, int64_t n, const int forgets, const int taped) {
+    const vec one = splat(1), least_normal = splat(IS_DOUBLE ? 0x1p-1022 : 0x1p-126);
+    const int g = forgets ? 2 : 1, out = g + 1;
+    for (int64_t k = 0; k < o.m; k++) {
+        const vec *y = o.z + k * NV;
+        vec in = y[0], candidate = y[g], open = y[out], h = load(o.out + k * o.H, n);
+        vec *grad = (vec *)(o.dh + k * o.ldh), *state = (vec *)(o.dc + k * o.ldh), dh = *grad;
+        vec dc = *state + dh * (open - h * h / (open + least_normal));
+        REAL *d = o.d + k * o.ldd;
+        if (taped) add_square(o.h_sum + k, dh), add_square(o.c_sum + k, dc);
         store(d, dc * candidate * (in * (one - in)), n);
-        store(d + c, dc * in * (one - candidate * candidate), n);
-        store(d + c + H, dh * tanh_c * (open * (one - open)), n);
-        if (kind == LSTM) {
-            vec forget = load(g + H, n);
-            store(d + H, dc * load(o.c_before + u, n) * (forget * (one - forget)), n);
-            *state = dc * forget;
-        } else {
-            *state = dc;
+        store(d + g * o.H, dc * in * (one - candidate * candidate), n);
+        store(d + out * o.H, dh * h * (one - open), n);
+        if (forgets) {
+            vec forget = y[1];
+            store(d + o.H, dc * load(o.c + k * o.H, n) * (forget * (one - forget)), n);
+            dc = dc * forget;
         }
-    } else if (kind == GRU) {
-        vec candidate = load(g, n), reset = load(g + H, n), update = load(g + 2 * H, n);
+        *state = dc, *grad = splat(0);
+    }
+}
+
+INLINE void gru_back(Step o, int64_t n, const int taped) {
+    const vec one = splat(1);
+    for (int64_t k = 0; k < o.m; k++) {
+        const vec *y = o.z + k * NV;
+        vec candidate = y[0], reset = y[1], update = y[2], *grad = (vec *)(o.dh + k * o.ldh), dh = *grad;
         vec dn = dh * (one - update) * (one - candidate * candidate);
+        REAL *d = o.d + k * o.ldd;
+        if (taped) add_square(o.h_sum + k, dh);
         store(d, dn, n);
-        store(d + H, dn * load(g + 3 * H, n) * (reset * (one - reset)), n);
-        store(d + 2 * H, dh * (load(o.h_before + u, n) - candidate) * (update * (one - update)), n);
-        store(d + 3 * H, dn * reset, n);
-        kept = dh * update;
-    } else {
-        vec h = load(o.out + u, n);
-        vec slope = kind == RNN_TANH      ? one - h * h
-                    : kind == RNN_SIGMOID ? h * (one - h)
-                    : kind == RNN_RELU    ? positive(h, one)
-                                          : one;
-        store(d, dh * slope, n);
+        store(d + o.H, dn * y[3] * (reset * (one - reset)), n);
+        store(d + 2 * o.H, dh * (load(o.h + k * o.H, n) - candidate) * (update * (one - update)), n);
+        store(d + 3 * o.H, dn * reset, n);
+        *grad = dh * update;
     }
-    *here = kept;
 }
 
-INLINE void backward_row(int64_t kind, Row o, Squares *h_sum, Squares *c_sum) {
-    int64_t u = 0;
-    for (; u + VL <= o.H; u += VL) backward_units(kind, o, u, VL, h_sum, c_sum);
-    if (u < o.H) backward_units(kind, o, u, o.H - u, h_sum, c_sum);
-}
-
-static double row_square(const REAL *d, int64_t n) {
-    Squares sum = {};
-    for (int64_t u = 0; u < n; u += VL) add_square(&sum, load(d + u, n - u));
-    return total(sum);
-}
-
-/* Rows from .. from+m of replica r from the last time step to the first. */
-static int backward_slice(const Shape *s, const Pass *p, int64_t r, int64_t from, int64_t m, const REAL *h_panels,
-                          const REAL *x_panels, REAL *dw) {
-    int64_t H = s->H, I = s->I, T = s->T, B = s->B, G = blocks(s->kind), K = product_blocks(s->kind) * H, xc = x_column(s);
-    int64_t ldh = odd_lines(up(H, 2 * VL)), ldx = up(I, 2 * VL), ldd = odd_lines(G * H), ldv = odd_lines(columns(s));
-    int64_t room = m * (m < CHUNK && m > 0 ? CHUNK / m : 1), filled = 0, kept = G == 1 ? 0 : G * H;
-    REAL *dh = take(m * ldh), *dc = take(m * ldh), *dx = take(m * ldx), *ring = take(room * ldd), *hx = take(room * ldv);
-    int failed = !dh || !dc || !dx || !ring || !hx;
-    if (!failed) {
-        memset(dh, 0, m * ldh * sizeof(REAL)), memset(dc, 0, m * ldh * sizeof(REAL));
-        memset(hx, 0, room * ldv * sizeof(REAL)), memset(dw, 0, G * H * columns(s) * sizeof(REAL));
-        for (int64_t k = 0; k < m; k++) memcpy(dc + k * ldh, p->d_last + (r * B + from + k) * H, H * sizeof(REAL));
-        for (int64_t t = T - 1; t >= 0; t--) {
-            int64_t first = (r * T + t) * B + from, n = active(p->lengths, from, m, t);
-            if (filled + n > room) add_weight_gradient(s, ring, ldd, hx, ldv, filled, dw), filled = 0;
-            REAL *d = ring + filled * ldd, *v = hx + filled * ldv;
-            for (int64_t k = 0; k < n; k++, d += ldd, v += ldv) {
-                const REAL *out = p->out + (first + k) * H, *cell = p->cells + (first + k) * H;
-                Row o = {p->gates + (first + k) * kept, out, t ? out - B * H : p->h0 + (r * B + from + k) * H,
-                         cell, t ? cell - B * H : p->c0 + (r * B + from + k) * H, p->d_out + (first + k) * H,
-                         dh + k * ldh, dc + k * ldh, d, H};
-                Squares h_sum = {}, c_sum = {};
-                switch (s->kind) {
-                    case LSTM: backward_row(LSTM, o, &h_sum, &c_sum); break;
-                    case LSTM_1997: backward_row(LSTM_1997, o, &h_sum, &c_sum); break;
-                    case GRU: backward_row(GRU, o, &h_sum, &c_sum); break;
-                    case RNN_TANH: backward_row(RNN_TANH, o, &h_sum, &c_sum); break;
-                    default: backward_row(s->kind, o, &h_sum, &c_sum);
-                }
-                if (p->h_rows) {
-                    p->h_rows[first + k] = total(h_sum), p->c_rows[first + k] = total(c_sum);
-                    for (int64_t b = 0; b < G; b++) p->block_rows[(first + k) * G + b] = row_square(d + b * H, H);
-                }
-                memcpy(v, o.h_before, H * sizeof(REAL));
-                memcpy(v + xc, p->x + (first + k) * I, I * sizeof(REAL));
-                v[xc + I] = 1;
-            }
-            d = ring + filled * ldd;
-            times_panels(d + G * H - K, ldd, n, h_panels, K, H, dh, ldh);
-            if (p->d_x) {
-                memset(dx, 0, n * ldx * sizeof(REAL));
-                times_panels(d, ldd, n, x_panels, K, I, dx, ldx);
-                for (int64_t k = 0; k < n; k++) memcpy(p->d_x + (first + k) * I, dx + k * ldx, I * sizeof(REAL));
-            }
-            filled += n;
+INLINE void rnn_back(Step o, int64_t kind, const int taped) {
+    const vec one = splat(1);
+    for (int64_t k = 0; k < o.m; k++)
+        for (int64_t u = 0; u < o.H; u += VL) {
+            vec h = load(o.out + k * o.H + u, o.H - u), *grad = (vec *)(o.dh + k * o.ldh + u), dh = *grad;
+            vec slope = kind == RNN_TANH      ? one - h * h
+                        : kind == RNN_SIGMOID ? h * (one - h)
+                        : kind == RNN_RELU    ? positive(h, one)
+                                              : one;
+            if (taped) add_square(o.h_sum + k, dh);
+            store(o.d + k * o.ldd + u, dh * slope, o.H - u);
+            *grad = splat(0);
         }
-        add_weight_gradient(s, ring, ldd, hx, ldv, filled, dw);
-        for (int64_t k = 0; k < m; k++) {
-            memcpy(p->d_h0 + (r * B + from + k) * H, dh + k * ldh, H * sizeof(REAL));
-            if (has_cell(s->kind)) memcpy(p->d_c0 + (r * B + from + k) * H, dc + k * ldh, H * sizeof(REAL));
-            else memset(p->d_c0 + (r * B + from + k) * H, 0, H * sizeof(REAL));
+}
+
+INLINE void step_back(int64_t kind, Step o, int64_t n, const int taped) {
+    if (kind == LSTM) n >= VL ? lstm_back(o, VL, 1, taped) : lstm_back(o, n, 1, taped);
+    else if (kind == LSTM_1997) n >= VL ? lstm_back(o, VL, 0, taped) : lstm_back(o, n, 0, taped);
+    else if (kind == GRU) n >= VL ? gru_back(o, VL, taped) : gru_back(o, n, taped);
+    else if (kind == RNN_TANH) rnn_back(o, RNN_TANH, taped);
+    else rnn_back(o, kind, taped);
+}
+
+/* The pointwise part of time step t for a slice's first m rows. */
+static void pointwise_back(const Call *c, Slice s, int64_t t, int64_t m, const Room *o, REAL *d) {
+    int64_t first = (s.r * c->T + t) * c->B + s.from;
+    const REAL *h = before(c, s, t, c->out, c->h0), *state = before(c, s, t, c->cells, c->c0);
+    if (c->h_rows) memset(o->h_sum, 0, m * sizeof(Squares)), memset(o->c_sum, 0, m * sizeof(Squares));
+    for (int64_t u = 0, p = 0; u < c->H; u += panel_units(c->kind), p++) {
+        Step step = {kept_gates(c, s, t, p), c->out + first * c->H + u, h + u, state + u, o->dh + u, o->dc + u, d + u,
+                     c->H, o->ldh, o->ldd, m, o->h_sum, o->c_sum};
+        if (c->h_rows) step_back(c->kind, step, c->H - u, 1);
+        else step_back(c->kind, step, c->H - u, 0);
+        if (blocks(c->kind) == 1) break;
+    }
+    if (!c->h_rows) return;
+    for (int64_t k = 0; k < m; k++) {
+        c->h_rows[first + k] = total(o->h_sum[k]), c->c_rows[first + k] = total(o->c_sum[k]);
+        for (int64_t b = 0, G = blocks(c->kind); b < G; b++) {
+            Squares sum = {};
+            for (int64_t u = 0; u < c->H; u += VL) add_square(&sum, load(d + k * o->ldd + b * c->H + u, c->H - u));
+            c->block_rows[(first + k) * G + b] = total(sum);
         }
     }
-    free(dh), free(dc), free(dx), free(ring), free(hx);
-    return failed;
+}
+
+static void copy_row(REAL *to, const REAL *from, int64_t n) { /* padded by zeros to whole vectors */
+    for (int64_t u = 0; u < n; u += VL) *(vec *)(to + u) = load(from + u, n - u);
+}
+
+/* A slice's rows from the last time step to the first. `places`: of each output, the row of d_out, or -1. */
+static void backward_slice(const Call *c, Slice s, const REAL *h_panels, const REAL *x_panels, const int32_t *places,
+                           const Room *o, REAL *dw, REAL *dt, char *met) {
+    int64_t H = c->H, I = c->I, G = blocks(c->kind), K = product_blocks(c->kind) * H, filled = 0, fresh = 1;
+    memset(o->dh, 0, s.m * o->ldh * sizeof(REAL)), memset(o->dc, 0, s.m * o->ldh * sizeof(REAL));
+    memset(met, 0, c->V);
+    for (int64_t v = 0; v < c->V; v++) o->head[v] = -1;
+    if (c->d_last && has_cell(c->kind))
+        for (int64_t k = 0; k < s.m; k++) copy_row(o->dc + k * o->ldh, c->d_last + (s.r * c->B + s.from + k) * H, H);
+    for (int64_t t = c->T - 1; t >= 0; t--) {
+        int64_t first = (s.r * c->T + t) * c->B + s.from, m = active(c, s, t);
+        for (int64_t k = 0; k < m && c->d_out; k++) {
+            int64_t row = places ? places[first + k] : first + k;
+            const REAL *direct = c->d_out + (places ? s.r * c->N + row : row) * H;
+            if (row >= 0)
+                for (int64_t u = 0; u < H; u += VL) *(vec *)(o->dh + k * o->ldh + u) += load(direct + u, H - u);
+        }
+        if (filled + m > o->room) {
+            add_weight_gradient(c, o, filled, dw, fresh), add_table_gradient(c, o, filled, dt, met);
+            filled = fresh = 0;
+        }
+        REAL *d = o->d + filled * o->ldd, *v = o->hx + filled * o->ldv;
+        const REAL *h = before(c, s, t, c->out, c->h0);
+        pointwise_back(c, s, t, m, o, d);
+        for (int64_t k = 0; k < m; k++, v += o->ldv) {
+            copy_row(v, h + k * H, H), copy_row(v + x_column(c), c->x + (first + k) * I, I);
+            o->token[filled + k] = token(c, s, t, k);
+        }
+        times_panels(d + G * H - K, o->ldd, m, h_panels, K, H, o->dh, o->ldh);
+        if (c->d_x) {
+            memset(o->dx, 0, m * o->ldx * sizeof(REAL));
+            times_panels(d, o->ldd, m, x_panels, K, I, o->dx, o->ldx);
+            for (int64_t k = 0; k < m; k++) memcpy(c->d_x + (first + k) * I, o->dx + k * o->ldx, I * sizeof(REAL));
+        }
+        filled += m;
+    }
+    add_weight_gradient(c, o, filled, dw, fresh), add_table_gradient(c, o, filled, dt, met);
+    for (int64_t k = 0; k < s.m; k++) {
+        memcpy(c->d_h0 + (s.r * c->B + s.from + k) * H, o->dh + k * o->ldh, H * sizeof(REAL));
+        memcpy(c->d_c0 + (s.r * c->B + s.from + k) * H, o->dc + k * o->ldh, H * sizeof(REAL));
+    }
 }
 
 /* Row j of a replica's weight gradient: the slices' own, added in their order. */
-static void add_slices(const Shape *s, const REAL *dw, int64_t j, REAL *d_w_x, REAL *d_w_h, REAL *d_b) {
-    int64_t H = s->H, W = columns(s), size = blocks(s->kind) * H * W, xc = x_column(s);
-    int64_t rows = product_blocks(s->kind) * H, skipped = blocks(s->kind) * H - rows;
+static void add_slices(const Call *c, int64_t r, int64_t j, const REAL *dw) {
+    int64_t H = c->H, I = c->I, W = columns(c), size = blocks(c->kind) * H * W, xc = x_column(c);
+    int64_t rows = product_blocks(c->kind) * H, skipped = blocks(c->kind) * H - rows;
     for (int64_t u = 0; u < W; u += VL) {
         vec sum = *(const vec *)(dw + j * W + u);
-        for (int64_t part = 1; part < s->slices; part++) sum += *(const vec *)(dw + part * size + j * W + u);
-        if (u < xc) {
-            if (j >= skipped) store(d_w_h + (j - skipped) * H + u, sum, H - u);
-        } else {
-            if (j < rows && u - xc < s->I) store(d_w_x + j * s->I + u - xc, sum, s->I - (u - xc));
-            if (s->I - (u - xc) >= 0 && s->I - (u - xc) < VL) d_b[j] = sum[s->I - (u - xc)];
-        }
+        for (int64_t part = 1; part < c->slices; part++) sum += *(const vec *)(dw + part * size + j * W + u);
+        if (u < xc && j >= skipped) store(c->d_w_h + (r * rows + j - skipped) * H + u, sum, H - u);
+        if (u >= xc && j < rows) store(c->d_w_x + (r * rows + j) * I + u - xc, sum, I - (u - xc));
     }
 }
 
-/* Returns 0, or 1 where memory ran out. Every tensor of gradients is filled. */
-int backward(const Shape *s, const int64_t *lengths, const REAL *x, const REAL *w_x, const REAL *w_h,
-             const REAL *h0, const REAL *c0, const REAL *gates, const REAL *out, const REAL *cells,
-             const REAL *d_out, const REAL *d_last, REAL *d_x,
-             REAL *d_w_x, REAL *d_w_h, REAL *d_b, REAL *d_h0, REAL *d_c0, double *h_rows, double *c_rows,
-             double *block_rows, int threads) {
-    int64_t H = s->H, I = s->I, GH = blocks(s->kind) * H, K = product_blocks(s->kind) * H;
-    int64_t h_count = up(H, 2 * VL) / (2 * VL), x_count = up(I, 2 * VL) / (2 * VL);
-    int64_t h_size = h_count * 2 * VL * K, size = (h_count + x_count) * 2 * VL * K, dw_size = GH * columns(s);
-    Pass pass = {x, h0, c0, gates, out, cells, d_out, d_last, d_x, d_h0, d_c0, lengths, h_rows, c_rows, block_rows};
-    REAL *panels = take(s->R * size), *dw = take(s->R * s->slices * dw_size);
-    int failed = !panels || !dw;
-    if (!failed) {
-        fenv_t mode;
-        fegetenv(&mode);
-#pragma omp parallel num_threads(threads) reduction(| : failed)
-        {
-            fenv_t before;
-            fegetenv(&before), fesetenv(&mode);
-#pragma omp for schedule(static)
-            for (int64_t p = 0; p < s->R * (h_count + x_count); p++) {
-                int64_t r = p / (h_count + x_count), k = p % (h_count + x_count);
-                REAL *panel = panels + r * size + k * 2 * VL * K;
-                if (k < h_count) pack_backward(K, H, k, w_h + r * K * H, panel);
-                else if (d_x) pack_backward(K, I, k - h_count, w_x + r * K * I, panel);
-            }
-#pragma omp for schedule(dynamic, 1)
-            for (int64_t job = 0; job < s->R * s->slices; job++) {
-                int64_t r = job / s->slices, part = job % s->slices;
-                int64_t from = s->B * part / s->slices, to = s->B * (part + 1) / s->slices;
-                const REAL *h_panels = panels + r * size;
-                failed |= backward_slice(s, &pass, r, from, to - from, h_panels, h_panels + h_size, dw + job * dw_size);
-            }
-#pragma omp for schedule(static)
-            for (int64_t j = 0; j < s->R * GH; j++) {
-                int64_t r = j / GH;
-                if (!failed)
-                    add_slices(s, dw + r * s->slices * dw_size, j % GH, d_w_x + r * K * I, d_w_h + r * K * H, d_b + r * GH);
-            }
-            fesetenv(&before);
-        }
+/* Row `token` of a replica's gradient of the table, likewise. */
+static void add_table_slices(const Call *c, int64_t r, int64_t token, const REAL *dt, const char *met) {
+    int64_t GH = blocks(c->kind) * c->H, W = table_columns(c);
+    for (int64_t u = 0; u < GH; u += VL) {
+        vec sum = {};
+        for (int64_t part = 0; part < c->slices; part++)
+            if (met[part * c->V + token]) sum += *(const vec *)(dt + (part * c->V + token) * W + u);
+        store(c->d_table + (r * c->V + token) * GH + u, sum, GH - u);
     }
-    free(panels), free(dw);
-    return failed;
+}
+
+static int place_scored(const Call *c, int32_t *places) {
+    int64_t each = c->T * c->B;
+    memset(places, 0xff, c->R * each * sizeof(int32_t)); /* all -1 */
+    for (int64_t r = 0; r < c->R; r++)
+        for (int64_t n = 0; n < c->N; n++) {
+            int64_t at = c->scored[r * c->N + n];
+            if (at >= each) return SCORED_OUT_OF_RANGE;
+            if (at < 0) continue;
+            if (places[r * each + at] >= 0) return SCORED_TWICE;
+            places[r * each + at] = (int32_t)n;
+        }
+    return DONE;
+}
+
+/* Fills every tensor of gradients; returns DONE or what is wrong with `scored`. */
+static int backward_in(const Call *c, Scratch scratch, size_t *bytes) {
+    int64_t H = c->H, I = c->I, GH = blocks(c->kind) * H, K = product_blocks(c->kind) * H;
+    int64_t h_count = up(H, 2 * VL) / (2 * VL), x_count = c->d_x ? up(I, 2 * VL) / (2 * VL) : 0, count = h_count + x_count;
+    int64_t panel = 2 * VL * K, dw_size = GH * columns(c), dt_size = c->V * table_columns(c), jobs = c->R * c->slices;
+    REAL *panels = take(&scratch, c->R * count * panel, sizeof(REAL));
+    REAL *dw = take(&scratch, jobs * dw_size, sizeof(REAL)), *dt = take(&scratch, jobs * dt_size, sizeof(REAL));
+    char *met = take(&scratch, jobs * c->V, 1);
+    int32_t *places = take(&scratch, c->scored ? c->R * c->T * c->B : 0, sizeof(int32_t));
+    Scratch mine = scratch;
+    make_room(c, &scratch);
+    size_t room = scratch.used - mine.used;
+    if (bytes) return *bytes = mine.used + c->threads * room, DONE;
+    int wrong = c->scored ? place_scored(c, places) : DONE;
+    if (wrong) return wrong;
+    fenv_t mode;
+    fegetenv(&mode);
+#pragma omp parallel num_threads((int)c->threads)
+    {
+        fenv_t own;
+        fegetenv(&own), fesetenv(&mode);
+        Scratch part = {mine.base, mine.used + thread_number() * room};
+        Room o = make_room(c, &part);
+#pragma omp for schedule(static)
+        for (int64_t p = 0; p < c->R * count; p++) {
+            int64_t r = p / count, k = p % count;
+            if (k < h_count) pack_backward(K, H, k, c->w_h + r * K * H, panels + p * panel);
+            else pack_backward(K, I, k - h_count, c->w_x + r * K * I, panels + p * panel);
+        }
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t job = 0; job < jobs; job++) {
+            Slice s = slice_of(c, job);
+            const REAL *h_panels = panels + s.r * count * panel;
+            backward_slice(c, s, h_panels, h_panels + h_count * panel, c->scored ? places : NULL, &o,
+                           dw + job * dw_size, dt + job * dt_size, met + job * c->V);
+        }
+#pragma omp for schedule(static)
+        for (int64_t j = 0; j < c->R * (GH + c->V); j++) {
+            int64_t r = j / (GH + c->V), row = j % (GH + c->V);
+            if (row < GH) add_slices(c, r, row, dw + r * c->slices * dw_size);
+            else add_table_slices(c, r, row - GH, dt + r * c->slices * dt_size, met + r * c->slices * c->V);
+        }
+        fesetenv(&own);
+    }
+    return DONE;
+}
+
+int backward(const Call *c) { return backward_in(c, (Scratch){c->scratch, 0}, NULL); }
+
+/* Bytes of scratch memory for this call, from its shape and from which tensors it has. */
+size_t scratch_bytes(const Call *c, int forwards) {
+    size_t bytes = 0;
+    if (forwards) forward_in(c, (Scratch){NULL, 0}, &bytes);
+    else backward_in(c, (Scratch){NULL, 0}, &bytes);
+    return bytes;
 }

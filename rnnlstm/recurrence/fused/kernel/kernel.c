@@ -12,18 +12,19 @@
  * to zero (torch.set_flush_denormal) means the same on every thread.
  *
  * Letters: R replicas, T time steps, B sequences, I inputs, H units, G blocks of pre-activations (see kinds.py),
- * P of them in each product. Tensors are contiguous: x (R,T,B,I), w_x (R,P*H,I), w_h (R,P*H,H), b (R,G*H), gates
- * (R,T,B,G*H), not kept for an RNN, out and cells (R,T,B,H), h0 and c0 (R,B,H); d_ before a name: its gradient.
+ * P of them in each product, V rows of the table; d_ before a name: its gradient. `call.h` has all shapes.
  */
 #include <fenv.h>
 #include <math.h>
 #include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
 
 #include "vector.h"
 #include "product.h"
-#include "shape.h"
+#include "call.h"
 #include "forward.h"
 #include "backward.h"
 #include "peak.h"

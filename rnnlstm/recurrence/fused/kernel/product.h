@@ -61,10 +61,11 @@ static void product2(const REAL *a, int64_t lda, int64_t m, const REAL *panel, i
     if (m == 1) tile_1x2(a, lda, panel, K, z, stride);
 }
 
-/* w (MR rows of ldw, NC vectors of them) += the sum over n rows of d (MR columns) times v (NC vectors). */
+/* w (MR rows of ldw, NC vectors of them) += the sum over n rows of d (MR columns) times v (NC vectors); where w is
+ * `fresh`, it has nothing to add to. */
 #define OUTER(MR, NC)                                                                                                 \
     INLINE void outer_##MR##x##NC(const REAL *d, int64_t ldd, const REAL *v, int64_t ldv, int64_t n, REAL *w,         \
-                                  int64_t ldw) {                                                                      \
+                                  int64_t ldw, int fresh) {                                                           \
         vec acc[MR][NC] = {};                                                                                         \
         for (int64_t k = 0; k < n; k++) {                                                                             \
             vec x[NC];                                                                                                \
@@ -75,7 +76,10 @@ static void product2(const REAL *a, int64_t lda, int64_t m, const REAL *panel, i
             }                                                                                                         \
         }                                                                                                             \
         for (int r = 0; r < MR; r++)                                                                                  \
-            for (int c = 0; c < NC; c++) *(vec *)(w + r * ldw + c * VL) += acc[r][c];                                 \
+            for (int c = 0; c < NC; c++) {                                                                            \
+                vec *to = (vec *)(w + r * ldw + c * VL);                                                              \
+                *to = fresh ? acc[r][c] : *to + acc[r][c];                                                            \
+            }                                                                                                         \
     }
 OUTER(6, 2)
 OUTER(4, 2)
@@ -86,14 +90,14 @@ OUTER(1, 1)
 
 /* As OUTER, for `rows` columns of d and one or two vectors. */
 static void outer_product(const REAL *d, int64_t ldd, int64_t rows, const REAL *v, int64_t ldv, int64_t vectors,
-                          int64_t n, REAL *w, int64_t ldw) {
+                          int64_t n, REAL *w, int64_t ldw, int fresh) {
     if (vectors == 1) {
-        for (; rows >= 6; rows -= 6, d += 6, w += 6 * ldw) outer_6x1(d, ldd, v, ldv, n, w, ldw);
-        for (; rows >= 1; rows -= 1, d += 1, w += ldw) outer_1x1(d, ldd, v, ldv, n, w, ldw);
+        for (; rows >= 6; rows -= 6, d += 6, w += 6 * ldw) outer_6x1(d, ldd, v, ldv, n, w, ldw, fresh);
+        for (; rows >= 1; rows -= 1, d += 1, w += ldw) outer_1x1(d, ldd, v, ldv, n, w, ldw, fresh);
         return;
     }
-    for (; rows >= 6; rows -= 6, d += 6, w += 6 * ldw) outer_6x2(d, ldd, v, ldv, n, w, ldw);
-    if (rows >= 4) outer_4x2(d, ldd, v, ldv, n, w, ldw), rows -= 4, d += 4, w += 4 * ldw;
-    if (rows >= 2) outer_2x2(d, ldd, v, ldv, n, w, ldw), rows -= 2, d += 2, w += 2 * ldw;
-    if (rows == 1) outer_1x2(d, ldd, v, ldv, n, w, ldw);
+    for (; rows >= 6; rows -= 6, d += 6, w += 6 * ldw) outer_6x2(d, ldd, v, ldv, n, w, ldw, fresh);
+    if (rows >= 4) outer_4x2(d, ldd, v, ldv, n, w, ldw, fresh), rows -= 4, d += 4, w += 4 * ldw;
+    if (rows >= 2) outer_2x2(d, ldd, v, ldv, n, w, ldw, fresh), rows -= 2, d += 2, w += 2 * ldw;
+    if (rows == 1) outer_1x2(d, ldd, v, ldv, n, w, ldw, fresh);
 }
