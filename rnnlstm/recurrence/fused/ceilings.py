@@ -24,7 +24,7 @@ def multiply_adds(rounds: int) -> int:
 
 
 def activations(name: str, rounds: int) -> int:
-    """Sigmoids, or tanh, in float32, of registers alone; returns how many."""
+    """Sigmoids, or tanh, in float32, of numbers in the first cache, none waiting for another; returns how many."""
     kernel = load_kernel(torch.float32)
     if kernel is None:
         return 0

@@ -20,9 +20,30 @@ INLINE void store(REAL *p, vec v, int64_t n) {
     for (int64_t k = 0; k < n; k++) p[k] = v[k];
 }
 
+/* ---- comparisons: gcc makes a branch for every lane of a loop that compares lanes, or of a comparison of vectors
+ * wider than the processor's own; hence masks, and comparisons in pieces of 16 bytes where there is no AVX ---- */
+
+typedef __typeof__((vec){} > (vec){}) mask; /* whole numbers, as wide as REAL: all bits set where true */
+
+INLINE mask above(vec a, vec b) { /* a > b; false for NaN */
+#if VBYTES > 16 && !defined(__AVX2__)
+    typedef REAL piece __attribute__((vector_size(16)));
+    typedef __typeof__((piece){} > (piece){}) piece_mask;
+    union { vec whole; piece pieces[VBYTES / 16]; } x = {a}, y = {b};
+    union { mask whole; piece_mask pieces[VBYTES / 16]; } m;
+    for (int k = 0; k < VBYTES / 16; k++) m.pieces[k] = x.pieces[k] > y.pieces[k];
+    return m.whole;
+#else
+    return a > b;
+#endif
+}
+
+INLINE vec choose(mask m, vec yes, vec no) { return (vec)(((mask)yes & m) | ((mask)no & ~m)); }
+INLINE vec at_most(vec x, vec high) { return choose(above(x, high), high, x); } /* NaN stays NaN */
+
 INLINE vec positive(vec x, vec value) { /* value where x > 0; NaN where x is NaN */
-    for (int k = 0; k < VL; k++) value[k] = x[k] > 0 ? value[k] : x[k] != x[k] ? x[k] : 0;
-    return value;
+    vec zero = {};
+    return choose(above(x, zero), value, choose(above(zero, x), zero, x) + zero); /* + 0: of -0 makes 0 */
 }
 
 /* ---- sums of squares ---- */
@@ -48,49 +69,43 @@ INLINE double total(Squares sum) {
 INLINE vec v_tanh(vec x) { for (int k = 0; k < VL; k++) x[k] = tanh(x[k]); return x; }
 INLINE vec v_sigmoid(vec x) { for (int k = 0; k < VL; k++) x[k] = 1 / (1 + exp(-x[k])); return x; }
 #else
-typedef int32_t ivec __attribute__((vector_size(VBYTES)));
+typedef uint32_t bits __attribute__((vector_size(VBYTES)));
 
-/* x within [low, high]; NaN stays NaN. Written so that compilers make two instructions of it. */
-INLINE vec clamp(vec x, REAL low, REAL high) {
-    for (int k = 0; k < VL; k++) x[k] = high < x[k] ? high : x[k];
-    for (int k = 0; k < VL; k++) x[k] = low > x[k] ? low : x[k];
-    return x;
+/* 1 / (1 + e^y) for -43 <= y <= 105, within 2 units in the last place (ulp), denormal results too.
+ *
+ * e^y = 2^n (1 + p) with p = e^r - 1 and |r| <= ln2/2; ln2 in two parts as in Cephes' expf, the polynomial minimax.
+ * All is scaled by 2^-64, so that 2^n has an exponent of its own for every y. The order of the last sum matters: with
+ * 2^n + 1 first, both sums could round the same way. */
+INLINE vec one_by_one_plus_exp(vec y) {
+    const vec one = splat(0x1p-64f), shift = splat(0x1.8p23f + 127 - 64); /* rounds n, and biases it as an exponent */
+    vec n = y * splat(1.44269504f) + shift;
+    vec power = (vec)((bits)n << 23);
+    n = n - shift;
+    vec r = y - n * splat(0.693359375f) + n * splat(2.12194440e-4f);
+    vec p = splat(1.387051772e-3f);
+    p = p * r + splat(8.366643451e-3f);
+    p = p * r + splat(4.166744277e-2f);
+    p = p * r + splat(1.666654348e-1f);
+    p = p * r + splat(4.999999702e-1f);
+    p = p * (r * r) + r;
+    return one / (power * p + one + power);
 }
 
-/* exp by reduction to [-ln2/2, ln2/2] and a polynomial; the ends saturate at 2^-126 and 2^127. */
-INLINE vec v_exp(vec x) {
-    x = clamp(x, -87.3f, 88.0f);
-    vec n = x * splat(1.44269504f) + splat(12582912.0f); /* 1.5*2^23: rounds to a whole number */
-    ivec bits = ((ivec)n - (ivec)splat(12582912.0f)) << 23;
-    n = n - splat(12582912.0f);
-    vec r = x - n * splat(0.693359375f) + n * splat(2.12194440e-4f);
-    vec p = splat(1.9875691500e-4f); /* Cephes expf */
-    p = p * r + splat(1.3981999507e-3f);
-    p = p * r + splat(8.3334519073e-3f);
-    p = p * r + splat(4.1665795894e-2f);
-    p = p * r + splat(1.6666665459e-1f);
-    p = p * r + splat(5.0000001201e-1f);
-    p = p * (r * r) + r + splat(1.0f);
-    return (vec)((ivec)p + bits);
-}
+INLINE vec v_sigmoid(vec x) { return one_by_one_plus_exp(at_most(-at_most(x, splat(43.0f)), splat(105.0f))); }
 
-INLINE vec v_sigmoid(vec x) { return splat(1.0f) / (splat(1.0f) + v_exp(-x)); }
-
-/* Rational minimax approximation on +-7.9, beyond which tanh is within 3e-7 of +-1. */
+/* tanh within 1.2 ulp: below 0.7 an odd minimax polynomial, x itself where x is tiny; above, 1 - 2 / (1 + e^2x). A
+ * quotient for all x, cheaper, errs by 2.4 ulp or more, since numerator and denominator round each by themselves. */
 INLINE vec v_tanh(vec x) {
-    x = clamp(x, -7.90531111f, 7.90531111f);
-    vec s = x * x;
-    vec p = splat(-2.76076847742355e-16f);
-    p = p * s + splat(2.00018790482477e-13f);
-    p = p * s + splat(-8.60467152213735e-11f);
-    p = p * s + splat(5.12229709037114e-08f);
-    p = p * s + splat(1.48572235717979e-05f);
-    p = p * s + splat(6.37261928875436e-04f);
-    p = p * s + splat(4.89352455891786e-03f);
-    vec q = splat(1.19825839466702e-06f);
-    q = q * s + splat(1.18534705686654e-04f);
-    q = q * s + splat(2.26843463243900e-03f);
-    q = q * s + splat(4.89352518554385e-03f);
-    return x * p / q;
+    const bits sign = (bits)splat(-0.0f);
+    vec size = (vec)((bits)x & ~sign), capped = at_most(size, splat(10.0f));
+    vec large = splat(1.0f) - splat(2.0f) * one_by_one_plus_exp(capped + capped);
+    vec s = size * size;
+    vec p = splat(-5.140489899e-3f);
+    p = p * s + splat(2.009435557e-2f);
+    p = p * s + splat(-5.355996639e-2f);
+    p = p * s + splat(1.332913190e-1f);
+    p = p * s + splat(-3.333319128e-1f);
+    vec small = p * (s * size) + size;
+    return (vec)((bits)choose(above(size, splat(0.7f)), large, small) | ((bits)x & sign));
 }
 #endif
