@@ -93,6 +93,10 @@ class LookupTable:
             self._sent[device] = self._values.to(device)
         return self._sent[device]
 
+    def at(self, places: Tensor) -> Tensor:
+        """The numbers at `places`, int64 of any shape; the table must have one dimension."""
+        return self.on(places.device).index_select(0, places.flatten()).view(places.shape)  # faster than by `take`
+
 
 MULTIPLIERS, WEYL, ROUNDS = (0xD2511F53, 0xCD9E8D57), (0x9E3779B9, 0xBB67AE85), 10
 WORD = 0xFFFFFFFF  #: the 32 bits of a word, in an int64
