@@ -35,6 +35,7 @@ class AssociativeRecall(Task):
     metric_name = "accuracy"
     solved_when = "accuracy ≥ 0.99"
     kind_names = ("key", "value", "blank", "question", "query")
+    drawn_together = True
 
     length: int = option(50, "the whole sequence's length T", at_least=4, at_most=1_000_000)
     variant: str = option(

@@ -45,6 +45,7 @@ class CopyMemory(Task):
     metric_name = "recall_accuracy"
     solved_when = "recall accuracy ≥ 0.99"
     kind_names = ("symbol", "blank", "delimiter", "recall", "padding")
+    drawn_together = True
 
     length: int = option(50, "the delay T; sequences have T+20 steps", at_least=1, at_most=1_000_000)
     variant: str = option("standard", f"protocol: {', '.join(VARIANTS)}", choices=VARIANTS)

@@ -202,6 +202,7 @@ class KeywordRecall(Task):
     metric_name = "accuracy"
     solved_when = "accuracy ≥ 0.99"
     kind_names = ("keyword", "filler", "decoy", "trigger", "padding")
+    drawn_together = True
 
     length: int = option(100, "tokens in the whole text, T", at_least=2, at_most=1_000_000)
     shortest: int | None = option(None, "tokens in the shortest text; null: all texts have T", at_least=2)

@@ -36,6 +36,7 @@ MORE = 60  # distractors that 2c adds at most
 class LongLag(Task):
     metric_name = "accuracy"
     kind_names = ("class", "distractor", "last", "begin", "padding")
+    drawn_together = True
 
     length: int = option(50, "2a, 2b: steps p from class to answer; 2c: distractors at least, q", at_least=2,
                          at_most=1_000_000)  # fmt: skip

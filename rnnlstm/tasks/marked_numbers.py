@@ -41,6 +41,7 @@ class MarkedNumbers(Task):
     metric_name = "mse"
     metric_is_better = "lower"
     kind_names = ("unmarked", "marked", "padding")
+    drawn_together = True
 
     length: int = option(100, "the sequence's length T; hochreiter, pascanu: up to a tenth more", at_least=2,
                          at_most=1_000_000)  # fmt: skip

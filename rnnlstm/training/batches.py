@@ -1,8 +1,8 @@
 """Training batches of R replicas, on the device that trains: the same numbers on every device.
 
-They are drawn on the CPU (`RandomStream`); for a GPU those of the next update are drawn and sent while it is
-still at work on this one. With `data=device` they are drawn where they are used (`CounterStream`), those of all
-replicas at once.
+They are drawn on the CPU (`RandomStream`), those of all replicas at once where the task allows it; for a GPU those of
+the next update are drawn and sent while it is still at work on this one. With `data=device` they are drawn where they
+are used (`CounterStream`), those of all replicas at once.
 """
 
 from __future__ import annotations
@@ -45,8 +45,18 @@ class TrainingBatches:
     def _draw(self, tasks: list[Task], step: int) -> list[Batch]:
         if self._on_device is not None:
             return self._on_device.draw(tasks, step)
+        if all(task == tasks[0] for task in tasks[1:]):
+            return sent(self._drawn(tasks[0], step), self._device)
         drawn = zip(tasks, self._seeds, strict=True)
         return sent([task.sample(seed, step, batch_size=self._batch_size) for task, seed in drawn], self._device)
+
+    def _drawn(self, task: Task, step: int) -> list[Batch]:
+        """Each replica's batch on the CPU."""
+        batches = task.sample_together([(seed, step) for seed in self._seeds], "train", self._batch_size)
+        if not task.scored_alike:
+            return batches
+        scored = batches[0].scored
+        return [batch.knowing(scored) for batch in batches]
 
 
 class OnDevice:
