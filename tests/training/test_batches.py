@@ -1,4 +1,4 @@
-"""Batches of all replicas, drawn together, are those of `task.sample`."""
+"""Batches that are drawn together, of all replicas and of the updates to come, are those of `task.sample`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from rnnlstm.tasks import Task
 from rnnlstm.tasks.adding import Adding
 from rnnlstm.tasks.batch import Batch
 from rnnlstm.tasks.random_streams import RandomStream, RandomStreams
-from rnnlstm.training.batches import TrainingBatches
+from rnnlstm.training import batches
+from rnnlstm.training.batches import AT_ONCE, MOST_STEPS, TrainingBatches
 
 from support.tasks import VARIANTS, small
 
@@ -35,10 +36,19 @@ def require_same(found, expected):
 @pytest.mark.parametrize("size", [1, 9])
 @pytest.mark.parametrize(("name", "options"), CASES)
 def test_each_replica_has_the_batches_that_it_has_alone(name, options, size):
+    """From step 5 on, as after a resume, for long enough that more and more updates are drawn at once."""
     task, feed = small(name, **options), TrainingBatches(SEEDS, size, CPU)
-    for step in (1, 2, 2**33):
+    for step in range(5, 5 + 3 * MOST_STEPS):
         for seed, batch in zip(SEEDS, feed.take([task] * 3, step), strict=True):
             require_same(batch, task.sample(seed, step, batch_size=size))
+
+
+@pytest.mark.parametrize(("name", "options"), CASES)
+def test_one_seed_draws_ahead_what_it_draws_alone(name, options):
+    task, feed = small(name, **options), TrainingBatches([7], 4, CPU)
+    for step in range(1, 3 * MOST_STEPS):
+        (batch,) = feed.take([task], step)
+        require_same(batch, task.sample(7, step, batch_size=4))
 
 
 @pytest.mark.parametrize("name", ["keyword", "digits", "embedded_reber"])
@@ -51,9 +61,15 @@ def test_a_text_file_and_other_streams_are_drawn_together_alike(name, tmp_path):
         require_same(batch, task.sample(seed, step, "eval", 6))
 
 
-def test_replicas_may_be_at_different_lengths():
+def test_what_was_drawn_ahead_is_dropped_when_task_or_step_change():
     feed, short, long = TrainingBatches([3, 4], 5, CPU), small("keyword"), small("keyword", length=40)
-    for step, tasks in enumerate([(long, long), (long, short), (short, short)]):
+    turns = [(short, step) for step in range(1, 6)] + [(long, 6), (long, 7), (short, 8), (short, 9), (short, 4)]
+    turns += [(long, step) for step in range(5, 12)] + [(long, 20), (long, 20), (long, 21)]
+    for task, step in turns:
+        for seed, batch in zip((3, 4), feed.take([task] * 2, step), strict=True):
+            require_same(batch, task.sample(seed, step, batch_size=5))
+    # Replicas of a curriculum that grows may be at different lengths for a while.
+    for step, tasks in enumerate([(long, long), (long, short), (long, long), (long, long), (short, short)], 22):
         for seed, task, batch in zip((3, 4), tasks, feed.take(list(tasks), step), strict=True):
             require_same(batch, task.sample(seed, step, batch_size=5))
 
@@ -71,6 +87,17 @@ def drawn_at_once(monkeypatch, task, seeds, size, updates):
     for step in range(1, 1 + updates):
         feed.take([task] * len(seeds), step)
     return made
+
+
+def test_as_many_updates_are_drawn_at_once_as_are_small(monkeypatch):
+    assert drawn_at_once(monkeypatch, small("adding"), [1], 4, 24) == [1, 2, 4, 8, 8, 8]
+    monkeypatch.undo()
+    assert drawn_at_once(monkeypatch, small("adding"), [1, 2], 4, 5) == [2, 4, 8]
+    monkeypatch.undo()
+    monkeypatch.setattr(batches, "AT_ONCE", 3 * 2 * 4 * 30)
+    assert drawn_at_once(monkeypatch, small("adding"), [1, 2], 4, 9) == [2, 4, 6, 6]
+    monkeypatch.undo()
+    assert drawn_at_once(monkeypatch, small("adding", length=AT_ONCE), [1], 4, 3) == [1, 1, 1]
 
 
 class Doubled(Adding):
