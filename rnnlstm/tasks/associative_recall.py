@@ -36,6 +36,7 @@ class AssociativeRecall(Task):
     solved_when = "accuracy ≥ 0.99"
     kind_names = ("key", "value", "blank", "question", "query")
     takes_scored_answers = True
+    drawn_together = True
 
     length: int = option(50, "the whole sequence's length T", at_least=4, at_most=1_000_000)
     variant: str = option(

@@ -26,7 +26,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from rnnlstm.config.options import option
@@ -47,6 +46,7 @@ class CopyMemory(Task):
     solved_when = "recall accuracy ≥ 0.99"
     kind_names = ("symbol", "blank", "delimiter", "recall", "padding")
     takes_scored_answers = True
+    drawn_together = True
 
     length: int = option(50, "the delay T; sequences have T+20 steps", at_least=1, at_most=1_000_000)
     variant: str = option("standard", f"protocol: {', '.join(VARIANTS)}", choices=VARIANTS)
@@ -78,9 +78,11 @@ class CopyMemory(Task):
         T, B, step = self.sequence_length, batch_size, step_numbers(self.sequence_length)
         symbols = random.integers(1, ALPHABET + 1, (RECALL, B))
         varied = self.variant == "variable"
-        delay = random.integers(1, self.length + 1, (B,)) if varied else torch.full((B,), self.length)
+        # Without lengths of their own, what all sequences share has one column.
+        delay = random.integers(1, self.length + 1, (B,)) if varied else torch.full((1,), self.length)
         recall = RECALL + delay  # (B,): the first step that is asked for a symbol
-        asked = (step >= recall) & (step < recall + RECALL)  # (T, B)
+        over = step >= recall + RECALL  # (T, B)
+        asked = (step >= recall) & ~over
         marked = step == recall - 1
         if self.variant == "on_marker":
             marked = step == recall
@@ -89,17 +91,15 @@ class CopyMemory(Task):
         elif self.variant == "recall_only":
             marked = asked
 
-        tokens = torch.full((T, B), BLANK)
+        tokens = torch.zeros(T, B, dtype=torch.int64).masked_fill_(marked, DELIMITER)
         tokens[:RECALL] = symbols
-        tokens = torch.where(marked, DELIMITER, tokens)
-        # Step t of a recall that starts at r asks for symbol t − r.
-        targets = torch.where(asked, symbols.gather(0, (step - recall).clamp(0, RECALL - 1)), BLANK)
-        kinds = torch.where(asked, 3, torch.where(marked, 2, 1)).to(torch.int8)
+        targets = torch.zeros_like(tokens).scatter_(0, (step[:RECALL] + recall).expand(RECALL, B), symbols)
+        kinds = torch.ones_like(over, dtype=torch.int8)
+        kinds.masked_fill_(marked, 2).masked_fill_(asked, 3).masked_fill_(over, 4)
         kinds[:RECALL] = 0
-        over = step >= recall + RECALL
-        kinds = kinds.masked_fill(over, 4)
         mask = asked if self.variant == "recall_only" else ~over
-        return Batch(F.one_hot(tokens, ALPHABET + 2).float(), targets, mask, kinds)
+        inputs = torch.zeros(T, B, ALPHABET + 2, dtype=torch.float32).scatter_(-1, tokens[..., None], 1.0)
+        return Batch(inputs, targets, mask.expand(T, B).contiguous(), kinds.expand(T, B).contiguous())
 
     def decode(self, batch: Batch, b: int) -> str:
         return f"{''.join(until_over(self.words(batch, b)))} → {_letters(batch.targets[:, b][batch.mask[:, b]])}"

@@ -42,6 +42,7 @@ class Digits(Task):
     solved_when = "accuracy ≥ 0.95"
     kind_names = ("pixel", "blank")
     takes_scored_answers = True
+    drawn_together = True
 
     length: int = option(PIXELS, "pixels, and blank steps after them", at_least=PIXELS, at_most=1_000_000)
     variant: str = option("in_order", "order of the pixels: in_order, permuted", choices=("in_order", "permuted"))

@@ -106,13 +106,14 @@ class Grammar:
         self.first_sentence = len(CLOSINGS) - len(SENTENCES)
         self.shortest_sentence, self.longest_sentence = min(lengths[self.first_sentence :]), max(lengths)
         self.length = LookupTable(lengths)
-        # Row by row in one: the slots of each template, then nothing.
-        self.slots = LookupTable([slot for t in templates for slot in t + [0] * (self.longest_sentence - len(t))])
+        # Row by row in one: the slots of each template, then what is never read.
+        slots = [slot for t in templates for slot in t + [0] * (self.longest_sentence - len(t))]
         # closing[r] is a template of length r, for every r up to the longest sentence.
         self.closing = LookupTable([0, *(lengths.index(r) for r in self.lengths_needed())])
         sizes = np.array([len(entry) for entry in lists])
-        self.slot_size = LookupTable(sizes.astype(np.float32))  # they multiply random numbers of that precision
-        self.slot_start = LookupTable(sizes.cumsum() - sizes)
+        # How many words fit each slot, which multiply random numbers of that precision, and the first of them.
+        self.slot_size = LookupTable(sizes.astype(np.float32)[slots])
+        self.slot_start = LookupTable((sizes.cumsum() - sizes)[slots])
 
     def lengths_needed(self) -> range:
         return range(1, self.longest_sentence + 1)
@@ -125,20 +126,20 @@ class Grammar:
         template = random.integers(self.first_sentence, len(length), (most, len(counts)))
         long = length.take(template)
         start = long.cumsum(0) - long  # (most, B)
-        # Which sentence each place belongs to: mark where sentences start, and count the marks.
-        marks = counts.new_zeros(longest + 1, len(counts)).scatter_(0, start.clamp(max=longest), 1)
-        sentence = marks[:longest].cumsum(0) - 1  # (longest, B)
         # The sentence that holds the last place gives way to a closing if it would not end there.
-        last = sentence.gather(0, (counts - 1).clamp(min=0)[None])  # (1, B)
+        last = ((start < counts).sum(0, keepdim=True) - 1).clamp(min=0)  # (1, B)
         left, ending = (counts - start.gather(0, last)).clamp(min=0), template.gather(0, last)
         template.scatter_(0, last, torch.where(length.take(ending) == left, ending, closing.take(left)))
-        # Places past the end of a text are never read; the minimum keeps their lookup inside the table.
-        place = torch.arange(longest, device=device)[:, None] - start.gather(0, sentence)
-        width = self.longest_sentence
-        slot = self.slots.on(device).take(template.gather(0, sentence) * width + place.clamp(max=width - 1))
+        # From place to place one slot on, or from the last slot of a sentence to the first of the next: sums of such
+        # steps are cheaper than to look up each place's sentence. Sentences past the end of all places write to a
+        # row of their own, and slots past the end of a text are never read.
+        first = template * self.longest_sentence
+        steps = torch.cat([first[:1], first[1:] - (first + long - 1)[:-1]])
+        slot = counts.new_ones(longest + 1, len(counts)).scatter_(0, start.clamp(max=longest), steps)
+        slot = slot[:longest].cumsum(0)  # (longest, B)
         # 24 random bits over lists of a dozen words: the bias is below one in a million.
-        draw = (random.uniform((longest, len(counts))) * self.slot_size.on(device).take(slot)).long()
-        return self.slot_start.on(device).take(slot) + draw
+        draw = random.uniform((longest, len(counts))).mul_(self.slot_size.at(slot)).long()
+        return draw.add_(self.slot_start.at(slot))
 
 
 def text_file(path: str) -> TextFile:
@@ -202,6 +203,7 @@ class KeywordRecall(Task):
     solved_when = "accuracy ≥ 0.99"
     kind_names = ("keyword", "filler", "decoy", "trigger", "padding")
     takes_scored_answers = True
+    drawn_together = True
 
     length: int = option(100, "tokens in the whole text, T", at_least=2, at_most=1_000_000)
     shortest: int | None = option(None, "tokens in the shortest text; null: all texts have T", at_least=2)
@@ -251,24 +253,25 @@ class KeywordRecall(Task):
         # Lengths are drawn only where asked for, so that the same seed gives the same texts without.
         last = T - 1 if self.shortest is None else random.integers(self.shortest, T + 1, (B,)) - 1
         step = step_numbers(T)
-        is_keyword = step == position
-        is_trigger = (step == last).expand(T, B)
-        is_decoy = (random.uniform((T, B)) < self.decoys) & (step > position) & (step < last)
-        is_word = ~(is_keyword | is_decoy) & (step < last)
+        in_text = step < last
+        is_decoy = (random.uniform((T, B)) < self.decoys) & (step > position) & in_text
+        is_word = in_text & ~is_decoy & (step != position)
 
         # Decoys are put between the words of an unbroken text, so that the sentences stay whole.
-        text = self.filler_text.fill(random, is_word.sum(0), max(T - 2, 0))
+        number = is_word.cumsum(0)  # (T, B): of words so far
+        text = self.filler_text.fill(random, number[-1], max(T - 2, 0))
         tokens = random.integers(0, K, (T, B))  # what each decoy would be
         if len(text):
-            words = text.gather(0, (is_word.cumsum(0) - 1).clamp(min=0, max=len(text) - 1))
-            tokens = torch.where(is_word, words + K + 1, tokens)
-        tokens = torch.where(is_keyword, keyword, tokens)
-        tokens = torch.where(step >= last, K, tokens)  # also where the text is over
+            words = text.gather(0, number.sub_(1).clamp_(min=0, max=len(text) - 1)).add_(K + 1)
+            tokens = torch.where(is_word, words, tokens)
+        tokens.scatter_(0, position[None], keyword[None])
+        tokens.masked_fill_(~in_text, K)  # also where the text is over
 
-        kinds = torch.where(is_decoy, 2, 1).to(torch.int8)
-        kinds = kinds.masked_fill(is_keyword, 0).masked_fill(step >= last, 4).masked_fill(is_trigger, 3)
-        targets = torch.where(is_trigger, keyword, 0)
-        return Batch(tokens, targets, is_trigger.clone(), kinds)
+        end = last[None] if isinstance(last, Tensor) else torch.full((1, B), last)
+        kinds = is_decoy.to(torch.int8).add_(1).scatter_(0, position[None], 0)
+        kinds.masked_fill_(~in_text, 4).scatter_(0, end, 3)
+        targets = tokens.new_zeros(T, B).scatter_(0, end, keyword[None])
+        return Batch(tokens, targets, is_word.new_zeros(T, B).scatter_(0, end, True), kinds)
 
     def decode(self, batch: Batch, b: int) -> str:
         K, text = self.num_keywords, ""

@@ -37,6 +37,7 @@ class LongLag(Task):
     metric_name = "accuracy"
     kind_names = ("class", "distractor", "last", "begin", "padding")
     takes_scored_answers = True
+    drawn_together = True
 
     length: int = option(50, "2a, 2b: steps p from class to answer; 2c: distractors at least, q", at_least=2,
                          at_most=1_000_000)  # fmt: skip

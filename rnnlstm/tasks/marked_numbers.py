@@ -42,6 +42,7 @@ class MarkedNumbers(Task):
     metric_is_better = "lower"
     kind_names = ("unmarked", "marked", "padding")
     takes_scored_answers = True
+    drawn_together = True
 
     length: int = option(100, "the sequence's length T; hochreiter, pascanu: up to a tenth more", at_least=2,
                          at_most=1_000_000)  # fmt: skip
@@ -88,40 +89,39 @@ class MarkedNumbers(Task):
         return self.variant == "standard"
 
     def generate(self, random: RandomSource, batch_size: int) -> Batch:
-        T, B, columns = self.sequence_length, batch_size, torch.arange(batch_size)
+        T, B = self.sequence_length, batch_size
         values = random.uniform((T, B))
-        lengths, first, second = self._places(random, B)
-        markers = torch.zeros(T, B, dtype=torch.float32)
-        markers[first, columns] = 1
-        markers[second, columns] = 1
+        last, first, second = (steps[None] for steps in self._places(random, B))  # (1, B)
+        markers = torch.zeros(T, B, dtype=torch.float32).scatter_(0, first, 1.0).scatter_(0, second, 1.0)
         if self.variant == "hochreiter":
             values = self.lowest + (1 - self.lowest) * values
             values[0] = torch.where(markers[0] == 1, self.neutral, values[0])
         kinds = markers.to(torch.int8)
         if self.variant == "hochreiter":
-            markers[0], markers[lengths - 1, columns] = -1, -1
+            markers[0] = -1
+            markers.scatter_(0, last, -1.0)
             kinds[0] = UNMARKED
-        targets = torch.zeros(T, B, 1, dtype=torch.float32)
-        targets[lengths - 1, columns, 0] = self.target(values[first, columns], values[second, columns])
-        inputs = torch.stack([values, markers], -1)
+        answer = self.target(values.gather(0, first)[0], values.gather(0, second)[0])
+        targets = torch.zeros(T, B, dtype=torch.float32).scatter_(0, last, answer[None])[..., None]
+        mask = torch.zeros(T, B, dtype=torch.bool).scatter_(0, last, True)
         if self.variant != "standard":
-            over = step_numbers(T) >= lengths
-            inputs = inputs.masked_fill(over[..., None], 0.0)
+            over = step_numbers(T) > last
+            values, markers = values.masked_fill(over, 0.0), markers.masked_fill(over, 0.0)
             kinds = kinds.masked_fill(over, PADDING)
-        return Batch(inputs, targets, step_numbers(T) == lengths - 1, kinds)
+        return Batch(torch.stack([values, markers], -1), targets, mask, kinds)
 
     def _places(self, random: RandomSource, B: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Lengths, and steps of the two marks, (B,) each."""
+        """The last step, and those of the two marks, (B,) each."""
         T = self.length
         if self.variant == "standard":
             first, second = random.integers(0, T // 2, (B,)), random.integers(T // 2, T, (B,))
-            return torch.full((B,), T), first, second
+            return torch.full((B,), T - 1), first, second
         lengths = random.integers(T, self.sequence_length + 1, (B,))
         if self.variant == "hochreiter":
             first, second = random.integers(0, FIRST, (B,)), random.integers(0, T // 2 - 1, (B,))
-            return lengths, first, second + (second >= first)  # counted without the step that has the first mark
+            return lengths - 1, first, second + (second >= first)  # counted without the step that has the first mark
         tenth, wide = lengths // 10, 4 * lengths // 10
-        return lengths, random.integers(0, tenth, (B,)), tenth + random.integers(0, wide, (B,))
+        return lengths - 1, random.integers(0, tenth, (B,)), tenth + random.integers(0, wide, (B,))
 
     def decode(self, batch: Batch, b: int) -> str:
         return f"{' '.join(until_over(self.words(batch, b)))} → {batch.targets[:, b][batch.mask[:, b]].item():.2f}"

@@ -25,7 +25,7 @@ STREAMS = {"train": 0, "eval": 1, "probe": 2, "init": 3, "noise": 4, "curriculum
 
 
 class RandomSource(Protocol):
-    """What a task draws from: `RandomStream`, or `CounterStream`."""
+    """What a task draws from: `RandomStream`, several at once (`RandomStreams`), or `CounterStream`."""
 
     stream: str  #: its name in `STREAMS`
 
@@ -70,6 +70,43 @@ class RandomStream:
         return torch.Generator().manual_seed(int(self.generator.integers(2**32)))
 
 
+class RandomStreams:
+    """Draws of several streams side by side, `each` sequences of every one, with the numbers that each draws alone.
+
+    The last dimension of each draw must be the sequences, and so must that of bounds that differ between them.
+    """
+
+    def __init__(self, streams: Sequence[RandomStream], each: int) -> None:
+        self.stream = streams[0].stream
+        self._streams, self._each = streams, each
+
+    def integers(self, low: int | Tensor, high: int | Tensor, shape: tuple[int, ...]) -> Tensor:
+        lows, highs, shape = self._split(low), self._split(high), self._shape(shape)
+        drawn = zip(self._streams, lows, highs, strict=True)
+        return torch.cat([stream.integers(a, b, shape) for stream, a, b in drawn], -1)
+
+    def uniform(self, shape: tuple[int, ...]) -> Tensor:
+        shape = self._shape(shape)
+        return torch.cat([stream.uniform(shape) for stream in self._streams], -1)
+
+    def choose(self, n: int, of: int, sequences: int) -> Tensor:
+        (each,) = self._shape((sequences,))
+        return torch.cat([stream.choose(n, of, each) for stream in self._streams], -1)
+
+    def _shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """What each stream draws. Raises: ValueError if the last dimension is not that of the sequences."""
+        sequences = self._each * len(self._streams)
+        if not shape or shape[-1] != sequences:
+            raise ValueError(f"the last dimension of what is drawn must be the {sequences} sequences, not {shape}")
+        return (*shape[:-1], self._each)
+
+    def _split(self, bound: int | Tensor) -> Sequence[int | Tensor]:
+        """The bound of each stream."""
+        if isinstance(bound, Tensor) and bound.shape[-1:] == (self._each * len(self._streams),):
+            return bound.split(self._each, -1)
+        return [bound] * len(self._streams)
+
+
 def _key(seed: int, stream: int, step: int) -> tuple[int, ...]:
     """32-bit words of fixed meaning: NumPy would cut larger numbers into words without saying where one ends."""
     low, high = (seed % 2**32, stream, step % 2**32), (seed >> 32, step >> 32)
@@ -92,6 +129,10 @@ class LookupTable:
         if device not in self._sent:
             self._sent[device] = self._values.to(device)
         return self._sent[device]
+
+    def at(self, places: Tensor) -> Tensor:
+        """The numbers at `places`, int64 of any shape; the table must have one dimension."""
+        return self.on(places.device).index_select(0, places.flatten()).view(places.shape)  # faster than by `take`
 
 
 MULTIPLIERS, WEYL, ROUNDS = (0xD2511F53, 0xCD9E8D57), (0x9E3779B9, 0xBB67AE85), 10

@@ -35,6 +35,7 @@ class SelectiveCopy(Task):
     solved_when = "recall accuracy ≥ 0.99"
     kind_names = ("symbol", "blank", "recall")
     takes_scored_answers = True
+    drawn_together = True
 
     length: int = option(50, "steps T with symbols among blanks; sequences have T+n", at_least=1, at_most=1_000_000)
     symbols: int = option(10, "symbols to say again, n", at_least=1, at_most=1000)

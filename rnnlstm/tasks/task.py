@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -28,7 +28,7 @@ from torch import Tensor
 from rnnlstm.config.errors import ConfigError, OptionError, did_you_mean, show
 from rnnlstm.config.options import Registry, check_options, field_names
 from rnnlstm.tasks.batch import Batch
-from rnnlstm.tasks.random_streams import RandomSource, RandomStream
+from rnnlstm.tasks.random_streams import RandomSource, RandomStream, RandomStreams
 
 OVER = "·"  #: the word of a time step after its sequence's end
 
@@ -51,12 +51,19 @@ class Task(ABC):
     #: Whether `loss` and `metrics` also take the answers (scored, O), rows in the order of `batch.scored`. If so, the
     #: trainer computes those alone. `batch.answers` gives them from either form.
     takes_scored_answers: ClassVar[bool] = False
+    #: Whether `generate` may draw several batches side by side as one. It says that the shape of each draw depends on
+    #: the options and the number of sequences alone, and what becomes of a sequence on its own numbers alone.
+    drawn_together: ClassVar[bool] = False
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
-        # A task derived from one that takes them may count on (T, B, O) in what it overrides: it says so itself.
-        if vars(cls).keys() & {"loss", "metrics"}:
-            cls.takes_scored_answers = vars(cls).get("takes_scored_answers", False)
+        # What a task says of its own methods need not hold for those of a subclass: that says so itself.
+        for flag, methods in (
+            ("takes_scored_answers", {"loss", "metrics"}),
+            ("drawn_together", {"generate", "sample"}),
+        ):
+            if methods & vars(cls).keys() and flag not in vars(cls):
+                setattr(cls, flag, False)
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -120,7 +127,19 @@ class Task(ABC):
 
         Raises: ValueError for an unknown stream, or a negative seed or step.
         """
-        random = RandomStream(seed, stream, step)
+        return self._generate_here(RandomStream(seed, stream, step), batch_size)
+
+    def sample_together(self, keys: Sequence[tuple[int, int]], stream: str, batch_size: int) -> list[Batch]:
+        """What `sample` gives for each seed and step, all from one `generate` if the task is `drawn_together`."""
+        if not self.drawn_together or len(keys) == 1:
+            return [self.sample(seed, step, stream, batch_size) for seed, step in keys]
+        random = RandomStreams([RandomStream(seed, stream, step) for seed, step in keys], batch_size)
+        whole = self._generate_here(random, batch_size * len(keys))
+        starts = range(0, whole.size, batch_size)
+        return [whole.sequences(slice(start, start + batch_size)) for start in starts]
+
+    def _generate_here(self, random: RandomSource, batch_size: int) -> Batch:
+        """On the CPU, whatever PyTorch's default device is."""
         with nullcontext() if torch.get_default_device().type == "cpu" else torch.device("cpu"):
             return self.generate(random, batch_size)
 

@@ -37,6 +37,7 @@ class TemporalOrder(Task):
     metric_name = "accuracy"
     kind_names = ("distractor", "mark", "start", "trigger", "padding")
     takes_scored_answers = True
+    drawn_together = True
 
     length: int = option(100, "the sequence's length T; 6a, 6b: up to a tenth more", at_least=10, at_most=1_000_000)
     variant: str = option("6a", "6a: two marks; 6b: three (Hochreiter & Schmidhuber 1997); pascanu: two (2013)",

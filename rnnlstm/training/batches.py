@@ -1,8 +1,8 @@
 """Training batches of R replicas, on the device that trains: the same numbers on every device.
 
-They are drawn on the CPU (`RandomStream`); for a GPU those of the next update are drawn and sent while it is
-still at work on this one. With `data=device` they are drawn where they are used (`CounterStream`), those of all
-replicas at once.
+They are drawn on the CPU (`RandomStream`), those of all replicas and of a few updates at once where the task allows
+it; for a GPU those of the next update are drawn and sent while it is still at work on this one. With `data=device`
+they are drawn where they are used (`CounterStream`), those of all replicas at once.
 """
 
 from __future__ import annotations
@@ -17,6 +17,10 @@ from rnnlstm.tasks import Task
 from rnnlstm.tasks.batch import Batch
 from rnnlstm.tasks.random_streams import CounterStream, PhiloxKeys
 
+#: Updates whose batches are drawn together, and steps of all their sequences, at most. Computing with a small tensor
+#: costs the same whatever it holds; from 32,768 numbers on PyTorch splits the work among threads.
+MOST_STEPS, AT_ONCE = 8, 32_768
+
 
 class TrainingBatches:
     """The batches of the replicas with these seeds, `batch_size` sequences each."""
@@ -25,6 +29,8 @@ class TrainingBatches:
         self._seeds, self._batch_size, self._device = list(seeds), batch_size, device
         self._waiting: tuple[list[Task], int, list[Batch]] | None = None
         self._on_device = OnDevice(seeds, batch_size, device) if data == "device" else None
+        self._latest: tuple[Task, int] | None = None  # what `_drawn` was asked for
+        self._steps, self._ahead = 1, list[list[Batch]]()  # updates drawn at once, and what is left of them
 
     def take(self, tasks: list[Task], step: int) -> list[Batch]:
         """Each replica's batch for update number `step`."""
@@ -45,8 +51,31 @@ class TrainingBatches:
     def _draw(self, tasks: list[Task], step: int) -> list[Batch]:
         if self._on_device is not None:
             return self._on_device.draw(tasks, step)
+        if all(task == tasks[0] for task in tasks[1:]):
+            return sent(self._drawn(tasks[0], step), self._device)
         drawn = zip(tasks, self._seeds, strict=True)
         return sent([task.sample(seed, step, batch_size=self._batch_size) for task, seed in drawn], self._device)
+
+    def _drawn(self, task: Task, step: int) -> list[Batch]:
+        """Each replica's batch on the CPU; small ones are drawn with those of the next updates."""
+        goes_on, self._latest = self._latest == (task, step - 1), (task, step)
+        if not (goes_on and self._ahead):
+            self._steps = self._steps_at_once(task) if goes_on else 1
+            keys = [(seed, step + k) for k in range(self._steps) for seed in self._seeds]
+            batches = task.sample_together(keys, "train", self._batch_size)
+            if task.scored_alike:
+                scored = batches[0].scored
+                batches = [batch.knowing(scored) for batch in batches]
+            replicas = len(self._seeds)
+            self._ahead = [batches[k : k + replicas] for k in range(0, len(batches), replicas)]
+        return self._ahead.pop(0)
+
+    def _steps_at_once(self, task: Task) -> int:
+        """Not more than twice as many as before, as a curriculum may soon give another task."""
+        if not task.drawn_together:
+            return 1
+        room = AT_ONCE // (len(self._seeds) * self._batch_size * task.sequence_length)
+        return max(1, min(2 * self._steps, MOST_STEPS, room))
 
 
 class OnDevice:
