@@ -45,7 +45,7 @@ def through_kernel(name, x):
     rows, eye = x.view(1, 1, -1, LANES), torch.eye(LANES)[None]
     zero = torch.zeros(1, rows.shape[2], LANES)
     kind = Kind(f"rnn_{name}", 1, 1)
-    out, _, _ = native.forward(kind, None, rows, eye, 0 * eye, torch.zeros(1, LANES), zero, zero)
+    out, _, _ = native.forward(kind, None, None, rows, eye, 0 * eye, torch.zeros(1, 1, LANES), zero, zero)
     return out.view(-1)
 
 
@@ -87,5 +87,5 @@ def test_infinity_nan_and_the_smallest_numbers(name):
         1, 1, -1, 1
     )
     state, one = torch.zeros(1, x.shape[2], 1), torch.ones(1, 1, 1)
-    out, _, _ = native.forward(Kind(f"rnn_{name}", 1, 1), None, x, one, one, torch.zeros(1, 1), state, state)
+    out, _, _ = native.forward(Kind(f"rnn_{name}", 1, 1), None, None, x, one, one, torch.zeros(1, 1, 1), state, state)
     torch.testing.assert_close(out, getattr(torch, name)(x), rtol=0, atol=0, equal_nan=True)

@@ -178,10 +178,10 @@ def _compile(compiler: list[str], flags: list[str], folder: Path, name: str) -> 
             _run(line)
         if not built.is_file():
             raise OSError(f"{compiler[0]} made no library; {REMEDY}")
-        kernel = _load(built, f"{REMEDY}, or {ELSEWHERE}")
+        _load(built, f"{REMEDY}, or {ELSEWHERE}")
         built.chmod(0o700)  # others may not write to it, whatever the umask
-        built.replace(folder / f"{name}-{hashlib.sha256(built.read_bytes()).hexdigest()}.so")
-        return kernel
+        library = built.replace(folder / f"{name}-{hashlib.sha256(built.read_bytes()).hexdigest()}.so")
+        return _load(library, f"{REMEDY}, or {ELSEWHERE}")
 
 
 def _builds_here() -> str:
