@@ -16,9 +16,12 @@ from rnnlstm.benchmarks.costs import instruments_share
 from rnnlstm.benchmarks.recurrences import Ceilings, bound, ceilings, compiled_cell, least_time, measure, read_rate
 from rnnlstm.benchmarks.tables import MODELS
 from rnnlstm.benchmarks.timing import in_turn, matrix_product_rate
-from rnnlstm.benchmarks.training import against_plain_scripts, two_at_a_time
+from rnnlstm.benchmarks.training import Script, against_scripts, two_at_a_time
 from rnnlstm.compare import main as compare
 from rnnlstm.reporting.figures import speed_figure
+from rnnlstm.training.step import Trainer
+
+from support.training import SMALL, plan_for
 
 
 def test_contenders_take_turns_and_the_warm_up_does_not_count():
@@ -91,9 +94,18 @@ def test_the_picture(tmp_path):
     assert (tmp_path / "speed.png").stat().st_size > 5_000
 
 
-def test_training_against_plain_scripts_writes_nothing(tmp_path, monkeypatch):
+@pytest.mark.parametrize("model", ["rnn", "gru", "lstm"])
+@pytest.mark.parametrize("fair", [True, False])
+def test_the_scripts_train_what_the_project_trains(model, fair):
+    plan = plan_for(*SMALL, f"model={model}")
+    trainer, script = Trainer(plan, [3]), Script(plan, 3, fair)
+    for step in range(1, 6):
+        torch.testing.assert_close(script().item(), trainer.step(step).losses[0], rtol=0, atol=1e-5)
+
+
+def test_training_against_scripts_writes_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert set(against_plain_scripts("rnn", 1, 1)) == {"lockstep", "plain scripts"}
+    assert set(against_scripts("rnn", 1, 1)) == {"lockstep", "fair script", "plain script"}
     assert list(tmp_path.iterdir()) == []
 
 
@@ -101,8 +113,8 @@ def test_training_against_plain_scripts_writes_nothing(tmp_path, monkeypatch):
 def test_training_on_a_device_of_its_own(tmp_path, monkeypatch, capsys):
     """On the CPU, and with networks small enough for it."""
     small = ["task.length=5", "model.hidden_size=4", "train.batch_size=2"]
-    against = on_device.against_plain_scripts
-    monkeypatch.setattr(on_device, "against_plain_scripts", lambda *arguments: against(*arguments, small))
+    against = on_device.against_scripts
+    monkeypatch.setattr(on_device, "against_scripts", lambda *arguments: against(*arguments, small))
     monkeypatch.setattr(on_device, "QUICK_REPLICAS", (1, 3))
     place = tmp_path / "speed.json"
     assert main(["--device", "cpu", "--quick", "--rounds", "2", "--json", str(place)]) == 0
@@ -112,7 +124,7 @@ def test_training_on_a_device_of_its_own(tmp_path, monkeypatch, capsys):
     assert [(entry["model"], entry["seeds"]) for entry in entries] == [(m, n) for m in MODELS for n in (1, 3)]
     for entry in entries:
         times = entry["times"]
-        assert entry["ratio"] == times["plain scripts"]["median"] / times["lockstep"]["median"]
+        assert entry["ratio"] == times["fair script"]["median"] / times["lockstep"]["median"]
 
 
 def test_a_call_is_timed_to_its_end():
