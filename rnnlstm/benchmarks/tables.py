@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import math
 import platform
 import statistics
@@ -101,18 +102,30 @@ def _against_ceilings(result: Result) -> tuple[dict[str, Any], str]:
     return shares, f"peak {shares['share']:4.0%}  {shown}"
 
 
-def _training(rounds: int) -> dict[str, Any]:
+def _training(rounds: int, compile_limit: float | None = None) -> dict[str, Any]:
     print("Training: an update in lockstep against scripts in turn, ms (keyword recall, T=100, B=64, H=64);")
     print("ratio: fair script / lockstep; the scripts: rnnlstm/benchmarks/training.py")
-    entries = []
+    figures: dict[str, Any] = {"training": []}
+    if training.jax_installed():
+        figures["jax"] = importlib.metadata.version("jax")
+        print(f"JAX {figures['jax']} in a process of its own on as many cores as PyTorch has threads")
+    else:
+        print("no JAX script, as JAX is not installed: pip install 'rnnlstm[jax]'")
     for model in MODELS:
         for seeds in (1, 8):
-            entry = _entry(model, seeds, training.against_scripts(model, seeds, rounds))
+            with training.rivals(model, seeds, compile_limit) as (others, missing):
+                entry = _entry(model, seeds, training.against_scripts(model, seeds, rounds, others=others))
+                entry["compile_seconds"] = {name: rival.first_seconds for name, rival in others.items()}
+                entry["missing"] = missing
+            notes = [f"{name} compiled in {seconds:.1f} s" for name, seconds in entry["compile_seconds"].items()]
+            notes += [f"no {name}: {reason}" for name, reason in missing.items()]
             if seeds > 1 and torch.get_num_threads() > 1:
-                entry["two_at_a_time"] = pairs = training.two_at_a_time(model, seeds, rounds)
-                print(f"        fair scripts two at a time {pairs:.1f}", flush=True)
-            entries.append(entry)
-    return {"training": entries}
+                entry["two_at_a_time"] = training.two_at_a_time(model, seeds, rounds)
+                notes.append(f"fair scripts two at a time {entry['two_at_a_time']:.1f}")
+            for note in notes:
+                print(f"        {note}", flush=True)
+            figures["training"].append(entry)
+    return figures
 
 
 def _entry(model: str, seeds: int, times: Mapping[str, Timing]) -> dict[str, Any]:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import signal
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
 
 import torch
 
@@ -36,6 +41,73 @@ def in_turn(
             if k >= warm_up:
                 seconds[name].append(time.perf_counter() - started)
     return {name: _summary([1e3 * s for s in times]) for name, times in seconds.items()}
+
+
+class NotReadyError(Exception):
+    """A contender did not get ready; the text says why, in a line."""
+
+
+class Apart:
+    """A contender in a process of its own. A call here waits for one call there, which takes some 0.1 ms more."""
+
+    def __init__(self, limit: float, make: Callable[..., Callable[[], object]], *arguments: Any) -> None:
+        """`make(*arguments)` returns the contender there, and is a function of a module. The first call, which may
+        compile, is made at once. Raises: NotReadyError if that fails, or takes more than `limit` seconds from the
+        start."""
+        context = multiprocessing.get_context("spawn")
+        self._pipe, there = context.Pipe()
+        self._process = context.Process(target=_serve, args=(there, make, arguments), daemon=True)
+        with interrupts_blocked():
+            self._process.start()
+        there.close()
+        first: float | str = f"not ready within {limit:g} s"
+        if self._pipe.poll(limit):
+            try:
+                first = self._pipe.recv()
+            except EOFError:
+                first = "its process ended"
+        if isinstance(first, str):
+            self.close()
+            raise NotReadyError(first)
+        self.first_seconds = first  #: that the first call took
+
+    def __call__(self) -> None:
+        self._pipe.send(None)
+        self._pipe.recv()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid or 0
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.join()
+        self._pipe.close()
+
+
+def _serve(pipe: Connection, make: Callable[..., Callable[[], object]], arguments: tuple[Any, ...]) -> None:
+    try:
+        contender = make(*arguments)
+        started = time.perf_counter()
+        contender()
+    except Exception as error:  # of compilers and libraries, of any kind; the comparison goes on without them
+        pipe.send((str(error).strip() or type(error).__name__).splitlines()[0])
+        return
+    pipe.send(time.perf_counter() - started)
+    while True:
+        pipe.recv()
+        contender()
+        pipe.send(None)
+
+
+@contextmanager
+def interrupts_blocked() -> Iterator[None]:
+    """Processes that start inside ignore Ctrl-C, which ends this process, which ends them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def matrix_product_rate(size: int = 1024, rounds: int = 9) -> float:

@@ -3,6 +3,12 @@
 - fair script, the yardstick: what a good engineer writes by hand in PyTorch for just this network: PyTorch's module,
   readout at the scored steps alone, `clip_grad_norm_`, fused Adam.
 - plain script: the same with a readout at every step and PyTorch's default Adam.
+- JAX script: as its users write it (`jax_update`); its first call, which compiles, does not count. It runs in a
+  process of its own, held to as many cores as PyTorch has threads; with one thread XLA's flags say so, too
+  (`hold_jax_to`).
+- compiled script: the fair one under `torch.compile`, which leaves out PyTorch's module (a graph break) and compiles
+  what is around it; and compiled whole, the module unrolled over time, if that is done within a limit. The optimiser
+  and clipping stay as they are.
 
 On a GPU PyTorch's module is cuDNN's. All contenders draw their data on the CPU from the same task and begin with the
 same weights. Several seeds are as many scripts in turn. Every call is timed until the device has done its work.
@@ -10,19 +16,22 @@ same weights. Several seeds are as many scripts in turn. Every call is timed unt
 
 from __future__ import annotations
 
+import importlib.util
 import multiprocessing
+import os
 import platform
-import signal
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rnnlstm.benchmarks.timing import Timing, in_turn
+from rnnlstm.benchmarks.timing import Apart, NotReadyError, Timing, in_turn, interrupts_blocked
 from rnnlstm.jobs.job import compose_jobs
 from rnnlstm.training.plan import Plan, make_plan
 from rnnlstm.training.step import Trainer
@@ -30,7 +39,9 @@ from rnnlstm.training.step import Trainer
 #: Replicas that training on a device is timed with.
 REPLICAS = (1, 64, 256)
 QUICK_REPLICAS = (1, 64)
-LOCKSTEP, FAIR, PLAIN = "lockstep", "fair script", "plain script"
+LOCKSTEP, FAIR, PLAIN, JAX = "lockstep", "fair script", "plain script", "JAX script"
+COMPILED, COMPILED_WHOLE = "compiled script", "compiled whole"
+JAX_SECONDS = 300.0  #: that JAX may take to start and to compile
 
 
 class ScriptNetwork(nn.Module):
@@ -95,10 +106,15 @@ class InTurn:
 
 
 def against_scripts(
-    model: str, seeds: int, rounds: int, device: str = "cpu", overrides: Sequence[str] = ()
+    model: str,
+    seeds: int,
+    rounds: int,
+    device: str = "cpu",
+    overrides: Sequence[str] = (),
+    others: Mapping[str, Callable[[], object]] | None = None,
 ) -> dict[str, Timing]:
     """Milliseconds of an update of `seeds` replicas in lockstep, and of as many scripts of each kind, at the default
-    configuration with these overrides."""
+    configuration with these overrides; and of `others`."""
     plan = default_plan(model, f"device={device}", *overrides)
     trainer = Trainer(plan, range(seeds))
     steps = iter(range(1, 1_000_000_000))
@@ -111,8 +127,152 @@ def against_scripts(
         LOCKSTEP: lambda: trainer.step(next(steps)),
         FAIR: InTurn(plan, range(seeds)),
         PLAIN: InTurn(plan, range(seeds), fair=False),
+        **(others or {}),
     }
     return in_turn(contenders, rounds, wait=wait)
+
+
+def jax_update(plan: Plan) -> Callable[..., Any]:
+    """An update of one seed in JAX, to be compiled: (weights, means of gradients, means of their squares, number of
+    the update, tokens, scored, targets) → (the first three anew, loss).
+
+    The inputs' product comes before the `lax.scan` over time. Weights are named as the project names them.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    config, (sigmoid, tanh) = plan.config, (jax.nn.sigmoid, jnp.tanh)
+    B, H = config.train.batch_size, config.network.hidden_size
+    lr, threshold = config.optimizer.lr, config.clip.threshold or 1.0
+
+    def rnn(state: Any, x: Any, h_product: Any) -> Any:
+        return (tanh(x + h_product),)
+
+    def gru(state: Any, x: Any, h_product: Any) -> Any:
+        (r_x, z_x, n_x), (r_h, z_h, n_h) = jnp.split(x, 3, -1), jnp.split(h_product, 3, -1)
+        r, z = sigmoid(r_x + r_h), sigmoid(z_x + z_h)
+        return ((1 - z) * tanh(n_x + r * n_h) + z * state[0],)
+
+    def lstm(state: Any, x: Any, h_product: Any) -> Any:
+        i, f, g, o = jnp.split(x + h_product, 4, -1)
+        c = sigmoid(f) * state[1] + sigmoid(i) * tanh(g)
+        return sigmoid(o) * tanh(c), c
+
+    cell = {"rnn": rnn, "gru": gru, "lstm": lstm}[plan.cell.name]
+
+    def loss_of(weights: Any, tokens: Any, scored: Any, targets: Any) -> Any:
+        w = {name.rpartition(".")[2]: weight for name, weight in weights.items() if "recurrence" in name}
+        x = weights["embedding.weight"][tokens] @ w["weight_ih_l0"].T + w["bias_ih_l0"]
+
+        def step(state: Any, x_t: Any) -> Any:
+            state = cell(state, x_t, state[0] @ w["weight_hh_l0"].T + w["bias_hh_l0"])
+            return state, state[0]
+
+        start = tuple(jnp.zeros((B, H)) for _ in plan.cell.state_names)
+        hidden = jax.lax.scan(step, start, x)[1].reshape(-1, H)[scored]
+        answers = hidden @ weights["readout.weight"].T + weights["readout.bias"]
+        return -jnp.take_along_axis(jax.nn.log_softmax(answers), targets[:, None], 1).mean()
+
+    def update(weights: Any, mean: Any, square: Any, number: Any, *batch: Any) -> Any:
+        loss, gradient = jax.value_and_grad(loss_of)(weights, *batch)
+        norm = jnp.sqrt(sum((g * g).sum() for g in gradient.values()))
+        gradient = {name: g * jnp.minimum(1, threshold / (norm + 1e-6)) for name, g in gradient.items()}
+        mean = {name: 0.9 * mean[name] + 0.1 * g for name, g in gradient.items()}
+        square = {name: 0.999 * square[name] + 0.001 * g * g for name, g in gradient.items()}
+        scale, root = lr / (1 - 0.9**number), jnp.sqrt(1 - 0.999**number)
+        weights = {
+            name: w - scale * mean[name] / (jnp.sqrt(square[name]) / root + 1e-8) for name, w in weights.items()
+        }
+        return weights, mean, square, loss
+
+    return update
+
+
+class JaxScript:
+    """A script in JAX: a call is an update of each seed, and returns their losses. `vmap` maps over several seeds."""
+
+    def __init__(self, plan: Plan, seeds: Sequence[int]) -> None:
+        import jax
+        import jax.numpy as jnp
+
+        self.plan, self.seeds, self.number = plan, list(seeds), 0
+        update = jax_update(plan)
+        if len(self.seeds) > 1:
+            update = jax.vmap(update, in_axes=(0, 0, 0, None, 0, 0, 0))
+        self.update = jax.jit(update, donate_argnums=(0, 1, 2))
+        networks = [plan.network(seed).state_dict() for seed in self.seeds]
+        weights = {name: jnp.asarray(self._all([each[name] for each in networks])) for name in networks[0]}
+        zeros = [{name: jnp.zeros_like(weight) for name, weight in weights.items()} for _ in range(2)]
+        self.state = (weights, *zeros)
+
+    def __call__(self) -> list[float]:
+        self.number += 1
+        size = self.plan.config.train.batch_size
+        batches = [self.plan.task.sample(seed, self.number, batch_size=size) for seed in self.seeds]
+        fields = [(batch.inputs, batch.scored, batch.at_scored(batch.targets)) for batch in batches]
+        arrays = [self._all(each).astype(np.int32) for each in zip(*fields, strict=True)]
+        *state, losses = self.update(*self.state, np.float32(self.number), *arrays)
+        self.state = tuple(state)
+        return np.atleast_1d(losses).tolist()  # waits for the update's end
+
+    def _all(self, each: Sequence[Tensor]) -> np.ndarray:
+        """The seeds' tensors as an array; of one seed, without a dimension for it."""
+        return np.stack([tensor.numpy() for tensor in each]) if len(each) > 1 else each[0].numpy()
+
+
+def hold_jax_to(threads: int) -> None:
+    """Hold this process to so many cores. To be called before JAX is imported, which then sees no more."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-threads:])
+    if threads == 1:
+        os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    torch.set_num_threads(threads)
+
+
+def _jax_script(threads: int, model: str, seeds: int, overrides: Sequence[str]) -> JaxScript:
+    hold_jax_to(threads)
+    return JaxScript(default_plan(model, "device=cpu", *overrides), range(seeds))
+
+
+def _compiled_script(threads: int, model: str, whole: bool, overrides: Sequence[str]) -> Script:
+    import torch._dynamo
+    import torch._inductor.config
+
+    torch.set_num_threads(threads)
+    script = Script(default_plan(model, "device=cpu", *overrides), 0)
+    torch._inductor.config.compile_threads = 1  # no processes, which would outlive this one
+    torch._dynamo.config.allow_rnn = whole
+    script.loss = torch.compile(script.network.loss, fullgraph=whole, dynamic=False)
+    return script
+
+
+def jax_installed() -> bool:
+    return importlib.util.find_spec("jax") is not None
+
+
+@contextmanager
+def rivals(
+    model: str, seeds: int, compile_limit: float | None, overrides: Sequence[str] = ()
+) -> Iterator[tuple[dict[str, Apart], dict[str, str]]]:
+    """JAX's script, where JAX is installed, and for one seed the compiled ones, if there is a `compile_limit`, in
+    seconds. Those that got ready, in processes of their own, and for the others the reason why not."""
+    threads = torch.get_num_threads()
+    wanted: dict[str, tuple[Any, ...]] = {}
+    if jax_installed():
+        wanted[JAX] = (JAX_SECONDS, _jax_script, threads, model, seeds, overrides)
+    if compile_limit is not None and seeds == 1:
+        for name, whole in ((COMPILED, False), (COMPILED_WHOLE, True)):
+            wanted[name] = (compile_limit, _compiled_script, threads, model, whole, overrides)
+    ready, missing = {}, {}
+    with ExitStack() as stack:
+        for name, arguments in wanted.items():
+            try:
+                ready[name] = Apart(*arguments)
+                stack.callback(ready[name].close)
+            except NotReadyError as reason:
+                missing[name] = str(reason)
+        yield ready, missing
 
 
 def default_plan(model: str, *overrides: str) -> Plan:
@@ -130,10 +290,9 @@ def two_at_a_time(model: str, seeds: int, rounds: int) -> float:
         context.Process(target=_half, args=(model, list(range(seeds))[k::2], rounds, barrier, queue), daemon=True)
         for k in range(2)
     ]
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # in the workers: Ctrl-C ends this process,
-    for worker in workers:  # which ends them
-        worker.start()
-    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    with interrupts_blocked():
+        for worker in workers:
+            worker.start()
     times = [queue.get(timeout=600) for _ in workers]
     for worker in workers:
         worker.join()

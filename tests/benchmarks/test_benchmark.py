@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import functools
 import json
+import multiprocessing
+import os
+import time
 
 import pytest
 import torch
@@ -15,8 +18,8 @@ from rnnlstm.benchmarks import training as on_device
 from rnnlstm.benchmarks.costs import instruments_share
 from rnnlstm.benchmarks.recurrences import Ceilings, bound, ceilings, compiled_cell, least_time, measure, read_rate
 from rnnlstm.benchmarks.tables import MODELS
-from rnnlstm.benchmarks.timing import in_turn, matrix_product_rate
-from rnnlstm.benchmarks.training import Script, against_scripts, two_at_a_time
+from rnnlstm.benchmarks.timing import Apart, NotReadyError, in_turn, matrix_product_rate
+from rnnlstm.benchmarks.training import Script, against_scripts, rivals, two_at_a_time
 from rnnlstm.compare import main as compare
 from rnnlstm.reporting.figures import speed_figure
 from rnnlstm.training.step import Trainer
@@ -101,6 +104,56 @@ def test_the_scripts_train_what_the_project_trains(model, fair):
     trainer, script = Trainer(plan, [3]), Script(plan, 3, fair)
     for step in range(1, 6):
         torch.testing.assert_close(script().item(), trainer.step(step).losses[0], rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["rnn", "gru", "lstm"])
+@pytest.mark.parametrize("seeds", [(3,), (3, 5)])
+def test_the_script_in_jax_trains_what_the_project_trains(model, seeds):
+    pytest.importorskip("jax")
+    plan = plan_for(*SMALL, f"model={model}")
+    trainer, script = Trainer(plan, seeds), on_device.JaxScript(plan, seeds)
+    for step in range(1, 6):
+        torch.testing.assert_close(script(), trainer.step(step).losses, rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_contender_in_a_process_of_its_own():
+    contender = Apart(60, functools.partial, time.sleep, 0.2)
+    assert contender.first_seconds >= 0.2
+    assert in_turn({"there": contender}, rounds=1, warm_up=0)["there"].median >= 200
+    contender.close()
+    with pytest.raises(NotReadyError, match="not ready within"):
+        Apart(0.5, functools.partial, time.sleep, 60)
+    with pytest.raises(NotReadyError, match="invalid literal"):
+        Apart(60, int, "abc")
+    with pytest.raises(NotReadyError, match="its process ended"):
+        Apart(60, functools.partial, os._exit, 1)
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.slow
+def test_rivals_that_are_compiled(monkeypatch):
+    """What a compiler can't do here is said, with the reason; nothing is compiled for eight seeds."""
+    monkeypatch.setattr(on_device, "jax_installed", lambda: False)
+    with rivals("rnn", 1, 300.0, [*SMALL, "task.length=3"]) as (ready, missing):
+        assert {*ready, *missing} == {"compiled script", "compiled whole"}
+        times = against_scripts("rnn", 1, 1, overrides=[*SMALL, "task.length=3"], others=ready)
+    assert {*ready} < times.keys()
+    assert all(reason and "\n" not in reason for reason in missing.values())
+    with rivals("rnn", 1, 0.01) as (ready, missing):
+        assert (ready, set(missing.values())) == ({}, {"not ready within 0.01 s"})
+    with rivals("rnn", 8, 0.01) as nothing:
+        assert nothing == ({}, {})
+
+
+@pytest.mark.slow
+def test_the_rival_in_jax_runs_on_one_core():
+    pytest.importorskip("jax")
+    with rivals("rnn", 2, None, SMALL) as (ready, missing):
+        assert (list(ready), missing) == (["JAX script"], {})
+        if hasattr(os, "sched_getaffinity"):
+            assert len(os.sched_getaffinity(ready["JAX script"].pid)) == 1
 
 
 def test_training_against_scripts_writes_nothing(tmp_path, monkeypatch):
