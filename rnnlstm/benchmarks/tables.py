@@ -6,7 +6,7 @@ import importlib.metadata
 import math
 import platform
 import statistics
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -31,15 +31,29 @@ from rnnlstm.recurrence.fused import native
 MODELS = ("rnn", "lstm", "gru")
 
 
-def measure_everything(quick: bool, rounds: int) -> dict[str, Any]:
-    """Every benchmark on the CPU. `quick`: three shapes of the recurrences, with the slow contenders."""
-    return {
-        **_machine(),
-        **_recurrences(quick, rounds),
-        **_training(rounds),
-        **_instruments(),
-        **_batches(3 * rounds),
+#: Parts of the benchmark that run unless others are named.
+USUAL = ("recurrences", "training", "update", "instruments", "batches")
+
+
+def measure_parts(
+    parts: Collection[str], quick: bool, rounds: int, compile_limit: float | None, jobs: int
+) -> dict[str, Any]:
+    """These parts on the CPU. `quick`: three shapes of the recurrences, with the slow contenders. `compile_limit`:
+    seconds for torch.compile, which is left out without. `jobs`: of the sweep."""
+    measures: dict[str, Callable[[], dict[str, Any]]] = {
+        "recurrences": lambda: _recurrences(quick, rounds),
+        "training": lambda: _training(rounds, compile_limit),
+        "update": lambda: _update_parts(3 * rounds),
+        "instruments": _instruments,
+        "batches": lambda: _batches(3 * rounds),
+        "start_up": lambda: _start_up(rounds),
+        "sweep": lambda: _sweep(jobs),
     }
+    figures = _machine()
+    for part, measured in measures.items():
+        if part in parts:
+            figures |= measured()
+    return figures
 
 
 def _machine() -> dict[str, Any]:
@@ -147,6 +161,41 @@ def measure_on_device(name: str, quick: bool, rounds: int) -> dict[str, Any]:
         for replicas in (training.QUICK_REPLICAS if quick else training.REPLICAS)
     ]
     return {"device": shown, "training_on_device": entries}
+
+
+def _update_parts(rounds: int) -> dict[str, Any]:
+    print("\nThe parts of an update, ms and share of the whole (keyword recall, T=100, B=64, H=64)")
+    print(f"  {'':<15}{'update':>8}" + "".join(f"{part:>16}" for part in costs.PARTS))
+    entries = []
+    for model in MODELS:
+        for seeds in (1, 8):
+            times = costs.update_parts(model, seeds, rounds)
+            whole = times[costs.UPDATE].median
+            shares = {part: times[part].median / whole for part in costs.PARTS}
+            line = "".join(f"{times[part].median:9.2f} {share:6.1%}" for part, share in shares.items())
+            print(f"  {model:<5}seeds={seeds:<4}{whole:8.2f}{line}", flush=True)
+            entries.append({"model": model, "seeds": seeds, "times": _plain(times), "shares": shares})
+    return {"update_parts": entries}
+
+
+def _start_up(rounds: int) -> dict[str, Any]:
+    print("\nFrom the start of Python to the first update, by parts, ms (keyword recall by an LSTM)")
+    times = costs.start_up(rounds)
+    outside = (costs.COMMAND, costs.COMPILED_KERNEL)
+    total = sum(timing.median for part, timing in times.items() if part not in outside)
+    for part, t in times.items():
+        share = "" if part in outside else f"  {t.median / total:5.1%}"
+        print(f"  {part:<28} {t.median:8.1f} ({t.low:.1f}…{t.high:.1f}){share}")
+        if part == "first update":
+            print(f"  {'together':<28} {total:8.1f}")
+    return {"start_up": {**_plain(times), "total": total}}
+
+
+def _sweep(jobs: int) -> dict[str, Any]:
+    figures = costs.tiny_sweep(jobs)
+    print(f"\nA sweep of {jobs:,} tiny jobs of five updates, launcher=serial: {figures['seconds']:.3f} s a job,")
+    print(f"  {figures['training']:.3f} s of them training; {figures['share_not_training']:.0%} is not training")
+    return {"sweep": figures}
 
 
 def _instruments() -> dict[str, Any]:

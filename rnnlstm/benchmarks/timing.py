@@ -40,7 +40,7 @@ def in_turn(
             wait()
             if k >= warm_up:
                 seconds[name].append(time.perf_counter() - started)
-    return {name: _summary([1e3 * s for s in times]) for name, times in seconds.items()}
+    return {name: summary_of([1e3 * s for s in times]) for name, times in seconds.items()}
 
 
 class NotReadyError(Exception):
@@ -117,7 +117,8 @@ def matrix_product_rate(size: int = 1024, rounds: int = 9) -> float:
     return 2 * size**3 / timing.median / 1e6
 
 
-def _summary(times: list[float]) -> Timing:
+def summary_of(times: list[float]) -> Timing:
+    """Median and quartiles."""
     if len(times) < 2:
         return Timing(times[0], times[0], times[0])
     low, median, high = statistics.quantiles(times, n=4, method="inclusive")

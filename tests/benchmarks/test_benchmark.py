@@ -15,13 +15,23 @@ import torch._dynamo.config
 import rnnlstm
 from rnnlstm.benchmark import main
 from rnnlstm.benchmarks import training as on_device
-from rnnlstm.benchmarks.costs import instruments_share
+from rnnlstm.benchmarks.costs import (
+    COMMAND,
+    COMPILED_KERNEL,
+    PARTS,
+    UPDATE,
+    instruments_share,
+    start_up,
+    tiny_sweep,
+    update_parts,
+)
 from rnnlstm.benchmarks.recurrences import Ceilings, bound, ceilings, compiled_cell, least_time, measure, read_rate
 from rnnlstm.benchmarks.tables import MODELS
 from rnnlstm.benchmarks.timing import Apart, NotReadyError, in_turn, matrix_product_rate
 from rnnlstm.benchmarks.training import Script, against_scripts, rivals, two_at_a_time
 from rnnlstm.compare import main as compare
 from rnnlstm.reporting.figures import speed_figure
+from rnnlstm.training.clip import clip_replicas
 from rnnlstm.training.step import Trainer
 
 from support.training import SMALL, plan_for
@@ -180,6 +190,55 @@ def test_training_on_a_device_of_its_own(tmp_path, monkeypatch, capsys):
         assert entry["ratio"] == times["fair script"]["median"] / times["lockstep"]["median"]
 
 
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_the_parts_of_an_update_are_all_there_and_add_up(seeds):
+    times = update_parts("lstm", seeds, 1, SMALL)
+    assert list(times) == [*PARTS, UPDATE]
+    assert all(times[part].median > 0 for part in PARTS)
+    assert sum(times[part].median for part in PARTS) == pytest.approx(times[UPDATE].median)
+    assert times["rest"].median < times[UPDATE].median / 2
+    assert Trainer.step.__globals__["clip_replicas"] is clip_replicas  # everything is as it was
+
+
+@pytest.mark.slow
+def test_starting_up():
+    times = start_up(1, SMALL)
+    parts = ["interpreter", "import of torch", "import of Hydra", "import of the rest", "configuration", "kernel"]
+    parts += ["task and plan", "network", "first update"]
+    assert list(times) == [*parts, COMPILED_KERNEL, COMMAND]
+    assert times["import of torch"].median > 100
+    assert sum(times[part].median for part in parts) < times[COMMAND].median
+
+
+@pytest.mark.slow
+def test_a_sweep_of_tiny_jobs():
+    figures = tiny_sweep(2)
+    assert figures["jobs"] == 2
+    assert 0 < figures["training"] < figures["seconds"]
+    assert 0 < figures["share_not_training"] < 1
+
+
+@pytest.mark.slow
+def test_parts_that_are_named_run_alone(tmp_path, monkeypatch, capsys):
+    against = on_device.against_scripts
+    monkeypatch.setattr(on_device, "against_scripts", lambda *a, others: against(*a, "cpu", SMALL, others))
+    monkeypatch.setattr(on_device, "rivals", functools.partial(rivals, overrides=SMALL))
+    place = tmp_path / "speed.json"
+    parts = ["--update", "--compile", "0.01", "--sweep", "1", "--start-up"]
+    assert main([*parts, "--rounds", "1", "--json", str(place)]) == 0
+    figures = json.loads(place.read_text())
+    assert {"training", "update_parts", "start_up", "sweep"} < figures.keys()
+    assert not {"recurrences", "batches", "instruments_share"} & figures.keys()
+    one, eight, *_ = figures["training"]
+    assert one["missing"]["compiled script"] == "not ready within 0.01 s"
+    assert not eight["missing"]
+    assert one["ratios"]["plain script"] > 0
+    assert on_device.jax_installed() == ("JAX script" in eight["times"])
+    printed = capsys.readouterr().out
+    assert "no compiled whole: not ready within 0.01 s" in printed
+    assert on_device.jax_installed() == ("JAX is not installed" not in printed)
+
+
 def test_a_call_is_timed_to_its_end():
     events = []
     in_turn({"a": lambda: events.append("call")}, rounds=1, warm_up=1, wait=lambda: events.append("wait"))
@@ -192,6 +251,13 @@ def test_a_mistake_is_one_line(capsys):
     assert main(["--rounds", "0"]) == 2
     assert main(["--fast"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 2
+    for words in ("--sweep 0", "--sweep 1000000", "--sweep many", "--compile 0", "--compile nan", "--compile soon"):
+        assert main(words.split()) == 2, words
+        (line,) = capsys.readouterr().err.splitlines()
+        assert words.split()[0] in line
+    for words in ("--device cpu --update", "--update --figure a.png", "--device cpu --figure a.png"):
+        assert main(words.split()) == 2, words
+        assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 @pytest.mark.parametrize(("command", "options"), [(main, ["--json", "--figure"]), (compare, ["--csv"])])
