@@ -31,15 +31,17 @@ def in_turn(
     wait: Callable[[], None] = lambda: None,
 ) -> dict[str, Timing]:
     """Call each contender once a round, `rounds` times after `warm_up` rounds that don't count. `wait` returns
-    when the work of the call is done: on a GPU a call returns before its work is done."""
+    when the work of the call is done: on a GPU a call returns before its work is done. A contender that is
+    `Apart` says itself how long it took."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for k in range(warm_up + rounds):
         for name, call in contenders.items():
             started = time.perf_counter()
-            call()
+            result = call()
             wait()
+            taken = time.perf_counter() - started
             if k >= warm_up:
-                seconds[name].append(time.perf_counter() - started)
+                seconds[name].append(result if isinstance(call, Apart) and isinstance(result, float) else taken)
     return {name: summary_of([1e3 * s for s in times]) for name, times in seconds.items()}
 
 
@@ -48,7 +50,8 @@ class NotReadyError(Exception):
 
 
 class Apart:
-    """A contender in a process of its own. A call here waits for one call there, which takes some 0.1 ms more."""
+    """A contender in a process of its own. A call here makes two calls there and returns the seconds that the second
+    took there: the first one after a wait takes longer, by up to a sixth."""
 
     def __init__(self, limit: float, make: Callable[..., Callable[[], object]], *arguments: Any) -> None:
         """`make(*arguments)` returns the contender there, and is a function of a module. The first call, which may
@@ -71,9 +74,10 @@ class Apart:
             raise NotReadyError(first)
         self.first_seconds = first  #: that the first call took
 
-    def __call__(self) -> None:
+    def __call__(self) -> float:
         self._pipe.send(None)
-        self._pipe.recv()
+        seconds: float = self._pipe.recv()
+        return seconds
 
     @property
     def pid(self) -> int:
@@ -97,7 +101,9 @@ def _serve(pipe: Connection, make: Callable[..., Callable[[], object]], argument
     while True:
         pipe.recv()
         contender()
-        pipe.send(None)
+        started = time.perf_counter()
+        contender()
+        pipe.send(time.perf_counter() - started)
 
 
 @contextmanager

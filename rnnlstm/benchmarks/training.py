@@ -6,9 +6,9 @@
 - JAX script: as its users write it (`jax_update`); its first call, which compiles, does not count. It runs in a
   process of its own, held to as many cores as PyTorch has threads; with one thread XLA's flags say so, too
   (`hold_jax_to`).
-- compiled script: the fair one under `torch.compile`, which leaves out PyTorch's module (a graph break) and compiles
-  what is around it; and compiled whole, the module unrolled over time, if that is done within a limit. The optimiser
-  and clipping stay as they are.
+- compiled script: the fair one's network and loss under `torch.compile`, as far as it compiles them; PyTorch's
+  modules are a graph break unless `allow_rnn` unrolls them over time, which is compiled whole. Each takes part if it
+  is done within a limit. The optimiser and clipping stay as they are.
 
 On a GPU PyTorch's module is cuDNN's. All contenders draw their data on the CPU from the same task and begin with the
 same weights. Several seeds are as many scripts in turn. Every call is timed until the device has done its work.
@@ -235,16 +235,31 @@ def _jax_script(threads: int, model: str, seeds: int, overrides: Sequence[str]) 
     return JaxScript(default_plan(model, "device=cpu", *overrides), range(seeds))
 
 
-def _compiled_script(threads: int, model: str, whole: bool, overrides: Sequence[str]) -> Script:
-    import torch._dynamo
-    import torch._inductor.config
+class CompiledScript(Script):
+    """The fair script with its network and loss compiled, `whole` or up to the graph breaks."""
 
+    def __init__(self, plan: Plan, seed: int, whole: bool) -> None:
+        import torch._dynamo.utils
+        import torch._inductor.config
+
+        super().__init__(plan, seed)
+        torch._inductor.config.compile_threads = 1  # no processes, which would outlive this one
+        torch._dynamo.config.allow_rnn = whole
+        self.loss = torch.compile(self.network.loss, fullgraph=whole, dynamic=False)
+
+    def __call__(self) -> Tensor:
+        """Raises: RuntimeError if the first call has compiled nothing."""
+        loss = super().__call__()
+        if self.step == 1 and not torch._dynamo.utils.counters["stats"]["unique_graphs"]:
+            raise RuntimeError(
+                f"graph break at torch.nn.{type(self.network.recurrence).__name__}: nothing is compiled"
+            )
+        return loss
+
+
+def _compiled_script(threads: int, model: str, whole: bool, overrides: Sequence[str]) -> CompiledScript:
     torch.set_num_threads(threads)
-    script = Script(default_plan(model, "device=cpu", *overrides), 0)
-    torch._inductor.config.compile_threads = 1  # no processes, which would outlive this one
-    torch._dynamo.config.allow_rnn = whole
-    script.loss = torch.compile(script.network.loss, fullgraph=whole, dynamic=False)
-    return script
+    return CompiledScript(default_plan(model, "device=cpu", *overrides), 0, whole)
 
 
 def jax_installed() -> bool:

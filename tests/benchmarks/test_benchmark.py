@@ -131,7 +131,7 @@ def test_the_script_in_jax_trains_what_the_project_trains(model, seeds):
 def test_a_contender_in_a_process_of_its_own():
     contender = Apart(60, functools.partial, time.sleep, 0.2)
     assert contender.first_seconds >= 0.2
-    assert in_turn({"there": contender}, rounds=1, warm_up=0)["there"].median >= 200
+    assert 200 <= in_turn({"there": contender}, rounds=1, warm_up=0)["there"].median < 400  # the second call alone
     contender.close()
     with pytest.raises(NotReadyError, match="not ready within"):
         Apart(0.5, functools.partial, time.sleep, 60)
@@ -151,6 +151,9 @@ def test_rivals_that_are_compiled(monkeypatch):
         times = against_scripts("rnn", 1, 1, overrides=[*SMALL, "task.length=3"], others=ready)
     assert {*ready} < times.keys()
     assert all(reason and "\n" not in reason for reason in missing.values())
+    assert "graph break" not in missing.get("compiled whole", "")  # it is unrolled
+    if "compiled script" in missing:
+        assert "graph break at torch.nn.RNN" in missing["compiled script"]
     with rivals("rnn", 1, 0.01) as (ready, missing):
         assert (ready, set(missing.values())) == ({}, {"not ready within 0.01 s"})
     with rivals("rnn", 8, 0.01) as nothing:
