@@ -29,13 +29,17 @@ def in_turn(
     rounds: int,
     warm_up: int = 2,
     wait: Callable[[], None] = lambda: None,
+    twice: bool = False,
 ) -> dict[str, Timing]:
     """Call each contender once a round, `rounds` times after `warm_up` rounds that don't count. `wait` returns
-    when the work of the call is done: on a GPU a call returns before its work is done. A contender that is
-    `Apart` says itself how long it took."""
+    when the work of the call is done: on a GPU a call returns before its work is done. `twice`: each is called
+    twice in a row, and the second call counts, as for those that are `Apart`."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for k in range(warm_up + rounds):
         for name, call in contenders.items():
+            if twice and not isinstance(call, Apart):
+                call()
+                wait()
             started = time.perf_counter()
             result = call()
             wait()

@@ -129,7 +129,7 @@ def against_scripts(
         PLAIN: InTurn(plan, range(seeds), fair=False),
         **(others or {}),
     }
-    return in_turn(contenders, rounds, wait=wait)
+    return in_turn(contenders, rounds, wait=wait, twice=True)
 
 
 def jax_update(plan: Plan) -> Callable[..., Any]:

@@ -42,6 +42,9 @@ def test_contenders_take_turns_and_the_warm_up_does_not_count():
     times = in_turn({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, rounds=3, warm_up=1)
     assert calls == ["a", "b"] * 4
     assert set(times) == {"a", "b"}
+    calls.clear()
+    in_turn({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, rounds=1, warm_up=0, twice=True)
+    assert calls == ["a", "a", "b", "b"]
     assert 0 <= times["a"].low <= times["a"].median <= times["a"].high
     assert matrix_product_rate(64, 2) > 0
 
