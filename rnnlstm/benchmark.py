@@ -4,13 +4,16 @@ from __future__ import annotations
 
 # The text of --help. It is assigned, since python -OO drops docstrings.
 __doc__ = """\
-Measure speed: the fused recurrences against PyTorch's modules, and training against a plain script.
+Measure speed: the fused recurrences against PyTorch's modules, and training against scripts.
 
     python -m rnnlstm.benchmark [--quick] [--json FILE] [--figure FILE] [--threads N] [--rounds N] [--device NAME]
+    python -m rnnlstm.benchmark [--training] [--compile [SECONDS]] [--update] [--start-up] [--sweep [JOBS]] …
 
 Examples
   python -m rnnlstm.benchmark --quick                  three shapes, with the slow contenders, some minutes
   python -m rnnlstm.benchmark --json speed.json        the whole grid of shapes
+  python -m rnnlstm.benchmark --training --threads 1   training alone, against scripts in PyTorch and JAX
+  python -m rnnlstm.benchmark --start-up --sweep       what a run takes before its first update, and a job of a sweep
   python -m rnnlstm.benchmark --device cuda            training on a GPU: 1, 64 and 256 replicas, and nothing else
 
 Contenders take turns within one process; times are medians with quartiles. Compare the ratios: single times change
@@ -24,6 +27,9 @@ from pathlib import Path
 from rnnlstm.cli.arguments import Parser, check_writable
 from rnnlstm.cli.exits import DONE, run_command
 from rnnlstm.config.errors import ConfigError, writing
+
+MOST_JOBS = 10_000  #: of a sweep
+LONGEST = 86_400  #: seconds that a compiler may be given
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,16 +46,40 @@ def parser() -> Parser:
     result.add_argument("--threads", type=int, metavar="N", help="CPU threads; default: the machine's cores")
     result.add_argument("--rounds", type=int, default=9, metavar="N", help="measured rounds of each contender")
     result.add_argument("--device", metavar="NAME", help="only training there, with many replicas: cuda, cuda:1, cpu")
+    only = result.add_argument_group("parts", "With any of these, those named and nothing else")
+    only.add_argument("--training", action="store_true", help="an update of training against scripts of the same")
+    only.add_argument(
+        "--compile", type=float, nargs="?", const=120.0, metavar="SECONDS",
+        help="training, also against torch.compile, given up after so many seconds; 120 unless given",
+    )  # fmt: skip
+    only.add_argument("--update", action="store_true", help="the parts of an update: data, forward, … optimiser")
+    only.add_argument("--start-up", action="store_true", help="from the command to its first update, by parts")
+    only.add_argument(
+        "--sweep", type=int, nargs="?", const=100, metavar="JOBS", help="a sweep of tiny jobs; 100 unless given"
+    )
     return result
 
 
 def _main(arguments: Sequence[str]) -> int:
     options = parser().parse_args(arguments)
-    for name in ("threads", "rounds"):
+    for name in ("threads", "rounds", "sweep"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             raise ConfigError(f"--{name} {getattr(options, name)}: must be at least 1")
-    if options.device is not None and options.figure is not None:
-        raise ConfigError("--figure draws the recurrences, which --device leaves out")
+    if options.sweep is not None and options.sweep > MOST_JOBS:
+        raise ConfigError(f"--sweep {options.sweep}: must be at most {MOST_JOBS:,}")
+    if options.compile is not None and not 0 < options.compile <= LONGEST:
+        raise ConfigError(f"--compile {options.compile:g}: must be above 0 and at most {LONGEST:,} seconds")
+    named = {
+        "training": options.training or options.compile is not None,
+        "update": options.update,
+        "start_up": options.start_up,
+        "sweep": options.sweep is not None,
+    }
+    parts = [part for part, chosen in named.items() if chosen]
+    if options.device is not None and parts:
+        raise ConfigError("--device measures training there and no other part")
+    if options.figure is not None and (parts or options.device is not None):
+        raise ConfigError("--figure draws the recurrences, which --device and the options for parts leave out")
     for name in ("json", "figure"):  # checked before minutes of measuring
         path = getattr(options, name)
         if path is not None:
@@ -57,14 +87,14 @@ def _main(arguments: Sequence[str]) -> int:
 
     import torch
 
-    from rnnlstm.benchmarks.tables import measure_everything, measure_on_device
+    from rnnlstm.benchmarks.tables import USUAL, measure_on_device, measure_parts
 
     if options.threads:
         torch.set_num_threads(options.threads)
     if options.device is not None:
         figures = measure_on_device(options.device, options.quick, options.rounds)
     else:
-        figures = measure_everything(options.quick, options.rounds)
+        figures = measure_parts(parts or USUAL, options.quick, options.rounds, options.compile, options.sweep or 0)
     if options.json:
         from rnnlstm.record.files import json_bytes, write_output
 

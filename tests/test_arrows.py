@@ -40,6 +40,7 @@ ONLY = {
     "tensorboard": {"record.tensorboard"},
     "PIL": {"record.heatmap"},
     "jinja2": {"reporting.html.parts"},
+    "jax": {"benchmarks.training"},
     "matplotlib": {"reporting.figures", "reporting.gradflow_figures", "studies.figure"},
 }
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import math
 import platform
 import statistics
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -30,15 +31,29 @@ from rnnlstm.recurrence.fused import native
 MODELS = ("rnn", "lstm", "gru")
 
 
-def measure_everything(quick: bool, rounds: int) -> dict[str, Any]:
-    """Every benchmark on the CPU. `quick`: three shapes of the recurrences, with the slow contenders."""
-    return {
-        **_machine(),
-        **_recurrences(quick, rounds),
-        **_training(rounds),
-        **_instruments(),
-        **_batches(3 * rounds),
+#: Parts of the benchmark that run unless others are named.
+USUAL = ("recurrences", "training", "update", "instruments", "batches")
+
+
+def measure_parts(
+    parts: Collection[str], quick: bool, rounds: int, compile_limit: float | None, jobs: int
+) -> dict[str, Any]:
+    """These parts on the CPU. `quick`: three shapes of the recurrences, with the slow contenders. `compile_limit`:
+    seconds for torch.compile, which is left out without. `jobs`: of the sweep."""
+    measures: dict[str, Callable[[], dict[str, Any]]] = {
+        "recurrences": lambda: _recurrences(quick, rounds),
+        "training": lambda: _training(rounds, compile_limit),
+        "update": lambda: _update_parts(3 * rounds),
+        "instruments": _instruments,
+        "batches": lambda: _batches(3 * rounds),
+        "start_up": lambda: _start_up(rounds),
+        "sweep": lambda: _sweep(jobs),
     }
+    figures = _machine()
+    for part, measured in measures.items():
+        if part in parts:
+            figures |= measured()
+    return figures
 
 
 def _machine() -> dict[str, Any]:
@@ -101,35 +116,86 @@ def _against_ceilings(result: Result) -> tuple[dict[str, Any], str]:
     return shares, f"peak {shares['share']:4.0%}  {shown}"
 
 
-def _training(rounds: int) -> dict[str, Any]:
-    print("Training: an update in lockstep against plain scripts in turn, ms (keyword recall, T=100, B=64, H=64)")
-    entries = []
+def _training(rounds: int, compile_limit: float | None = None) -> dict[str, Any]:
+    print("Training: an update in lockstep against scripts in turn, ms (keyword recall, T=100, B=64, H=64);")
+    print("ratio: fair script / lockstep; the scripts: rnnlstm/benchmarks/training.py")
+    figures: dict[str, Any] = {"training": []}
+    if training.jax_installed():
+        figures["jax"] = importlib.metadata.version("jax")
+        print(f"JAX {figures['jax']} in a process of its own on as many cores as PyTorch has threads")
+    else:
+        print("no JAX script, as JAX is not installed: pip install 'rnnlstm[jax]'")
     for model in MODELS:
         for seeds in (1, 8):
-            times = training.against_plain_scripts(model, seeds, rounds)
-            entry: dict[str, Any] = {"model": model, "seeds": seeds, "times": _plain(times)}
-            best, also = times["plain scripts"].median, ""
-            if seeds > 1:
-                entry["two_at_a_time"] = pairs = training.two_at_a_time(model, seeds, rounds)
-                best, also = min(best, pairs), f"   two at a time {pairs:.1f}"
-            entry["ratio"] = best / times["lockstep"].median
-            entries.append(entry)
-            print(f"  {model:<5}seeds={seeds}  ratio {entry['ratio']:5.2f}   {_shown(times)}{also}", flush=True)
-    return {"training": entries}
+            with training.rivals(model, seeds, compile_limit) as (others, missing):
+                entry = _entry(model, seeds, training.against_scripts(model, seeds, rounds, others=others))
+                entry["compile_seconds"] = {name: rival.first_seconds for name, rival in others.items()}
+                entry["missing"] = missing
+            notes = [f"{name} compiled in {seconds:.1f} s" for name, seconds in entry["compile_seconds"].items()]
+            notes += [f"no {name}: {reason}" for name, reason in missing.items()]
+            if seeds > 1 and torch.get_num_threads() > 1:
+                entry["two_at_a_time"] = training.two_at_a_time(model, seeds, rounds)
+                notes.append(f"fair scripts two at a time {entry['two_at_a_time']:.1f}")
+            for note in notes:
+                print(f"        {note}", flush=True)
+            figures["training"].append(entry)
+    return figures
+
+
+def _entry(model: str, seeds: int, times: Mapping[str, Timing]) -> dict[str, Any]:
+    """Prints a line. `ratio`: how many times faster than the yardstick; `ratios`: than each contender."""
+    ours = times[training.LOCKSTEP].median
+    ratios = {name: timing.median / ours for name, timing in times.items() if name != training.LOCKSTEP}
+    print(f"  {model:<5}seeds={seeds:<4} ratio {ratios[training.FAIR]:5.2f}   {_shown(times)}", flush=True)
+    entry = {"model": model, "seeds": seeds, "times": _plain(times), "ratio": ratios[training.FAIR]}
+    return {**entry, "ratios": ratios}
 
 
 def measure_on_device(name: str, quick: bool, rounds: int) -> dict[str, Any]:
     """Training with many replicas on one device. Raises: ConfigError for a device that isn't there."""
     shown = training.device_name(training.default_plan("rnn", f"device={name}").device)
-    print(f"{shown}\nTraining: an update in lockstep against plain scripts over PyTorch's module in turn, ms")
+    print(f"{shown}\nTraining: an update in lockstep against scripts over PyTorch's module in turn, ms")
+    entries = [
+        _entry(model, replicas, training.against_scripts(model, replicas, rounds, name))
+        for model in MODELS
+        for replicas in (training.QUICK_REPLICAS if quick else training.REPLICAS)
+    ]
+    return {"device": shown, "training_on_device": entries}
+
+
+def _update_parts(rounds: int) -> dict[str, Any]:
+    print("\nThe parts of an update, ms and share of the whole (keyword recall, T=100, B=64, H=64)")
+    print(f"  {'':<15}{'update':>8}" + "".join(f"{part:>16}" for part in costs.PARTS))
     entries = []
     for model in MODELS:
-        for replicas in training.QUICK_REPLICAS if quick else training.REPLICAS:
-            times = training.against_plain_scripts(model, replicas, rounds, name)
-            ratio = times["plain scripts"].median / times["lockstep"].median
-            entries.append({"model": model, "seeds": replicas, "times": _plain(times), "ratio": ratio})
-            print(f"  {model:<5}seeds={replicas:<4} ratio {ratio:5.2f}   {_shown(times)}", flush=True)
-    return {"device": shown, "training_on_device": entries}
+        for seeds in (1, 8):
+            times = costs.update_parts(model, seeds, rounds)
+            whole = times[costs.UPDATE].median
+            shares = {part: times[part].median / whole for part in costs.PARTS}
+            line = "".join(f"{times[part].median:9.2f} {share:6.1%}" for part, share in shares.items())
+            print(f"  {model:<5}seeds={seeds:<4}{whole:8.2f}{line}", flush=True)
+            entries.append({"model": model, "seeds": seeds, "times": _plain(times), "shares": shares})
+    return {"update_parts": entries}
+
+
+def _start_up(rounds: int) -> dict[str, Any]:
+    print("\nFrom the start of Python to the first update, by parts, ms (keyword recall by an LSTM)")
+    times = costs.start_up(rounds)
+    outside = (costs.COMMAND, costs.COMPILED_KERNEL)
+    total = sum(timing.median for part, timing in times.items() if part not in outside)
+    for part, t in times.items():
+        share = "" if part in outside else f"  {t.median / total:5.1%}"
+        print(f"  {part:<28} {t.median:8.1f} ({t.low:.1f}…{t.high:.1f}){share}")
+        if part == "first update":
+            print(f"  {'together':<28} {total:8.1f}")
+    return {"start_up": {**_plain(times), "total": total}}
+
+
+def _sweep(jobs: int) -> dict[str, Any]:
+    figures = costs.tiny_sweep(jobs)
+    print(f"\nA sweep of {jobs:,} tiny jobs of five updates, launcher=serial: {figures['seconds']:.3f} s a job,")
+    print(f"  {figures['training']:.3f} s of them training; {figures['share_not_training']:.0%} is not training")
+    return {"sweep": figures}
 
 
 def _instruments() -> dict[str, Any]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import functools
 import json
+import multiprocessing
+import os
+import time
 
 import pytest
 import torch
@@ -12,13 +15,26 @@ import torch._dynamo.config
 import rnnlstm
 from rnnlstm.benchmark import main
 from rnnlstm.benchmarks import training as on_device
-from rnnlstm.benchmarks.costs import instruments_share
+from rnnlstm.benchmarks.costs import (
+    COMMAND,
+    COMPILED_KERNEL,
+    PARTS,
+    UPDATE,
+    instruments_share,
+    start_up,
+    tiny_sweep,
+    update_parts,
+)
 from rnnlstm.benchmarks.recurrences import Ceilings, bound, ceilings, compiled_cell, least_time, measure, read_rate
 from rnnlstm.benchmarks.tables import MODELS
-from rnnlstm.benchmarks.timing import in_turn, matrix_product_rate
-from rnnlstm.benchmarks.training import against_plain_scripts, two_at_a_time
+from rnnlstm.benchmarks.timing import Apart, NotReadyError, in_turn, matrix_product_rate
+from rnnlstm.benchmarks.training import Script, against_scripts, rivals, two_at_a_time
 from rnnlstm.compare import main as compare
 from rnnlstm.reporting.figures import speed_figure
+from rnnlstm.training.clip import clip_replicas
+from rnnlstm.training.step import Trainer
+
+from support.training import SMALL, plan_for
 
 
 def test_contenders_take_turns_and_the_warm_up_does_not_count():
@@ -26,6 +42,9 @@ def test_contenders_take_turns_and_the_warm_up_does_not_count():
     times = in_turn({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, rounds=3, warm_up=1)
     assert calls == ["a", "b"] * 4
     assert set(times) == {"a", "b"}
+    calls.clear()
+    in_turn({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, rounds=1, warm_up=0, twice=True)
+    assert calls == ["a", "a", "b", "b"]
     assert 0 <= times["a"].low <= times["a"].median <= times["a"].high
     assert matrix_product_rate(64, 2) > 0
 
@@ -91,9 +110,71 @@ def test_the_picture(tmp_path):
     assert (tmp_path / "speed.png").stat().st_size > 5_000
 
 
-def test_training_against_plain_scripts_writes_nothing(tmp_path, monkeypatch):
+@pytest.mark.parametrize("model", ["rnn", "gru", "lstm"])
+@pytest.mark.parametrize("fair", [True, False])
+def test_the_scripts_train_what_the_project_trains(model, fair):
+    plan = plan_for(*SMALL, f"model={model}")
+    trainer, script = Trainer(plan, [3]), Script(plan, 3, fair)
+    for step in range(1, 6):
+        torch.testing.assert_close(script().item(), trainer.step(step).losses[0], rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["rnn", "gru", "lstm"])
+@pytest.mark.parametrize("seeds", [(3,), (3, 5)])
+def test_the_script_in_jax_trains_what_the_project_trains(model, seeds):
+    pytest.importorskip("jax")
+    plan = plan_for(*SMALL, f"model={model}")
+    trainer, script = Trainer(plan, seeds), on_device.JaxScript(plan, seeds)
+    for step in range(1, 6):
+        torch.testing.assert_close(script(), trainer.step(step).losses, rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_contender_in_a_process_of_its_own():
+    contender = Apart(60, functools.partial, time.sleep, 0.2)
+    assert contender.first_seconds >= 0.2
+    assert 200 <= in_turn({"there": contender}, rounds=1, warm_up=0)["there"].median < 400  # the second call alone
+    contender.close()
+    with pytest.raises(NotReadyError, match="not ready within"):
+        Apart(0.5, functools.partial, time.sleep, 60)
+    with pytest.raises(NotReadyError, match="invalid literal"):
+        Apart(60, int, "abc")
+    with pytest.raises(NotReadyError, match="its process ended"):
+        Apart(60, functools.partial, os._exit, 1)
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.slow
+def test_rivals_that_are_compiled(monkeypatch):
+    """What a compiler can't do here is said, with the reason; nothing is compiled for eight seeds."""
+    monkeypatch.setattr(on_device, "jax_installed", lambda: False)
+    with rivals("rnn", 1, 300.0, [*SMALL, "task.length=3"]) as (ready, missing):
+        assert {*ready, *missing} == {"compiled script", "compiled whole"}
+        times = against_scripts("rnn", 1, 1, overrides=[*SMALL, "task.length=3"], others=ready)
+    assert {*ready} < times.keys()
+    assert all(reason and "\n" not in reason for reason in missing.values())
+    assert "graph break" not in missing.get("compiled whole", "")  # it is unrolled
+    if "compiled script" in missing:
+        assert "graph break at torch.nn.RNN" in missing["compiled script"]
+    with rivals("rnn", 1, 0.01) as (ready, missing):
+        assert (ready, set(missing.values())) == ({}, {"not ready within 0.01 s"})
+    with rivals("rnn", 8, 0.01) as nothing:
+        assert nothing == ({}, {})
+
+
+@pytest.mark.slow
+def test_the_rival_in_jax_runs_on_one_core():
+    pytest.importorskip("jax")
+    with rivals("rnn", 2, None, SMALL) as (ready, missing):
+        assert (list(ready), missing) == (["JAX script"], {})
+        if hasattr(os, "sched_getaffinity"):
+            assert len(os.sched_getaffinity(ready["JAX script"].pid)) == 1
+
+
+def test_training_against_scripts_writes_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert set(against_plain_scripts("rnn", 1, 1)) == {"lockstep", "plain scripts"}
+    assert set(against_scripts("rnn", 1, 1)) == {"lockstep", "fair script", "plain script"}
     assert list(tmp_path.iterdir()) == []
 
 
@@ -101,8 +182,8 @@ def test_training_against_plain_scripts_writes_nothing(tmp_path, monkeypatch):
 def test_training_on_a_device_of_its_own(tmp_path, monkeypatch, capsys):
     """On the CPU, and with networks small enough for it."""
     small = ["task.length=5", "model.hidden_size=4", "train.batch_size=2"]
-    against = on_device.against_plain_scripts
-    monkeypatch.setattr(on_device, "against_plain_scripts", lambda *arguments: against(*arguments, small))
+    against = on_device.against_scripts
+    monkeypatch.setattr(on_device, "against_scripts", lambda *arguments: against(*arguments, small))
     monkeypatch.setattr(on_device, "QUICK_REPLICAS", (1, 3))
     place = tmp_path / "speed.json"
     assert main(["--device", "cpu", "--quick", "--rounds", "2", "--json", str(place)]) == 0
@@ -112,7 +193,56 @@ def test_training_on_a_device_of_its_own(tmp_path, monkeypatch, capsys):
     assert [(entry["model"], entry["seeds"]) for entry in entries] == [(m, n) for m in MODELS for n in (1, 3)]
     for entry in entries:
         times = entry["times"]
-        assert entry["ratio"] == times["plain scripts"]["median"] / times["lockstep"]["median"]
+        assert entry["ratio"] == times["fair script"]["median"] / times["lockstep"]["median"]
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_the_parts_of_an_update_are_all_there_and_add_up(seeds):
+    times = update_parts("lstm", seeds, 1, SMALL)
+    assert list(times) == [*PARTS, UPDATE]
+    assert all(times[part].median > 0 for part in PARTS)
+    assert sum(times[part].median for part in PARTS) == pytest.approx(times[UPDATE].median)
+    assert times["rest"].median < times[UPDATE].median / 2
+    assert Trainer.step.__globals__["clip_replicas"] is clip_replicas  # everything is as it was
+
+
+@pytest.mark.slow
+def test_starting_up():
+    times = start_up(1, SMALL)
+    parts = ["interpreter", "import of torch", "import of Hydra", "import of the rest", "configuration", "kernel"]
+    parts += ["task and plan", "network", "first update"]
+    assert list(times) == [*parts, COMPILED_KERNEL, COMMAND]
+    assert times["import of torch"].median > 100
+    assert sum(times[part].median for part in parts) < times[COMMAND].median
+
+
+@pytest.mark.slow
+def test_a_sweep_of_tiny_jobs():
+    figures = tiny_sweep(2)
+    assert figures["jobs"] == 2
+    assert 0 < figures["training"] < figures["seconds"]
+    assert 0 < figures["share_not_training"] < 1
+
+
+@pytest.mark.slow
+def test_parts_that_are_named_run_alone(tmp_path, monkeypatch, capsys):
+    against = on_device.against_scripts
+    monkeypatch.setattr(on_device, "against_scripts", lambda *a, others: against(*a, "cpu", SMALL, others))
+    monkeypatch.setattr(on_device, "rivals", functools.partial(rivals, overrides=SMALL))
+    place = tmp_path / "speed.json"
+    parts = ["--update", "--compile", "0.01", "--sweep", "1", "--start-up"]
+    assert main([*parts, "--rounds", "1", "--json", str(place)]) == 0
+    figures = json.loads(place.read_text())
+    assert {"training", "update_parts", "start_up", "sweep"} < figures.keys()
+    assert not {"recurrences", "batches", "instruments_share"} & figures.keys()
+    one, eight, *_ = figures["training"]
+    assert one["missing"]["compiled script"] == "not ready within 0.01 s"
+    assert not eight["missing"]
+    assert one["ratios"]["plain script"] > 0
+    assert on_device.jax_installed() == ("JAX script" in eight["times"])
+    printed = capsys.readouterr().out
+    assert "no compiled whole: not ready within 0.01 s" in printed
+    assert on_device.jax_installed() == ("JAX is not installed" not in printed)
 
 
 def test_a_call_is_timed_to_its_end():
@@ -127,6 +257,13 @@ def test_a_mistake_is_one_line(capsys):
     assert main(["--rounds", "0"]) == 2
     assert main(["--fast"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 2
+    for words in ("--sweep 0", "--sweep 1000000", "--sweep many", "--compile 0", "--compile nan", "--compile soon"):
+        assert main(words.split()) == 2, words
+        (line,) = capsys.readouterr().err.splitlines()
+        assert words.split()[0] in line
+    for words in ("--device cpu --update", "--update --figure a.png", "--device cpu --figure a.png"):
+        assert main(words.split()) == 2, words
+        assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 @pytest.mark.parametrize(("command", "options"), [(main, ["--json", "--figure"]), (compare, ["--csv"])])

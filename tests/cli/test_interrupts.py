@@ -98,6 +98,7 @@ COMMANDS = [
     ("train", "-m", "search=optuna", "task=adding", "optimizer.lr=tag(log,interval(1e-4,1e-1))", *LONG),
     ("events", "../../one"),
     ("benchmark", "--quick"),
+    ("benchmark", "--start-up", "--sweep"),
 ]
 
 
