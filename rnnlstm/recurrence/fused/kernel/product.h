@@ -28,6 +28,9 @@
                 z[r * stride + c] += sum;                                                                             \
             }                                                                                                         \
     }
+#define REGISTERS (VBYTES == 64 ? 32 : 16) /* vectors that the processor holds; arm64 holds 32 halves of one */
+TILE(6, 4, 1)
+TILE(4, 4, 1)
 TILE(1, 4, 2)
 TILE(2, 4, 1)
 TILE(3, 4, 1)
@@ -41,6 +44,10 @@ TILE(6, 2, 1)
 
 /* z (m rows of 4 vectors) += a (m rows of K) times a panel of four vectors. */
 static void product4(const REAL *a, int64_t lda, int64_t m, const REAL *panel, int64_t K, vec *z) {
+    if (REGISTERS > 16) {
+        for (; m >= 6; m -= 6, a += 6 * lda, z += 6 * 4) tile_6x4(a, lda, panel, K, z, 4);
+        if (m >= 4) tile_4x4(a, lda, panel, K, z, 4), m -= 4, a += 4 * lda, z += 4 * 4;
+    }
     for (; m >= 3; m -= 3, a += 3 * lda, z += 3 * 4) tile_3x4(a, lda, panel, K, z, 4);
     if (m == 2) tile_2x4(a, lda, panel, K, z, 4);
     if (m == 1) tile_1x4(a, lda, panel, K, z, 4);
