@@ -41,6 +41,8 @@ TILE(1, 2, 4)
 TILE(2, 2, 2)
 TILE(4, 2, 1)
 TILE(6, 2, 1)
+TILE(8, 2, 1)
+TILE(8, 3, 1)
 
 /* z (m rows of 4 vectors) += a (m rows of K) times a panel of four vectors. */
 static void product4(const REAL *a, int64_t lda, int64_t m, const REAL *panel, int64_t K, vec *z) {
@@ -55,6 +57,7 @@ static void product4(const REAL *a, int64_t lda, int64_t m, const REAL *panel, i
 
 /* z (m rows of 4 vectors, three of them) += a (m rows of K) times a panel of three vectors. */
 static void product3(const REAL *a, int64_t lda, int64_t m, const REAL *panel, int64_t K, vec *z) {
+    for (; REGISTERS > 16 && m >= 8; m -= 8, a += 8 * lda, z += 8 * 4) tile_8x3(a, lda, panel, K, z, 4);
     for (; m >= 4; m -= 4, a += 4 * lda, z += 4 * 4) tile_4x3(a, lda, panel, K, z, 4);
     if (m >= 2) tile_2x3(a, lda, panel, K, z, 4), m -= 2, a += 2 * lda, z += 2 * 4;
     if (m == 1) tile_1x3(a, lda, panel, K, z, 4);
@@ -62,6 +65,7 @@ static void product3(const REAL *a, int64_t lda, int64_t m, const REAL *panel, i
 
 /* z (m rows of `stride` vectors, two of them) += a (m rows of K) times a panel of two vectors. */
 static void product2(const REAL *a, int64_t lda, int64_t m, const REAL *panel, int64_t K, vec *z, int64_t stride) {
+    for (; REGISTERS > 16 && m >= 8; m -= 8, a += 8 * lda, z += 8 * stride) tile_8x2(a, lda, panel, K, z, stride);
     for (; m >= 6; m -= 6, a += 6 * lda, z += 6 * stride) tile_6x2(a, lda, panel, K, z, stride);
     if (m >= 4) tile_4x2(a, lda, panel, K, z, stride), m -= 4, a += 4 * lda, z += 4 * stride;
     if (m >= 2) tile_2x2(a, lda, panel, K, z, stride), m -= 2, a += 2 * lda, z += 2 * stride;
@@ -88,6 +92,7 @@ static void product2(const REAL *a, int64_t lda, int64_t m, const REAL *panel, i
                 *to = fresh ? acc[r][c] : *to + acc[r][c];                                                            \
             }                                                                                                         \
     }
+OUTER(8, 2)
 OUTER(6, 2)
 OUTER(4, 2)
 OUTER(2, 2)
@@ -103,6 +108,7 @@ static void outer_product(const REAL *d, int64_t ldd, int64_t rows, const REAL *
         for (; rows >= 1; rows -= 1, d += 1, w += ldw) outer_1x1(d, ldd, v, ldv, n, w, ldw, fresh);
         return;
     }
+    for (; REGISTERS > 16 && rows >= 8; rows -= 8, d += 8, w += 8 * ldw) outer_8x2(d, ldd, v, ldv, n, w, ldw, fresh);
     for (; rows >= 6; rows -= 6, d += 6, w += 6 * ldw) outer_6x2(d, ldd, v, ldv, n, w, ldw, fresh);
     if (rows >= 4) outer_4x2(d, ldd, v, ldv, n, w, ldw, fresh), rows -= 4, d += 4, w += 4 * ldw;
     if (rows >= 2) outer_2x2(d, ldd, v, ldv, n, w, ldw, fresh), rows -= 2, d += 2, w += 2 * ldw;
