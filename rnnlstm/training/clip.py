@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rnnlstm.recurrence.fused import native
+
 KINDS = ("norm", "value", "none")
 
 
@@ -129,6 +131,8 @@ def _clip(gradients: Mapping[str, Tensor], kind: str, threshold: float | None, s
 
 def _norms(gradients: Mapping[str, Tensor]) -> Tensor:
     """float64 (P, R), on the CPU: the norm of each parameter's gradient, by replica."""
+    if (sums := native.squares(list(gradients.values()))) is not None:
+        return sums.sqrt()
     wide = [_rows(g.to(torch.complex128 if g.is_complex() else torch.float64)) for g in gradients.values()]
     return _stacked([torch.linalg.vector_norm(rows, dim=1) for rows in wide])
 

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 
 pytestmark = pytest.mark.slow
 
@@ -15,13 +16,18 @@ SOURCE = Path(__file__).parents[1] / "support/kernel_shapes.c"
 
 
 @pytest.mark.parametrize(("real", "is_double"), [("float", 0), ("double", 1)])
+@pytest.mark.parametrize("width", [32, 64], ids=["32 bytes", "64 bytes"])
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])
-def test_odd_shapes_under_sanitizers(compiler, real, is_double, tmp_path):
+def test_odd_shapes_under_sanitizers(compiler, width, real, is_double, tmp_path):
     if shutil.which(compiler) is None:
         pytest.skip(f"{compiler} is not installed")
-    target = ["-mavx2", "-mfma"] if platform.machine() in ("x86_64", "AMD64") else []
+    x86 = platform.machine() in ("x86_64", "AMD64")
+    if width == 64 and not (x86 and "AVX512" in torch.backends.cpu.get_cpu_capability()):
+        pytest.skip("this processor has no vectors of 64 bytes")
+    wide = ["-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw"] if width == 64 else []
+    target = [*wide, "-mavx2", "-mfma"] if x86 else []
     program = tmp_path / "shapes"
-    line = [compiler, "-O1", "-g", "-std=gnu11", "-Wno-unknown-pragmas", *target, "-DVBYTES=32"]
+    line = [compiler, "-O1", "-g", "-std=gnu11", "-Wno-unknown-pragmas", *target, f"-DVBYTES={width}"]
     line += [
         f"-DREAL={real}",
         f"-DIS_DOUBLE={is_double}",

@@ -1,42 +1,73 @@
 /* The native kernel, forward and backward, over odd shapes; to be compiled with sanitizers (tests/recurrence/test_kernel_shapes.py).
- * Every buffer has exactly its size, so that a read or write beyond it is seen. Prints the number of shapes and a sum. */
+ * Every buffer has exactly its size, so that a read or write beyond it is seen, and is NaN where nothing was written, so
+ * that a use of it is. Prints the number of shapes and a sum. */
 #include "../../rnnlstm/recurrence/fused/kernel/kernel.c"
 
 #include <stdio.h>
+#include <stdlib.h>
 
 static void *held[64];
 static int count;
 
-static void *exactly(size_t bytes) { return held[count++] = malloc(bytes > 0 ? bytes : 1); }
+static void *exactly(size_t bytes) {
+    void *p = NULL;
+    if (posix_memalign(&p, 64, bytes > 0 ? bytes : 1)) exit(1);
+    return memset(held[count++] = p, 0xff, bytes > 0 ? bytes : 1);
+}
+static REAL *empty(size_t n) { return exactly(n * sizeof(REAL)); }
 
 static REAL *some(size_t n) {
-    REAL *p = exactly(n * sizeof(REAL));
+    REAL *p = empty(n);
     for (size_t i = 0; i < n; i++) p[i] = (REAL)((i * 2654435761u) % 1000) / 1000 - (REAL)0.5;
     return p;
 }
 
-/* d_x and the norms are left out in turn, as callers do. Returns a sum over what was computed. */
-static double one_shape(const Shape *s, int with_x, int with_norms, int with_lengths) {
-    int64_t *lengths = with_lengths ? exactly(8 * s->B) : NULL; /* of each sequence, the longest first */
-    for (int64_t k = 0; with_lengths && k < s->B; k++) lengths[k] = s->T - k * s->T / (s->B + 1);
-    size_t R = s->R, T = s->T, B = s->B, I = s->I, H = s->H, G = blocks(s->kind), P = product_blocks(s->kind);
-    size_t rows = R * T * B, kept = G == 1 ? 0 : G * H;
-    REAL *x = some(rows * I), *w_x = some(R * P * H * I), *w_h = some(R * P * H * H), *b = some(R * G * H);
-    REAL *h0 = some(R * B * H), *c0 = some(R * B * H), *gates = some(rows * kept), *out = some(rows * H);
-    REAL *cells = some(has_cell(s->kind) ? rows * H : 0), *d_out = some(rows * H), *d_last = some(R * B * H);
-    REAL *d_x = with_x ? some(rows * I) : NULL, *d_w_x = some(R * P * H * I), *d_w_h = some(R * P * H * H);
-    REAL *d_b = some(R * G * H), *d_h0 = some(R * B * H), *d_c0 = some(R * B * H);
-    double *h_rows = NULL, *c_rows = NULL, *block_rows = NULL, sum = 0;
-    if (with_norms) h_rows = exactly(8 * rows), c_rows = exactly(8 * rows), block_rows = exactly(8 * rows * G);
-    if (with_norms) memset(h_rows, 0, 8 * rows);
-    if (forward(s, lengths, x, w_x, w_h, b, h0, c0, gates, out, cells, 1) ||
-        backward(s, lengths, x, w_x, w_h, h0, c0, gates, out, cells, d_out, d_last, d_x, d_w_x, d_w_h, d_b, d_h0, d_c0,
-                 h_rows, c_rows, block_rows, 1))
-        exit(1);
-    for (size_t i = 0; i < R * P * H * H; i++) sum += d_w_h[i];
-    for (size_t i = 0; i < R * P * H * I; i++) sum += d_w_x[i];
-    for (size_t i = 0; i < R * G * H; i++) sum += d_b[i];
-    for (size_t i = 0; with_norms && i < rows; i++) sum += h_rows[i];
+static double total_of(const REAL *p, size_t n) {
+    double sum = 0;
+    for (size_t i = 0; p && i < n; i++) sum += p[i];
+    return sum;
+}
+
+/* What callers leave out in turn: tokens or numbers as inputs, d_x, the norms, lengths, a map of scored rows, d_last.
+ * Returns a sum over what was computed. */
+static double one_shape(Call c, int turn) {
+    size_t R = c.R, T = c.T, B = c.B, H = c.H, G = blocks(c.kind), P = product_blocks(c.kind), rows = R * T * B;
+    int with_norms = turn % 3 != 0, with_tokens = turn % 4 == 1;
+    if (turn % 5 < 2) {
+        int64_t *lengths = exactly(8 * B); /* of each sequence, the longest first */
+        for (size_t k = 0; k < B; k++) lengths[k] = c.T - (int64_t)(k * T / (B + 1));
+        c.lengths = lengths;
+    }
+    if (with_tokens) {
+        int64_t *tokens = exactly(8 * rows);
+        for (size_t k = 0; k < rows; k++) tokens[k] = k * 7 % (c.V = 6);
+        c.I = 0, c.tokens = tokens;
+    }
+    if (turn % 7 < 3) {
+        int64_t *scored = exactly(8 * R * (c.N = T * B > 3 ? 3 : 1));
+        for (size_t k = 0; k < R * c.N; k++) scored[k] = k % c.N == 1 && turn % 2 ? -1 : (int64_t)(T * B - 1 - k % c.N);
+        c.scored = scored;
+    }
+    size_t I = c.I, kept = G == 1 ? 0 : R * c.slices * T * panel_count(&c) * most_rows(&c) * NV * VL;
+    c.x = some(rows * I), c.w_x = some(R * P * H * I), c.w_h = some(R * P * H * H), c.table = some(R * c.V * G * H);
+    c.h0 = some(R * B * H), c.c0 = some(R * B * H), c.gates = empty(kept), c.out = empty(rows * H);
+    c.cells = empty(has_cell(c.kind) ? rows * H : 0), c.d_out = some(c.scored ? R * c.N * H : rows * H);
+    c.d_last = turn % 2 ? some(R * B * H) : NULL, c.d_x = turn % 2 ? empty(rows * I) : NULL;
+    c.d_w_x = empty(R * P * H * I), c.d_w_h = empty(R * P * H * H), c.d_table = empty(R * c.V * G * H);
+    c.d_h0 = empty(R * B * H), c.d_c0 = empty(R * B * H);
+    if (with_norms) c.h_rows = exactly(8 * rows), c.c_rows = exactly(8 * rows), c.block_rows = exactly(8 * rows * G);
+    c.scratch = exactly(scratch_bytes(&c, 1));
+    if (forward(&c) != DONE) exit(2);
+    c.scratch = exactly(scratch_bytes(&c, 0));
+    if (backward(&c) != DONE) exit(3);
+    double sum = total_of(c.d_w_h, R * P * H * H) + total_of(c.d_w_x, R * P * H * I) + total_of(c.d_h0, R * B * H);
+    sum += total_of(c.d_table, R * c.V * G * H) + total_of(c.d_c0, R * B * H);
+    if (!c.lengths) sum += total_of(c.out, rows * H) + total_of(c.d_x, rows * I);
+    for (size_t i = 0; with_norms && !c.lengths && i < rows; i++) sum += c.h_rows[i] + c.c_rows[i] + c.block_rows[i];
+    const REAL *both[] = {c.w_h, c.d_h0};
+    double sums[2 * 8];
+    squares(2, R, both, (int64_t[]){P * H * H, B * H}, sums);
+    sum += sums[0] + sums[2 * R - 1];
     while (count > 0) free(held[--count]);
     return sum;
 }
@@ -50,9 +81,10 @@ int main(void) {
             for (int t = 0; t < 3; t++)
                 for (int h = 0; h < 6; h++)
                     for (int i = 0; i < 3; i++, shapes++) {
-                        Shape s = {kind, 1 + (b + h) % 2, Ts[t], Bs[b], Is[i], Hs[h], Bs[b] > 4 ? 2 : 1};
-                        sum += one_shape(&s, shapes % 2, shapes % 3, shapes % 5 < 2);
+                        Call c = {.kind = kind, .R = 1 + (b + h) % 2, .T = Ts[t], .B = Bs[b], .I = Is[i], .H = Hs[h],
+                                  .V = 1, .slices = Bs[b] > 4 ? 2 : 1, .threads = 1};
+                        sum += one_shape(c, shapes);
                     }
     printf("%d shapes, sum %.7g\n", shapes, sum);
-    return 0;
+    return sum != sum;
 }

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import inspect
 from contextlib import AbstractContextManager, nullcontext
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import torch
@@ -150,10 +150,16 @@ class FusedBackward(Function):
         return _over_replicas(FusedBackward, info.batch_size, in_dims, inputs, PLAIN + 2)
 
 
-# `Function.apply` asks for forward's signature at every call, which took as long as a small kernel; Python looks
-# here first.
+class _AsGiven(inspect.Signature):
+    """`Function.apply` binds its arguments to forward's signature at every call, which takes as long as a small
+    kernel. Here all are given by position, so there is nothing to bind."""
+
+    def bind(self, *args: Any, **_: Any) -> Any:
+        return SimpleNamespace(args=args, kwargs={}, apply_defaults=lambda: None)
+
+
 for _function in (FusedForward, FusedBackward):
-    setattr(_function.forward, "__signature__", inspect.signature(_function.forward))  # noqa: B010
+    setattr(_function.forward, "__signature__", _AsGiven())  # noqa: B010
 
 
 def _engine(kind: Kind, x: Tensor) -> ModuleType:

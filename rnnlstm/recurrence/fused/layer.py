@@ -109,12 +109,12 @@ def fused_replicas(
         x, tokens = embedding.new_empty(R, T, B, 0), inputs
     for k, w in enumerate(layers):
         w_x, w_h, b = arranged(kind, w)
-        if tokens is None or embedding is None:
-            table = b.unsqueeze(1)
-        else:
-            products, entered = embedding @ w_x.mT, w_x.shape[-2]  # of the blocks that the input enters
-            table = torch.cat([products, products.new_zeros(R, embedding.shape[1], b.shape[-1] - entered)], -1)
-            table = table + b.unsqueeze(1)
+        table = b.unsqueeze(1)
+        if tokens is not None and embedding is not None:
+            entered = w_x.shape[-2]  # units of the blocks that the input enters, the first ones
+            other = table[..., entered:].expand(-1, embedding.shape[1], -1)
+            table = torch.baddbmm(table[..., :entered], embedding, w_x.mT)
+            table = torch.cat([table, other], -1) if other.shape[-1] else table
             w_x = w_x.new_empty(R, entered, 0)
         state = w_h.new_zeros(R, B, w_h.shape[-1])
         rows = scored if k == len(layers) - 1 else None

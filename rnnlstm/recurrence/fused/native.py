@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 import threading
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -163,6 +164,24 @@ def activations(kind: Kind, lengths: Lengths | None, gates: Tensor, B: int, H: i
     kept = torch.cat([by_row[:, :, part, :size] for part, size in enumerate(sizes)], 2)  # (R, T, B, …)
     kept = kept[:, :, :, : kind.blocks, :H].flatten(3)
     return kept if lengths is None else kept.masked_fill(~lengths.mask[..., None], 0)
+
+
+def squares(tensors: Sequence[Tensor]) -> Tensor | None:
+    """float64 (P, R): sums of squares of the rows of P tensors (R, …), in one pass; None for what the kernel doesn't
+    know."""
+    first = tensors[0]
+    if not all(
+        t.device.type == "cpu" and t.dtype == first.dtype and t.is_contiguous() and type(t) is Tensor for t in tensors
+    ):
+        return None
+    if first.dtype not in (torch.float32, torch.float64) or (kernel := load_kernel(first.dtype)) is None:
+        return None
+    P, R = len(tensors), len(first)
+    sums = torch.empty(P, R, dtype=torch.float64)
+    pointers = (ctypes.c_void_p * P)(*(_pointer(t) for t in tensors))
+    sizes = (ctypes.c_int64 * P)(*(t.numel() // R for t in tensors))
+    kernel.squares(ctypes.c_int64(P), ctypes.c_int64(R), pointers, sizes, ctypes.c_void_p(sums.data_ptr()))
+    return sums
 
 
 def _lanes(dtype: torch.dtype) -> int:

@@ -27,4 +27,5 @@
 #include "call.h"
 #include "forward.h"
 #include "backward.h"
+#include "squares.h"
 #include "peak.h"
