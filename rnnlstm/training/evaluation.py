@@ -48,12 +48,13 @@ def evaluations(
 
 @torch.no_grad()
 def evaluate(
-    network: Callable[[Tensor], Tensor], task: Task, seed: int, samples: int, device: torch.device | None = None
+    network: Callable[..., Tensor], task: Task, seed: int, samples: int, device: torch.device | None = None
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Scores of a network on `samples` sequences of the seed's stream `eval`: `loss` and the task's metrics; and the
     headline metric on each of the task's slices that has a scored position.
 
-    `network` maps inputs (T, B) or (T, B, I) to outputs (T, B, O).
+    `network` maps inputs (T, B) or (T, B, I) to outputs (T, B, O); called with `scored` (N,), places in (T·B), to
+    those alone, (N, O).
     """
     size = max(1, min(samples, CHUNK // task.sequence_length))
     drawn = [
@@ -77,10 +78,10 @@ def evaluate(
     return scores, slices
 
 
-def _answers(network: Callable[[Tensor], Tensor], batch: Batch, at_once: int) -> Tensor:
+def _answers(network: Callable[..., Tensor], batch: Batch, at_once: int) -> Tensor:
     """The answers (scored, O) in the order of `batch.scored`, computed for `at_once` sequences at a time."""
     parts = [batch.sequences(slice(start, start + at_once)) for start in range(0, batch.size, at_once)]
-    answers = torch.cat([part.answers(network(part.inputs)) for part in parts])  # part by part
+    answers = torch.cat([network(part.inputs, scored=part.scored) for part in parts])  # part by part
     by_part = (batch.scored_sequences // at_once).argsort(stable=True)
     return answers[by_part.argsort()]
 

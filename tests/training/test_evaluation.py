@@ -31,8 +31,9 @@ def test_the_answers_alone_give_the_same_scores(name, options, monkeypatch):
     task = small(name, **options)
     weight = torch.randn(task.num_tokens or task.input_size, task.output_size)
 
-    def network(inputs):
-        return (weight[inputs] if task.num_tokens else inputs @ weight).cumsum(0)
+    def network(inputs, scored=None):
+        outputs = (weight[inputs] if task.num_tokens else inputs @ weight).cumsum(0)
+        return outputs if scored is None else outputs.flatten(0, 1)[scored]
 
     monkeypatch.setattr(evaluation, "CHUNK", 4 * task.sequence_length)  # four sequences at once; the last time, two
     alone, all_outputs = [], []
