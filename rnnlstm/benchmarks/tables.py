@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 import math
 import platform
 import statistics
@@ -42,7 +43,7 @@ def measure_parts(
     seconds for torch.compile, which is left out without. `jobs`: of the sweep."""
     measures: dict[str, Callable[[], dict[str, Any]]] = {
         "recurrences": lambda: _recurrences(quick, rounds),
-        "training": lambda: _training(rounds, compile_limit),
+        "training": lambda: _training(rounds, quick, compile_limit),
         "update": lambda: _update_parts(3 * rounds),
         "instruments": _instruments,
         "batches": lambda: _batches(3 * rounds),
@@ -116,8 +117,8 @@ def _against_ceilings(result: Result) -> tuple[dict[str, Any], str]:
     return shares, f"peak {shares['share']:4.0%}  {shown}"
 
 
-def _training(rounds: int, compile_limit: float | None = None) -> dict[str, Any]:
-    print("Training: an update in lockstep against scripts in turn, ms (keyword recall, T=100, B=64, H=64);")
+def _training(rounds: int, quick: bool, compile_limit: float | None = None) -> dict[str, Any]:
+    print("Training: an update in lockstep against scripts in turn, ms (task.length=100, B=64, H=64);")
     print("ratio: fair script / lockstep; the scripts: rnnlstm/benchmarks/training.py")
     figures: dict[str, Any] = {"training": []}
     if training.jax_installed():
@@ -125,15 +126,17 @@ def _training(rounds: int, compile_limit: float | None = None) -> dict[str, Any]
         print(f"JAX {figures['jax']} in a process of its own on as many cores as PyTorch has threads")
     else:
         print("no JAX script, as JAX is not installed: pip install 'rnnlstm[jax]'")
-    for model in MODELS:
+    for task, model in itertools.product(training.TASKS[:1] if quick else training.TASKS, MODELS):
+        overrides = [f"task={task}", "task.length=100"]
         for seeds in (1, 8):
-            with training.rivals(model, seeds, compile_limit) as (others, missing):
-                entry = _entry(model, seeds, training.against_scripts(model, seeds, rounds, others=others))
+            with training.rivals(model, seeds, compile_limit, overrides) as (others, missing):
+                times = training.against_scripts(model, seeds, rounds, overrides=overrides, others=others)
+                entry = {"task": task, **_entry(f"{task} {model}", seeds, times), "model": model}
                 entry["compile_seconds"] = {name: rival.first_seconds for name, rival in others.items()}
                 entry["missing"] = missing
             notes = [f"{name} compiled in {seconds:.1f} s" for name, seconds in entry["compile_seconds"].items()]
             notes += [f"no {name}: {reason}" for name, reason in missing.items()]
-            if seeds > 1 and torch.get_num_threads() > 1:
+            if seeds > 1 and torch.get_num_threads() > 1 and task == "keyword":
                 entry["two_at_a_time"] = training.two_at_a_time(model, seeds, rounds)
                 notes.append(f"fair scripts two at a time {entry['two_at_a_time']:.1f}")
             for note in notes:
@@ -146,7 +149,7 @@ def _entry(model: str, seeds: int, times: Mapping[str, Timing]) -> dict[str, Any
     """Prints a line. `ratio`: how many times faster than the yardstick; `ratios`: than each contender."""
     ours = times[training.LOCKSTEP].median
     ratios = {name: timing.median / ours for name, timing in times.items() if name != training.LOCKSTEP}
-    print(f"  {model:<5}seeds={seeds:<4} ratio {ratios[training.FAIR]:5.2f}   {_shown(times)}", flush=True)
+    print(f"  {model:<13}seeds={seeds:<4} ratio {ratios[training.FAIR]:5.2f}   {_shown(times)}", flush=True)
     entry = {"model": model, "seeds": seeds, "times": _plain(times), "ratio": ratios[training.FAIR]}
     return {**entry, "ratios": ratios}
 

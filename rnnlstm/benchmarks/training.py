@@ -36,6 +36,8 @@ from rnnlstm.jobs.job import compose_jobs
 from rnnlstm.training.plan import Plan, make_plan
 from rnnlstm.training.step import Trainer
 
+#: Tasks that training is timed on, each with `task.length=100`.
+TASKS = ("keyword", "adding", "copy")
 #: Replicas that training on a device is timed with.
 REPLICAS = (1, 64, 256)
 QUICK_REPLICAS = (1, 64)
@@ -45,25 +47,31 @@ JAX_SECONDS = 300.0  #: that JAX may take to start and to compile
 
 
 class ScriptNetwork(nn.Module):
-    """Embedding, one layer of PyTorch's recurrence and readout; the names of its weights are the project's."""
+    """Embedding of tokens, one layer of PyTorch's recurrence, readout; its weights have the project's names."""
 
     def __init__(self, plan: Plan) -> None:
         super().__init__()
         options, task = plan.config.network, plan.task
-        assert task.num_tokens is not None
-        self.embedding = nn.Embedding(task.num_tokens, options.embedding_size)
-        self.recurrence = getattr(nn, plan.cell.name.upper())(options.embedding_size, options.hidden_size)
+        self.embedding: nn.Module = nn.Identity()
+        if task.num_tokens is not None:
+            self.embedding = nn.Embedding(task.num_tokens, options.embedding_size)
+        features = task.input_size or options.embedding_size
+        self.recurrence = getattr(nn, plan.cell.name.upper())(features, options.hidden_size)
         self.readout = nn.Linear(options.hidden_size, task.output_size)
 
-    def every_answer(self, tokens: Tensor) -> Tensor:
+    def every_answer(self, inputs: Tensor) -> Tensor:
         """(T, B, O)"""
-        answers: Tensor = self.readout(self.recurrence(self.embedding(tokens))[0])
+        answers: Tensor = self.readout(self.recurrence(self.embedding(inputs))[0])
         return answers
 
-    def loss(self, tokens: Tensor, scored: Tensor, targets: Tensor) -> Tensor:
-        """From the scored rows alone: `scored` (scored,), as `Batch` has it, `targets` (scored,)."""
-        hidden = self.recurrence(self.embedding(tokens))[0]
-        return F.cross_entropy(self.readout(hidden.flatten(0, 1)[scored]), targets)
+    def loss(self, inputs: Tensor, scored: Tensor, targets: Tensor) -> Tensor:
+        """From the scored rows alone: `scored` (scored,), as `Batch` has it, `targets` (scored,) or (scored, O)."""
+        hidden = self.recurrence(self.embedding(inputs))[0]
+        return task_loss(self.readout(hidden.flatten(0, 1)[scored]), targets)
+
+
+def task_loss(answers: Tensor, targets: Tensor) -> Tensor:
+    return F.mse_loss(answers, targets) if targets.is_floating_point() else F.cross_entropy(answers, targets)
 
 
 class Script:
@@ -87,7 +95,7 @@ class Script:
         if self.fair:
             loss = self.loss(batch.inputs, batch.scored, targets)
         else:
-            loss = F.cross_entropy(batch.at_scored(self.network.every_answer(batch.inputs)), targets)
+            loss = task_loss(batch.at_scored(self.network.every_answer(batch.inputs)), targets)
         self.optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), config.clip.threshold or 1.0)
@@ -134,7 +142,7 @@ def against_scripts(
 
 def jax_update(plan: Plan) -> Callable[..., Any]:
     """An update of one seed in JAX, to be compiled: (weights, means of gradients, means of their squares, number of
-    the update, tokens, scored, targets) → (the first three anew, loss).
+    the update, inputs, scored, targets) → (the first three anew, loss).
 
     The inputs' product comes before the `lax.scan` over time. Weights are named as the project names them.
     """
@@ -160,9 +168,10 @@ def jax_update(plan: Plan) -> Callable[..., Any]:
 
     cell = {"rnn": rnn, "gru": gru, "lstm": lstm}[plan.cell.name]
 
-    def loss_of(weights: Any, tokens: Any, scored: Any, targets: Any) -> Any:
+    def loss_of(weights: Any, inputs: Any, scored: Any, targets: Any) -> Any:
         w = {name.rpartition(".")[2]: weight for name, weight in weights.items() if "recurrence" in name}
-        x = weights["embedding.weight"][tokens] @ w["weight_ih_l0"].T + w["bias_ih_l0"]
+        features = weights["embedding.weight"][inputs] if "embedding.weight" in weights else inputs
+        x = features @ w["weight_ih_l0"].T + w["bias_ih_l0"]
 
         def step(state: Any, x_t: Any) -> Any:
             state = cell(state, x_t, state[0] @ w["weight_hh_l0"].T + w["bias_hh_l0"])
@@ -171,6 +180,8 @@ def jax_update(plan: Plan) -> Callable[..., Any]:
         start = tuple(jnp.zeros((B, H)) for _ in plan.cell.state_names)
         hidden = jax.lax.scan(step, start, x)[1].reshape(-1, H)[scored]
         answers = hidden @ weights["readout.weight"].T + weights["readout.bias"]
+        if jnp.issubdtype(targets.dtype, jnp.floating):
+            return ((answers - targets) ** 2).mean()
         return -jnp.take_along_axis(jax.nn.log_softmax(answers), targets[:, None], 1).mean()
 
     def update(weights: Any, mean: Any, square: Any, number: Any, *batch: Any) -> Any:
@@ -210,7 +221,8 @@ class JaxScript:
         size = self.plan.config.train.batch_size
         batches = [self.plan.task.sample(seed, self.number, batch_size=size) for seed in self.seeds]
         fields = [(batch.inputs, batch.scored, batch.at_scored(batch.targets)) for batch in batches]
-        arrays = [self._all(each).astype(np.int32) for each in zip(*fields, strict=True)]
+        arrays = [self._all(each) for each in zip(*fields, strict=True)]
+        arrays = [each if each.dtype == np.float32 else each.astype(np.int32) for each in arrays]
         *state, losses = self.update(*self.state, np.float32(self.number), *arrays)
         self.state = tuple(state)
         return np.atleast_1d(losses).tolist()  # waits for the update's end

@@ -111,9 +111,10 @@ def test_the_picture(tmp_path):
 
 
 @pytest.mark.parametrize("model", ["rnn", "gru", "lstm"])
+@pytest.mark.parametrize("task", on_device.TASKS)
 @pytest.mark.parametrize("fair", [True, False])
-def test_the_scripts_train_what_the_project_trains(model, fair):
-    plan = plan_for(*SMALL, f"model={model}")
+def test_the_scripts_train_what_the_project_trains(model, task, fair):
+    plan = plan_for(f"task={task}", *SMALL, f"model={model}")
     trainer, script = Trainer(plan, [3]), Script(plan, 3, fair)
     for step in range(1, 6):
         torch.testing.assert_close(script().item(), trainer.step(step).losses[0], rtol=0, atol=1e-5)
@@ -121,10 +122,11 @@ def test_the_scripts_train_what_the_project_trains(model, fair):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["rnn", "gru", "lstm"])
+@pytest.mark.parametrize("task", on_device.TASKS)
 @pytest.mark.parametrize("seeds", [(3,), (3, 5)])
-def test_the_script_in_jax_trains_what_the_project_trains(model, seeds):
+def test_the_script_in_jax_trains_what_the_project_trains(model, task, seeds):
     pytest.importorskip("jax")
-    plan = plan_for(*SMALL, f"model={model}")
+    plan = plan_for(f"task={task}", *SMALL, f"model={model}")
     trainer, script = Trainer(plan, seeds), on_device.JaxScript(plan, seeds)
     for step in range(1, 6):
         torch.testing.assert_close(script(), trainer.step(step).losses, rtol=0, atol=1e-5)
@@ -227,14 +229,21 @@ def test_a_sweep_of_tiny_jobs():
 @pytest.mark.slow
 def test_parts_that_are_named_run_alone(tmp_path, monkeypatch, capsys):
     against = on_device.against_scripts
-    monkeypatch.setattr(on_device, "against_scripts", lambda *a, others: against(*a, "cpu", SMALL, others))
-    monkeypatch.setattr(on_device, "rivals", functools.partial(rivals, overrides=SMALL))
+    monkeypatch.setattr(on_device, "TASKS", ("keyword", "copy"))
+    small = list(SMALL)
+    monkeypatch.setattr(
+        on_device,
+        "against_scripts",
+        lambda *a, overrides, others: against(*a, "cpu", [*overrides, *small], others),
+    )
+    monkeypatch.setattr(on_device, "rivals", lambda *a: rivals(*a[:-1], [*a[-1], *small]))
     place = tmp_path / "speed.json"
     parts = ["--update", "--compile", "0.01", "--sweep", "1", "--start-up"]
     assert main([*parts, "--rounds", "1", "--json", str(place)]) == 0
     figures = json.loads(place.read_text())
     assert {"training", "update_parts", "start_up", "sweep"} < figures.keys()
     assert not {"recurrences", "batches", "instruments_share"} & figures.keys()
+    assert {entry["task"] for entry in figures["training"]} == {"keyword", "copy"}
     one, eight, *_ = figures["training"]
     assert one["missing"]["compiled script"] == "not ready within 0.01 s"
     assert not eight["missing"]

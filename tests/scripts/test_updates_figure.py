@@ -18,9 +18,19 @@ def times(**medians):
 FIGURES = {
     "threads": 1,
     "training": [
-        {"model": "rnn", "seeds": 1, "times": times(lockstep=1.0)},
-        {"model": "lstm", "seeds": 1, "times": times(lockstep=10.0, fair_script=20.0, plain_script=25.0)},
-        {"model": "lstm", "seeds": 8, "times": times(JAX_script=1000.0, fair_script=160.0, lockstep=80.0)},
+        {"task": "adding", "model": "lstm", "seeds": 1, "times": times(lockstep=1.0)},
+        {
+            "task": "keyword",
+            "model": "lstm",
+            "seeds": 1,
+            "times": times(lockstep=10.0, fair_script=20.0, plain_script=25.0),
+        },
+        {
+            "task": "keyword",
+            "model": "lstm",
+            "seeds": 8,
+            "times": times(JAX_script=1000.0, fair_script=160.0, lockstep=80.0),
+        },
     ],
 }
 
