@@ -229,7 +229,7 @@ def test_a_sweep_of_tiny_jobs():
 @pytest.mark.slow
 def test_parts_that_are_named_run_alone(tmp_path, monkeypatch, capsys):
     against = on_device.against_scripts
-    monkeypatch.setattr(on_device, "TASKS", ("keyword", "copy"))
+    monkeypatch.setattr(on_device, "TASKS", ("keyword", "selective_copy"))
     small = list(SMALL)
     monkeypatch.setattr(
         on_device,
@@ -243,7 +243,7 @@ def test_parts_that_are_named_run_alone(tmp_path, monkeypatch, capsys):
     figures = json.loads(place.read_text())
     assert {"training", "update_parts", "start_up", "sweep"} < figures.keys()
     assert not {"recurrences", "batches", "instruments_share"} & figures.keys()
-    assert {entry["task"] for entry in figures["training"]} == {"keyword", "copy"}
+    assert {entry["task"] for entry in figures["training"]} == {"keyword", "selective_copy"}
     one, eight, *_ = figures["training"]
     assert one["missing"]["compiled script"] == "not ready within 0.01 s"
     assert not eight["missing"]
