@@ -14,6 +14,9 @@ import torch
 from torch.func import functional_call
 
 import rnnlstm
+from rnnlstm.cells import make_cell
+from rnnlstm.recurrence.fused import fused_replicas
+from rnnlstm.recurrence.modules import reference_layer
 
 TYPES = (torch.float64, torch.bfloat16, torch.float16, torch.int64, torch.complex64)
 #: Largest relative error of a result in the lowest of the precisions that took part.
@@ -48,6 +51,52 @@ def disturbed(tensor, random, chance):
         else:
             tensor = tensor[:1].expand_as(tensor) if tensor.shape[0] else tensor
     return tensor
+
+
+def mix_of_replicas(number):
+    """As `mix`, of replicas at once, with token numbers and scored places, some of them out of range."""
+    random = np.random.default_rng(number)
+    torch.manual_seed(number)
+    cell = make_cell(("rnn", "lstm", "lstm_1997", "gru")[random.integers(4)])
+    R, T, B, E, H = (int(n) for n in random.integers(1, 7, 5))
+    V, N, chance = int(random.integers(1, 9)), int(random.integers(1, T * B + 1)), random.choice([0.0, 0.02, 0.1])
+    dtype = (torch.float32, torch.float64)[random.integers(2)]
+    with_tokens, with_scored = random.random() < 0.7, random.random() < 0.7
+    features = torch.randn(R, V, E, dtype=dtype)
+    inputs = torch.randint(V, (R, T, B)) if with_tokens else torch.randn(R, T, B, E, dtype=dtype)
+    scored = torch.stack([torch.randperm(T * B)[:N] for _ in range(R)]) if with_scored else None
+    if random.random() < 3 * chance:  # a number that no token or place has
+        whole = scored if scored is not None and random.random() < 0.5 else inputs
+        if not whole.is_floating_point():
+            whole.view(-1)[int(random.integers(whole.numel()))] = int(
+                random.choice([-7, V, T * B, 2**31, 2**40, -(2**62)])
+            )
+    weights = {name: torch.randn(R, *shape, dtype=dtype) for name, shape in cell.parameter_shapes(E, H, True).items()}
+    inputs = disturbed(inputs, random, chance)
+    scored = None if scored is None else disturbed(scored, random, chance)
+    given = [disturbed(tensor, random, chance) for tensor in (features, *weights.values())]
+    leaves = [t.detach().clone().requires_grad_(t.is_floating_point()) for t in given]
+    layers = [dict(zip(weights, leaves[1:], strict=True))]
+    try:
+        out = fused_replicas(cell, layers, inputs, leaves[0] if with_tokens else None, scored)
+        (out.double() * 0.3).sum().backward()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}" if chance == 0 or type(error) is AssertionError else None
+    if chance:  # that it ended without a signal is what is asked
+        return None
+    expected = []
+    for r in range(R):
+        x = torch.nn.functional.embedding(inputs[r], leaves[0][r]) if with_tokens else inputs[r]
+        state = tuple(x.new_zeros(B, H) for _ in cell.state_names)
+        hidden, _ = reference_layer(cell, x, state, {name: weight[r] for name, weight in layers[0].items()})
+        expected.append(hidden if scored is None else hidden.flatten(0, 1)[scored[r]])
+    wanted = [leaf for leaf in leaves if leaf.grad is not None]
+    theirs = torch.autograd.grad((torch.stack(expected).double() * 0.3).sum(), wanted)
+    for a, b in zip((out, *(leaf.grad for leaf in wanted)), (torch.stack(expected), *theirs), strict=True):
+        error = (a.double() - b.double()).norm() / (1 + b.double().norm())
+        if not error <= TOLERANCE[dtype]:
+            return f"off by {error:.2g}: {tuple(a.shape)}"
+    return None
 
 
 def mix(number):
@@ -108,7 +157,7 @@ def main():
     wrong = 0
     for number in range(first, first + count):
         print(number, flush=True)
-        if (problem := mix(number)) is not None:
+        if (problem := (mix_of_replicas if number % 3 == 2 else mix)(number)) is not None:
             wrong += 1
             print(f"mix {number}: {problem}", file=sys.stderr)
     print(f"{count} mixes, {wrong} wrong")

@@ -109,6 +109,7 @@ def forward(
         out.zero_(), cells.zero_()
     inputs: Named = {"x": x, "w_x": w_x, "w_h": w_h, "table": table, "h0": h0, "c0": c0, "tokens": tokens}
     sizes = (R, T, B, I, H, table.shape[1], 0, S)
+    _check(kind, sizes, inputs)
     _call("forward", kind, lengths, sizes, inputs, {"gates": gates, "out": out, "cells": cells})
     return out, gates, cells
 
@@ -150,6 +151,7 @@ def backward(
     if rows is not None:
         results |= {"h_rows": rows.hidden, "c_rows": rows.cell, "block_rows": rows.blocks}
     sizes = (R, T, B, I, H, V, 0 if scored is None else scored.shape[1], gates.shape[1])
+    _check(kind, sizes, inputs)
     _call("backward", kind, lengths, sizes, inputs, results)
     return gradients
 
@@ -164,6 +166,34 @@ def activations(kind: Kind, lengths: Lengths | None, gates: Tensor, B: int, H: i
     kept = torch.cat([by_row[:, :, part, :size] for part, size in enumerate(sizes)], 2)  # (R, T, B, …)
     kept = kept[:, :, :, : kind.blocks, :H].flatten(3)
     return kept if lengths is None else kept.masked_fill(~lengths.mask[..., None], 0)
+
+
+def _check(kind: Kind, sizes: tuple[int, ...], inputs: Named) -> None:
+    """Raises: RuntimeError for a tensor that is not of the shape and type that the kernel reads."""
+    R, T, B, I, H, V, N, S = sizes  # noqa: E741
+    real, P, G = inputs["x"].dtype, kind.product_blocks * H, kind.blocks * H  # type: ignore[union-attr]
+    lanes = _lanes(real)
+    panels = 0 if kind.blocks == 1 else math.ceil(H / lanes)
+    shapes = {
+        "tokens": (R, T, B),
+        "scored": (R, N),
+        "x": (R, T, B, I),
+        "w_x": (R, P, I),
+        "w_h": (R, P, H),
+        "table": (R, V, G),
+        "h0": (R, B, H),
+        "c0": (R, B, H),
+        "gates": (R, S, T, panels, math.ceil(B / S), VECTORS, lanes),
+        "out": (R, T, B, H),
+        "cells": (R, T if kind.has_cell else 0, B, H),
+        "d_out": (R, T, B, H) if inputs.get("scored") is None else (R, N, H),
+        "d_last": (R, B, H),
+    }
+    for name, tensor in inputs.items():
+        dtype = torch.int64 if name in ("tokens", "scored") else real
+        if tensor is not None and (tensor.dtype != dtype or tensor.shape != shapes[name]):
+            had, needed = f"{tensor.dtype} {tuple(tensor.shape)}", f"{dtype} {shapes[name]}"
+            raise RuntimeError(f"the kernel's {name} must be {needed}, not {had}")
 
 
 def squares(tensors: Sequence[Tensor]) -> Tensor | None:
