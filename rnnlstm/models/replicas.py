@@ -28,9 +28,14 @@ class Replicas:
     """A stack of networks. `parameters` maps names to leaves of shape (R, …)."""
 
     def __init__(
-        self, networks: Sequence[Network], device: torch.device | str = "cpu", precision: str = "full"
+        self,
+        networks: Sequence[Network],
+        device: torch.device | str = "cpu",
+        precision: str = "full",
+        one_hot: bool = False,
     ) -> None:
-        self.count, self.precision = len(networks), precision
+        """`one_hot`: inputs are numbers (T, B, I), of each row one is 1 and the others are 0."""
+        self.count, self.precision, self.one_hot = len(networks), precision, one_hot
         stacked, _ = stack_module_state(list(networks))
         self.parameters: dict[str, Tensor] = {
             name: weight.detach().to(device).requires_grad_() for name, weight in stacked.items()
@@ -96,15 +101,22 @@ class Replicas:
 
     def _stacked(self, weights: Mapping[str, Tensor], inputs: Tensor, scored: Tensor | None) -> Tensor:
         """Outputs (R, T, B, O), or (R, N, O), of all replicas as one leading dimension."""
-        recurrence = self.shell.recurrence
+        recurrence, R = self.shell.recurrence, len(inputs)
         layers = [
             {name: weights[f"recurrence.{full}"] for name, full in recurrence.weight_names(k).items()}
             for k in range(recurrence.num_layers)
         ]
         dense = scored is None or 2 * scored.shape[1] > inputs.shape[1] * inputs.shape[2]
-        x = inputs if inputs.dim() == 3 else inputs.to(weights["readout.weight"].dtype)
-        rows = None if dense else scored
-        hidden = fused_replicas(recurrence.cell, layers, x, weights.get("embedding.weight"), rows)
+        x, embedding = inputs, weights.get("embedding.weight")
+        if inputs.dim() == 4:
+            x = inputs.to(weights["readout.weight"].dtype)
+            if self.one_hot:  # the product with a row of the input weights' table is that row
+                I = inputs.shape[-1]  # noqa: E741
+                x, embedding = (
+                    (x @ torch.arange(I, dtype=x.dtype)).long(),
+                    torch.eye(I, dtype=x.dtype).expand(R, I, I),
+                )
+        hidden = fused_replicas(recurrence.cell, layers, x, embedding, None if dense else scored)
         read = hidden if hidden.dim() == 3 else hidden.flatten(1, 2)
         answers: Tensor = _Readout.apply(read, weights["readout.weight"], weights["readout.bias"])
         if not dense:

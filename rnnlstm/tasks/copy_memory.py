@@ -47,6 +47,7 @@ class CopyMemory(Task):
     kind_names = ("symbol", "blank", "delimiter", "recall", "padding")
     takes_scored_answers = True
     drawn_together = True
+    one_hot_inputs = True
 
     length: int = option(50, "the delay T; sequences have T+20 steps", at_least=1, at_most=1_000_000)
     variant: str = option("standard", f"protocol: {', '.join(VARIANTS)}", choices=VARIANTS)

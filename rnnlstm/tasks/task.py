@@ -54,14 +54,15 @@ class Task(ABC):
     #: Whether `generate` may draw several batches side by side as one. It says that the shape of each draw depends on
     #: the options and the number of sequences alone, and what becomes of a sequence on its own numbers alone.
     drawn_together: ClassVar[bool] = False
+    #: Whether every input (T, B, I) has one 1 and else zeros: then the input's product is a row of a table.
+    one_hot_inputs: ClassVar[bool] = False
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
         # What a task says of its own methods need not hold for those of a subclass: that says so itself.
-        for flag, methods in (
-            ("takes_scored_answers", {"loss", "metrics"}),
-            ("drawn_together", {"generate", "sample"}),
-        ):
+        drawing, scoring = {"generate", "sample"}, {"loss", "metrics"}
+        flags = {"takes_scored_answers": scoring, "drawn_together": drawing, "one_hot_inputs": drawing}
+        for flag, methods in flags.items():
             if methods & vars(cls).keys() and flag not in vars(cls):
                 setattr(cls, flag, False)
 

@@ -64,7 +64,8 @@ class Trainer:
     def __init__(self, plan: Plan, seeds: Sequence[int]) -> None:
         self.plan, self.seeds = plan, list(seeds)
         make_deterministic(plan.device)
-        self.model = Replicas([plan.network(seed) for seed in seeds], plan.device, plan.config.precision)
+        networks = [plan.network(seed) for seed in seeds]
+        self.model = Replicas(networks, plan.device, plan.config.precision, plan.task.one_hot_inputs)
         self.batches = TrainingBatches(self.seeds, plan.config.train.batch_size, plan.device, plan.config.data)
         # The fused backend never has noise, whose masks change from update to update: a graph would replay old ones.
         self.graphs = Graphs(

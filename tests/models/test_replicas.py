@@ -11,7 +11,9 @@ import torch
 from rnnlstm.cells import CELLS, make_cell
 from rnnlstm.models import Network, Replicas, Sizes
 from rnnlstm.recurrence import BACKENDS
+from rnnlstm.tasks import TASKS, make_task
 
+from support.tasks import VARIANTS, small
 from support.training import has_backend
 
 I, H, E, O, K, T, B = 3, 5, 4, 2, 7, 6, 2  # noqa: E741
@@ -125,3 +127,34 @@ def test_a_network_is_drawn_from_its_generator_alone(tokens):
         assert not torch.equal(weight, c.state_dict()[key])
     assert a.readout.weight.abs().max() <= H**-0.5
     assert a.readout.bias.abs().max() <= H**-0.5
+
+
+@pytest.mark.parametrize("name", ["rnn", "lstm", "gru"])
+@pytest.mark.parametrize("count", [1, 3])
+def test_one_hot_inputs_through_a_table_equal_those_as_numbers(name, count):
+    task = make_task("copy", length=30)
+    sizes = Sizes(None, task.input_size, task.output_size, 7)
+    found = []
+    for one_hot in (True, False):
+        made = [
+            Network(
+                make_cell(name), sizes, max_lag=30, generator=torch.Generator().manual_seed(r), dtype=torch.float64
+            )
+            for r in range(count)
+        ]
+        replicas = Replicas(made, one_hot=one_hot)
+        batches = [task.sample(seed, 1, batch_size=4) for seed in range(count)]
+        outputs = replicas([batch.inputs for batch in batches], scored=[batch.scored for batch in batches])
+        sum(out.square().sum() for out in outputs).backward()
+        found.append([*outputs, *(weight.grad for weight in replicas.parameters.values())])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
+
+def test_tasks_that_say_so_have_one_hot_inputs():
+    said = [name for name in TASKS if TASKS[name].one_hot_inputs]
+    assert said
+    for task in (small(name, **options) for name, options in (case.values for case in VARIANTS) if name in said):
+        inputs = task.sample(0, 1, batch_size=5).inputs
+        assert torch.equal(inputs.sum(-1), torch.ones(inputs.shape[:2]))
+        assert torch.equal(inputs, inputs.bool().float())
