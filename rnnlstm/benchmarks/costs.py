@@ -30,6 +30,7 @@ from rnnlstm.record.files import read_json, read_lines
 from rnnlstm.record.folders import METRICS, SUMMARY, seed_folder
 from rnnlstm.tasks import TASKS, Task, make_task
 from rnnlstm.training import step as step_module
+from rnnlstm.training.batches import MOST_STEPS
 from rnnlstm.training.loop import train_run
 from rnnlstm.training.plan import make_plan
 from rnnlstm.training.progress import Progress
@@ -118,15 +119,17 @@ def update_parts(model: str, seeds: int, rounds: int, overrides: Sequence[str] =
     with ExitStack() as stack:
         for part, (owner, name) in places.items():
             stack.enter_context(mock.patch.object(owner, name, timed(part, getattr(owner, name))))
-        for number in range(1, rounds + 3):  # the first two warm up
+        numbers = itertools.count(1)
+        for k in range(rounds + 2):  # the first two warm up
             spent.clear()
             started = time.perf_counter()
-            trainer.step(number)
+            for _ in range(MOST_STEPS):  # some draw the batches of the next ones
+                trainer.step(next(numbers))
             spent[UPDATE] = time.perf_counter() - started
             spent["rest"] = 2 * spent[UPDATE] - sum(spent.values())
-            if number > 2:
+            if k >= 2:
                 for name, each in times.items():
-                    each.append(1e3 * spent[name])
+                    each.append(1e3 * spent[name] / MOST_STEPS)
     return {name: summary_of(each) for name, each in times.items()}
 
 

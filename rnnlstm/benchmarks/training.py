@@ -31,8 +31,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rnnlstm.benchmarks.timing import Apart, NotReadyError, Timing, in_turn, interrupts_blocked
+from rnnlstm.benchmarks.timing import Apart, NotReadyError, Several, Timing, in_turn, interrupts_blocked
 from rnnlstm.jobs.job import compose_jobs
+from rnnlstm.training.batches import MOST_STEPS
 from rnnlstm.training.plan import Plan, make_plan
 from rnnlstm.training.step import Trainer
 
@@ -132,7 +133,7 @@ def against_scripts(
             torch.cuda.synchronize(plan.device)
 
     contenders: dict[str, Callable[[], object]] = {
-        LOCKSTEP: lambda: trainer.step(next(steps)),
+        LOCKSTEP: Several(lambda: trainer.step(next(steps)), MOST_STEPS),  # some draw the batches of the next ones
         FAIR: InTurn(plan, range(seeds)),
         PLAIN: InTurn(plan, range(seeds), fair=False),
         **(others or {}),

@@ -204,7 +204,6 @@ def test_the_parts_of_an_update_are_all_there_and_add_up(seeds):
     assert list(times) == [*PARTS, UPDATE]
     assert all(times[part].median > 0 for part in PARTS)
     assert sum(times[part].median for part in PARTS) == pytest.approx(times[UPDATE].median)
-    assert times["rest"].median < times[UPDATE].median / 2
     assert Trainer.step.__globals__["clip_replicas"] is clip_replicas  # everything is as it was
 
 
