@@ -81,7 +81,7 @@ def mix_of_replicas(number):
         out = fused_replicas(cell, layers, inputs, leaves[0] if with_tokens else None, scored)
         (out.double() * 0.3).sum().backward()
     except Exception as error:
-        return f"{type(error).__name__}: {error}" if chance == 0 or type(error) is AssertionError else None
+        return None if chance else f"{type(error).__name__}: {error}"  # of any kind: the mix makes no sense
     if chance:  # that it ended without a signal is what is asked
         return None
     expected = []
