@@ -32,6 +32,8 @@ OPTIONS = ("task.length=12", "model.hidden_size=8", "train.batch_size=5", "train
 def portable_everywhere(monkeypatch):
     """The loops that a GPU gets, so that every bit can be compared; and optimisers that take the device's name."""
     monkeypatch.setattr("rnnlstm.recurrence.fused.function.engine_for", lambda *_: portable)
+    monkeypatch.setattr("rnnlstm.models.replicas.has_tape", lambda _: False)  # the CPU's own way for replicas
+    monkeypatch.setattr("rnnlstm.recurrence.fused.native.squares", lambda _: None)
     for name in ("adam", "sgd"):
         monkeypatch.setattr(
             sys.modules[f"torch.optim.{name}"], "_device_dtype_check_for_fused", lambda *_, **__: None
