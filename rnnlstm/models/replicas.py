@@ -112,10 +112,8 @@ class Replicas:
             x = inputs.to(weights["readout.weight"].dtype)
             if self.one_hot:  # the product with a row of the input weights' table is that row
                 I = inputs.shape[-1]  # noqa: E741
-                x, embedding = (
-                    (x @ torch.arange(I, dtype=x.dtype)).long(),
-                    torch.eye(I, dtype=x.dtype).expand(R, I, I),
-                )
+                x = (x @ torch.arange(I, dtype=x.dtype)).long()
+                embedding = torch.eye(I, dtype=weights["readout.weight"].dtype).expand(R, I, I)
         hidden = fused_replicas(recurrence.cell, layers, x, embedding, None if dense else scored)
         read = hidden if hidden.dim() == 3 else hidden.flatten(1, 2)
         answers: Tensor = _Readout.apply(read, weights["readout.weight"], weights["readout.bias"])

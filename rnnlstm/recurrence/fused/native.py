@@ -25,24 +25,9 @@ REFUSALS = {1: "a token number is outside the table", 2: "a scored position is o
             3: "a position is scored twice"}  # fmt: skip
 NUMBERS = ("kind", "R", "T", "B", "I", "H", "V", "N", "slices", "threads")
 TENSORS = (
-    *(
-        "lengths",
-        "tokens",
-        "scored",
-        "x",
-        "w_x",
-        "w_h",
-        "table",
-        "h0",
-        "c0",
-        "gates",
-        "out",
-        "cells",
-        "d_out",
-        "d_last",
-    ),
-    *("d_x", "d_w_x", "d_w_h", "d_table", "d_h0", "d_c0", "h_rows", "c_rows", "block_rows"),
-)
+    "lengths", "tokens", "scored", "x", "w_x", "w_h", "table", "h0", "c0", "gates", "out", "cells", "d_out", "d_last",
+    "d_x", "d_w_x", "d_w_h", "d_table", "d_h0", "d_c0", "h_rows", "c_rows", "block_rows",
+)  # fmt: skip
 
 
 class _Call(ctypes.Structure):
@@ -102,9 +87,7 @@ def forward(
     H, S = h0.shape[-1], slices(R, B)
     out = empty(x, R, T, B, H)
     cells = empty(x, R, T if kind.has_cell else 0, B, H)
-    lanes = _lanes(x.dtype)
-    panels = 0 if kind.blocks == 1 else math.ceil(H / lanes)
-    gates = empty(x, R, S, T, panels, math.ceil(B / S), VECTORS, lanes)
+    gates = empty(x, *_gates_shape(kind, x.dtype, R, T, B, H, S))
     if lengths is not None:  # what the kernel skips is zero
         out.zero_(), cells.zero_()
     inputs: Named = {"x": x, "w_x": w_x, "w_h": w_h, "table": table, "h0": h0, "c0": c0, "tokens": tokens}
@@ -172,8 +155,6 @@ def _check(kind: Kind, sizes: tuple[int, ...], inputs: Named) -> None:
     """Raises: RuntimeError for a tensor that is not of the shape and type that the kernel reads."""
     R, T, B, I, H, V, N, S = sizes  # noqa: E741
     real, P, G = inputs["x"].dtype, kind.product_blocks * H, kind.blocks * H  # type: ignore[union-attr]
-    lanes = _lanes(real)
-    panels = 0 if kind.blocks == 1 else math.ceil(H / lanes)
     shapes = {
         "tokens": (R, T, B),
         "scored": (R, N),
@@ -183,7 +164,7 @@ def _check(kind: Kind, sizes: tuple[int, ...], inputs: Named) -> None:
         "table": (R, V, G),
         "h0": (R, B, H),
         "c0": (R, B, H),
-        "gates": (R, S, T, panels, math.ceil(B / S), VECTORS, lanes),
+        "gates": _gates_shape(kind, real, R, T, B, H, S),
         "out": (R, T, B, H),
         "cells": (R, T if kind.has_cell else 0, B, H),
         "d_out": (R, T, B, H) if inputs.get("scored") is None else (R, N, H),
@@ -214,11 +195,12 @@ def squares(tensors: Sequence[Tensor]) -> Tensor | None:
     return sums
 
 
-def _lanes(dtype: torch.dtype) -> int:
-    """Numbers in a vector."""
+def _gates_shape(kind: Kind, dtype: torch.dtype, R: int, T: int, B: int, H: int, S: int) -> tuple[int, ...]:
+    """Of the activations in the kernel's order, for S slices; an RNN keeps none."""
     kernel = load_kernel(dtype)
     assert kernel is not None
-    return int(kernel.vector_lanes())
+    lanes = int(kernel.vector_lanes())
+    return R, S, T, 0 if kind.blocks == 1 else math.ceil(H / lanes), math.ceil(B / S), VECTORS, lanes
 
 
 def _call(
