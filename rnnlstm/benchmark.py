@@ -7,7 +7,7 @@ __doc__ = """\
 Measure speed: the fused recurrences against PyTorch's modules, and training against scripts.
 
     python -m rnnlstm.benchmark [--quick] [--json FILE] [--figure FILE] [--threads N] [--rounds N] [--device NAME]
-    python -m rnnlstm.benchmark [--training] [--compile [SECONDS]] [--update] [--start-up] [--sweep [JOBS]] …
+    python -m rnnlstm.benchmark [--training] [--compile [SECONDS]] [--update] [--growth] [--start-up] [--sweep [JOBS]]
 
 Examples
   python -m rnnlstm.benchmark --quick                  three shapes, with the slow contenders, some minutes
@@ -53,6 +53,7 @@ def parser() -> Parser:
         help="training, also against torch.compile, given up after so many seconds; 120 unless given",
     )  # fmt: skip
     only.add_argument("--update", action="store_true", help="the parts of an update: data, forward, … optimiser")
+    only.add_argument("--growth", action="store_true", help="a step of larger shapes, and one beside a busy process")
     only.add_argument("--start-up", action="store_true", help="from the command to its first update, by parts")
     only.add_argument(
         "--sweep", type=int, nargs="?", const=100, metavar="JOBS", help="a sweep of tiny jobs; 100 unless given"
@@ -72,6 +73,7 @@ def _main(arguments: Sequence[str]) -> int:
     named = {
         "training": options.training or options.compile is not None,
         "update": options.update,
+        "growth": options.growth,
         "start_up": options.start_up,
         "sweep": options.sweep is not None,
     }

@@ -25,10 +25,13 @@ Dimensions: B sequences, T time steps, H units, I = 10 inputs.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -38,6 +41,7 @@ from torch import Tensor, nn
 import rnnlstm.recurrence as ours
 from rnnlstm.benchmarks.timing import Timing, in_turn
 from rnnlstm.cells import CELLS
+from rnnlstm.recurrence import fused_replicas
 from rnnlstm.recurrence.fused.ceilings import activations, multiply_adds, reads
 from rnnlstm.recurrence.fused.native import slices
 
@@ -90,6 +94,54 @@ def measure(cell: str, B: int, T: int, H: int, rounds: int, loops: bool) -> Resu
         by_hand = getattr(nn, f"{cell}Cell")(INPUTS, H)
         contenders["hand loop"] = step_of(by_hand, lambda: _loop(by_hand, x), cotangent)
     return Result(cell, B, T, H, in_turn(contenders, rounds))
+
+
+def growth(rounds: int) -> dict[str, Timing]:
+    """A fused LSTM's step at T = 100, B = 64, H = 64, for one replica, and with one of these twice and four times as
+    large."""
+    base = {"T": 100, "B": 64, "H": 64, "R": 1}
+    shapes = [base] + [base | {name: base[name] * factor} for name in base for factor in (2, 4)]
+    return in_turn({" ".join(f"{k}={v}" for k, v in shape.items()): _replicated(**shape) for shape in shapes}, rounds)
+
+
+def _replicated(T: int, B: int, H: int, R: int) -> Callable[[], None]:
+    module = ours.LSTM(INPUTS, H, backend="fused")
+    weights = {name: torch.stack([w.detach()] * R).requires_grad_() for name, w in module.layer_weights(0).items()}
+    x, cotangent = torch.randn(R, T, B, INPUTS), torch.randn(R, T, B, H)
+
+    def step() -> None:
+        outputs = fused_replicas(module.cell, [weights], x)
+        torch.autograd.grad(outputs, list(weights.values()), cotangent)
+
+    return step
+
+
+def beside_a_neighbour(rounds: int, T: int = 200, B: int = 20, H: int = 128) -> dict[str, dict[str, Timing]]:
+    """PyTorch's and the fused LSTM with one thread and with all of this process, alone and while another process
+    keeps a core busy."""
+    theirs, x, cotangent = nn.LSTM(INPUTS, H), torch.randn(T, B, INPUTS), torch.randn(T, B, H)
+    modules = {"torch.nn": theirs, "fused": ours.LSTM(INPUTS, H, backend="fused")}
+    steps = {name: step_of(m, functools.partial(outputs_of, m, x), cotangent) for name, m in modules.items()}
+    before, found = torch.get_num_threads(), {}
+    try:
+        for busy in (False, True):
+            with _busy_core() if busy else contextlib.nullcontext():
+                for threads in dict.fromkeys((1, before)):
+                    torch.set_num_threads(threads)
+                    name = f"{threads} thread{'s' * (threads > 1)}, {'a core busy' if busy else 'alone'}"
+                    found[name] = in_turn(steps, rounds)
+    finally:
+        torch.set_num_threads(before)
+    return found
+
+
+@contextlib.contextmanager
+def _busy_core() -> Iterator[None]:
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as process:
+        try:
+            yield
+        finally:
+            process.kill()
 
 
 def step_of(module: nn.Module, forward: Callable[[], Tensor], cotangent: Tensor) -> Callable[[], None]:

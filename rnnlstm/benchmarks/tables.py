@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from rnnlstm.benchmarks import costs, training
+from rnnlstm.benchmarks import costs, recurrences, training
 from rnnlstm.benchmarks.recurrences import (
     FULL_GRID,
     INPUTS,
@@ -33,7 +33,7 @@ MODELS = ("rnn", "lstm", "gru")
 
 
 #: Parts of the benchmark that run unless others are named.
-USUAL = ("recurrences", "training", "update", "instruments", "batches")
+USUAL = ("recurrences", "training", "update", "instruments", "growth", "batches")
 
 
 def measure_parts(
@@ -46,6 +46,7 @@ def measure_parts(
         "training": lambda: _training(rounds, quick, compile_limit),
         "update": lambda: _update_parts(3 * rounds),
         "instruments": _instruments,
+        "growth": lambda: _growth(rounds),
         "batches": lambda: _batches(3 * rounds),
         "start_up": lambda: _start_up(rounds),
         "sweep": lambda: _sweep(jobs),
@@ -206,6 +207,18 @@ def _instruments() -> dict[str, Any]:
     shares = {model: costs.instruments_share(model) for model in MODELS}
     print("  " + "   ".join(f"{model} {share:.1%}" for model, share in shares.items()))
     return {"instruments_share": shares}
+
+
+def _growth(rounds: int) -> dict[str, Any]:
+    print("\nGrowth of a fused LSTM's step, ms")
+    grown = recurrences.growth(rounds)
+    for name, t in grown.items():
+        print(f"  {name:<24} {t.median:6.1f} ({t.low:.1f}…{t.high:.1f})")
+    print("\nAn LSTM's step beside a busy neighbour, ms (B=20, T=200, H=128)")
+    beside = recurrences.beside_a_neighbour(rounds)
+    for name, times in beside.items():
+        print(f"  {name:<24} {_shown(times)}")
+    return {"growth": _plain(grown), "neighbour": {name: _plain(times) for name, times in beside.items()}}
 
 
 def _batches(rounds: int) -> dict[str, Any]:

@@ -237,10 +237,12 @@ def test_parts_that_are_named_run_alone(tmp_path, monkeypatch, capsys):
     )
     monkeypatch.setattr(on_device, "rivals", lambda *a: rivals(*a[:-1], [*a[-1], *small]))
     place = tmp_path / "speed.json"
-    parts = ["--update", "--compile", "0.01", "--sweep", "1", "--start-up"]
+    parts = ["--update", "--compile", "0.01", "--sweep", "1", "--start-up", "--growth"]
     assert main([*parts, "--rounds", "1", "--json", str(place)]) == 0
     figures = json.loads(place.read_text())
-    assert {"training", "update_parts", "start_up", "sweep"} < figures.keys()
+    assert {"training", "update_parts", "start_up", "sweep", "growth", "neighbour"} < figures.keys()
+    assert len(figures["growth"]) == 9
+    assert {len(times) for times in figures["neighbour"].values()} == {2}
     assert not {"recurrences", "batches", "instruments_share"} & figures.keys()
     assert {entry["task"] for entry in figures["training"]} == {"keyword", "selective_copy"}
     one, eight, *_ = figures["training"]

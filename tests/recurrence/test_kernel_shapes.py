@@ -1,4 +1,4 @@
-"""The C kernel by itself: over odd shapes under the address and undefined-behaviour sanitizers."""
+"""The C kernel by itself, over odd shapes: under the address and undefined-behaviour sanitizers, and on arm64."""
 
 from __future__ import annotations
 
@@ -42,3 +42,21 @@ def test_odd_shapes_under_sanitizers(compiler, width, real, is_double, tmp_path)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.startswith("2268 shapes"), ran.stdout
     assert ran.stderr == ""
+
+
+@pytest.mark.parametrize(("real", "is_double"), [("float", 0), ("double", 1)])
+def test_on_arm64_sums_are_those_of_this_processor(real, is_double, tmp_path):
+    cross, emulator = "aarch64-linux-gnu-gcc", "qemu-aarch64"
+    for tool in ("gcc", cross, emulator):
+        if shutil.which(tool) is None:
+            pytest.skip(f"{tool} is not installed")
+    printed = []
+    for compiler, before in (("gcc", []), (cross, [emulator])):
+        program = tmp_path / compiler
+        line = [compiler, "-O2", "-std=gnu11", "-Wno-unknown-pragmas", "-static"]
+        line += ["-DVBYTES=32", f"-DREAL={real}", f"-DIS_DOUBLE={is_double}", str(SOURCE), "-o", str(program), "-lm"]
+        subprocess.run(line, check=True, capture_output=True, timeout=300)
+        ran = subprocess.run([*before, str(program)], check=True, capture_output=True, text=True, timeout=300)
+        printed.append(ran.stdout)
+    assert printed[0] == printed[1]
+    assert printed[0].startswith("2268 shapes")
