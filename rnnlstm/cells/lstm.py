@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rnnlstm.cells import initialisation
 from rnnlstm.cells.cell import Cell, State, Weights, register_cell, torch_arguments
+from rnnlstm.config.errors import OptionError
 from rnnlstm.config.options import option
 
 INPUT, FORGET = 0, 1  # blocks of the stacked weights, in PyTorch's order: input, forget, cell, output
@@ -40,8 +41,18 @@ class LSTMCell(Cell):
         choices=("default", "orthogonal", "forget_bias", "chrono"),
     )
     forget_bias: float = option(1.0, "sum of the forget gate's two biases", acts_if={"init": ["forget_bias"]})
+    input_bias: float | str | None = option(
+        None,
+        "sum of the input gate's two biases, or opposite: −b of each unit's forget bias b (null: the start's own)",
+        acts_if={"init": ["forget_bias", "chrono"]},
+    )
     gain: float = initialisation.gain_option()
     max_lag: int | None = initialisation.max_lag_option()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.input_bias, str) and self.input_bias != "opposite":
+            raise OptionError("input_bias", self.input_bias, "must be a number, opposite or null")
 
     def initialise(self, w: Weights, generator: torch.Generator | None, max_lag: int) -> None:
         super().initialise(w, generator, max_lag)
@@ -51,6 +62,10 @@ class LSTMCell(Cell):
             initialisation.set_bias(w, FORGET, self.forget_bias, self.init)
         elif self.init == "chrono":
             initialisation.chrono(self, w, self.max_lag or max_lag, generator, opened=FORGET, shut=INPUT)
+        if self.input_bias is not None and self.init in ("forget_bias", "chrono"):
+            opened = (w["bias_ih"] + w["bias_hh"]).detach().chunk(self.blocks)[FORGET]
+            shut = -opened if self.input_bias == "opposite" else float(self.input_bias)
+            initialisation.set_bias(w, INPUT, shut, self.init)
 
     def step(self, projected: Tensor, state: State, w: Weights) -> tuple[State, dict[str, Tensor]]:
         h, c = state

@@ -40,6 +40,7 @@ HOUSEKEEPING = (
 #: Keys that configurations of earlier versions lack, with the value that says what was done then. At that value a key
 #: is no part of a run's identity, so that earlier runs keep their names.
 LATER = {"precision": "full", "data": "cpu"}
+LATER_OPTIONS = {"model": {"lstm": {"input_bias": None}}}  #: those of a section, by its `name`
 SEED_FOLDER = re.compile(r"seed_(0|[1-9][0-9]{0,18})", re.ASCII)
 #: Files in a seed's folder.
 METRICS, CLIP_EVENTS, FLOW, SAMPLES = "metrics.jsonl", "clip_events.jsonl", "flow.jsonl", "samples.jsonl"
@@ -108,7 +109,25 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def _essence(tree: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: v for key, v in tree.items() if key not in HOUSEKEEPING and (key not in LATER or LATER[key] != v)}
+    essence = {key: v for key, v in tree.items() if key not in HOUSEKEEPING and (key not in LATER or LATER[key] != v)}
+    for section, later in _later_options(tree).items():
+        essence[section] = {key: v for key, v in tree[section].items() if key not in later or later[key] != v}
+    return essence
+
+
+def completed(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration of an earlier version with the keys that came later, which come last."""
+    whole = {**tree, **LATER, **tree}
+    for section, later in _later_options(tree).items():
+        whole[section] = {**tree[section], **later, **tree[section]}
+    return whole
+
+
+def _later_options(tree: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The options that came later, with their values then, of each section of this configuration that has any."""
+    sections = {key: tree[key] for key in LATER_OPTIONS if isinstance(tree.get(key), Mapping)}
+    found = {key: LATER_OPTIONS[key].get(str(section.get("name")), {}) for key, section in sections.items()}
+    return {key: later for key, later in found.items() if later}
 
 
 def plain_numbers(value: Any) -> Any:
@@ -172,7 +191,8 @@ def read_configuration(folder: Path) -> dict[str, Any]:
     tree = read_yaml(folder / CONFIG)
     if not isinstance(tree, dict):
         raise ValueError("is empty" if tree is None else "holds no keys")
-    config = {key: value for key, value in flatten(tree) if key not in HOUSEKEEPING or key == "name"}
+    config = dict(flatten(completed(tree)))
+    config = {key: value for key, value in config.items() if key not in HOUSEKEEPING or key == "name"}
     for key, value in config.items():
         if not key.isprintable():
             raise ValueError(f"{show(key)}: no key of a configuration")
@@ -185,7 +205,7 @@ def read_configuration(folder: Path) -> dict[str, Any]:
     length = config.get("task.length")
     if length is not None and (not isinstance(length, int) or isinstance(length, bool) or abs(length) >= 2**63):
         raise ValueError(f"task.length={show(length)}: must be a whole number")
-    return config | LATER | config  # keys of later versions come last
+    return config
 
 
 def _entries(value: Any) -> Iterator[Any]:

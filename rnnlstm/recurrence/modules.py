@@ -419,7 +419,8 @@ class LSTM(_DropIn):
     """Input, forget and output gate, cell state: a drop-in for `torch.nn.LSTM` (equations in `LSTMCell`).
 
     Beyond PyTorch's arguments: `backend`, and `init` (`default`, `orthogonal` with `gain`, `forget_bias`
-    with `forget_bias`, `chrono` with `max_lag`). Raises: NotImplementedError for `proj_size`.
+    with `forget_bias`, `chrono` with `max_lag`; the last two with `input_bias`).
+    Raises: NotImplementedError for `proj_size`.
     """
 
     def __init__(
@@ -438,10 +439,12 @@ class LSTM(_DropIn):
         backend: str = "auto",
         init: str = "default",
         forget_bias: float = 1.0,
+        input_bias: float | str | None = None,
         gain: float = 1.0,
         max_lag: int | None = None,
     ) -> None:
-        cell = make_cell("lstm", init=init, forget_bias=forget_bias, gain=gain, max_lag=max_lag)
+        options = {"forget_bias": forget_bias, "input_bias": input_bias, "gain": gain, "max_lag": max_lag}
+        cell = make_cell("lstm", init=init, **options)
         sizes = (input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional)
         super().__init__("LSTM", cell, sizes, proj_size, backend, device, dtype)
 

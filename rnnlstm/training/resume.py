@@ -12,7 +12,7 @@ from rnnlstm.config.errors import CheckpointError, ConfigError, show
 from rnnlstm.config.schema import Config
 from rnnlstm.config.untrusted import read_yaml
 from rnnlstm.record.files import read_json
-from rnnlstm.record.folders import HOUSEKEEPING, LATER, SUMMARY, WEIGHTS, flatten, seed_folder
+from rnnlstm.record.folders import HOUSEKEEPING, SUMMARY, WEIGHTS, completed, flatten, seed_folder
 from rnnlstm.record.summary import FAILURE_LOG, finished, write_configuration
 from rnnlstm.training.checkpoint import RunState, drop_checkpoints, group_seeds, groups, load_newest
 from rnnlstm.training.device import describe
@@ -87,7 +87,7 @@ def _require_same(folder: Path, config: Config) -> None:
         tree = read_yaml(folder / "config.yaml")
     except (OSError, ValueError):
         raise ConfigError(f"{folder / 'config.yaml'} can't be read; overwrite=true starts again") from None
-    theirs = {**LATER, **dict(flatten(tree))} if isinstance(tree, dict) else {}
+    theirs = dict(flatten(completed(tree))) if isinstance(tree, dict) else {}
     for key, value in flatten(config.tree):
         if key.partition(".")[0] not in HOUSEKEEPING and (key not in theirs or theirs[key] != value):
             rule = f"the run in {folder} has {show(theirs.get(key))}; overwrite=true starts again"

@@ -17,7 +17,7 @@ from rnnlstm.config.errors import ConfigError, OptionError, printable, show
 from rnnlstm.config.schema import GRADFLOW, Config, read_config, unknown_key
 from rnnlstm.config.untrusted import check_run, read_regular, read_text, read_yaml
 from rnnlstm.models import Network
-from rnnlstm.record.folders import LATER, WEIGHTS, find_run_folders, flatten
+from rnnlstm.record.folders import WEIGHTS, completed, find_run_folders, flatten
 from rnnlstm.tasks import TASKS
 from rnnlstm.training.idle_keys import refuse_idle_changes
 from rnnlstm.training.plan import Plan, make_plan
@@ -115,7 +115,7 @@ def load_network(folder: str, overrides: Sequence[str] = ()) -> TrainedNetwork:
     except Exception as error:  # the unpickler raises many kinds
         raise OptionError("weights", folder, f"can't be read: {show(str(error))}") from None
     here = {"launcher": {"name": "serial"}, "search": {"name": "none"}}  # it is not trained here
-    config = with_changes({**LATER, **tree, **here, "seed": seed, "seeds": 1}, overrides)
+    config = with_changes({**completed(tree), **here, "seed": seed, "seeds": 1}, overrides)
     for key, section, known in (("task", config.task, TASKS), ("cell", config.cell, CELLS)):
         if config.plugins and section["name"] not in known:
             raise PluginError(folder, key, config.plugins)

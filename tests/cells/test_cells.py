@@ -102,6 +102,24 @@ def test_the_two_forget_biases_sum_to_the_value(value):
             assert torch.equal(drawn[key], default[key])
 
 
+@pytest.mark.parametrize("start", [{"init": "forget_bias", "forget_bias": 5.0}, {"init": "chrono", "max_lag": 40}])
+@pytest.mark.parametrize("value", [-5.0, 0, "opposite", None])
+def test_the_two_input_biases_sum_to_the_value_and_nothing_else_changes(start, value):
+    drawn, without = weights("lstm", **start, input_bias=value), weights("lstm", **start)
+    for layer in range(L):
+        total = drawn[f"bias_ih_l{layer}"] + drawn[f"bias_hh_l{layer}"]
+        if value == "opposite":
+            assert torch.equal(total[:H], -total[H : 2 * H])
+        elif value is not None:
+            assert torch.equal(total[:H], torch.full((H,), value, dtype=torch.float64))
+        for key in (f"bias_ih_l{layer}", f"bias_hh_l{layer}"):
+            assert torch.equal(drawn[key][H:], without[key][H:])
+        for key in (f"weight_ih_l{layer}", f"weight_hh_l{layer}"):
+            assert torch.equal(drawn[key], without[key])
+    if value is None or (value == "opposite" and start["init"] == "chrono"):  # the start's own
+        assert all(torch.equal(drawn[name], without[name]) for name in without)
+
+
 @pytest.mark.parametrize("max_lag", [3, 40, 1000])
 def test_chrono_spreads_the_time_constants_evenly(max_lag):
     n = 2000
@@ -146,6 +164,8 @@ def test_the_cells_own_lag_goes_before_the_networks():
     (lambda: recurrence.RNN(I, H, gain=-1.0), "gain=-1.0: must be at least 0"),
     (lambda: recurrence.RNN(I, H, gain=math.nan), "gain=nan: must be finite"),
     (lambda: recurrence.LSTM(I, H, forget_bias=math.inf), "forget_bias=inf: must be finite"),
+    (lambda: recurrence.LSTM(I, H, input_bias=math.nan), "input_bias=nan: must be finite"),
+    (lambda: recurrence.LSTM(I, H, input_bias="low"), "input_bias=low: must be a number, opposite or null"),
     (lambda: make_cell("lstm", forget_bais=1.0), "forget_bais=1.0: .*did you mean forget_bias"),
     (lambda: make_cell("rnn", nonlinearity=3), "nonlinearity=3: must be a text"),
     (lambda: make_cell("ltsm"), "model=ltsm: must be one of .*did you mean lstm"),

@@ -61,6 +61,7 @@ VALUES = {
     "name": "mine",
     "runs_root": None, "task.filler": None, "clip.threshold": "1e-3", "optimizer.momentum": "0.9",
     "curriculum.start": "8", "eval.every": "1", "log.every": "1", "probe.every": "2", "train.steps": "3",
+    "model.input_bias": "-3.0",
 }  # fmt: skip
 
 
@@ -179,7 +180,7 @@ def check_models(pairs, tmp_path):
 
 def test_keys_of_some_models_act_or_are_refused(tmp_path):
     acting, _ = check_models(QUICK_MODELS, tmp_path)
-    assert {("lstm", "model.forget_bias"), ("lstm", "model.max_lag")} <= acting
+    assert {("lstm", "model.forget_bias"), ("lstm", "model.max_lag"), ("lstm", "model.input_bias")} <= acting
 
 
 @pytest.mark.slow

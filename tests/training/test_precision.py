@@ -11,7 +11,7 @@ import rnnlstm
 from rnnlstm.cells import CELLS, make_cell
 from rnnlstm.config.errors import ConfigError
 from rnnlstm.jobs.job import compose_jobs
-from rnnlstm.record.folders import LATER, identity
+from rnnlstm.record.folders import LATER, completed, identity
 from rnnlstm.record.glossary import explain
 from rnnlstm.recurrence import Recurrence, products_in
 from rnnlstm.recurrence.fused import portable
@@ -116,6 +116,28 @@ def test_a_key_that_came_later_leaves_runs_their_names(key, other):
     without = {k: value for k, value in job.config.tree.items() if k != key}
     assert identity(job.config.tree) == identity(without)
     assert identity({**without, key: other}) != identity(without)
+
+
+def test_an_option_of_a_model_that_came_later_leaves_runs_their_names():
+    (job,) = compose_jobs(["model=lstm"])
+    tree = job.config.tree
+    without = {**tree, "model": {k: value for k, value in tree["model"].items() if k != "input_bias"}}
+    assert "input_bias" in tree["model"]
+    assert identity(tree) == identity(without)
+    assert identity({**tree, "model": {**tree["model"], "input_bias": -3.0}}) != identity(without)
+    assert completed(without) == tree
+    assert completed({"model": {"name": "rnn"}})["model"] == {"name": "rnn"}
+
+
+def test_a_run_without_an_option_that_came_later_is_read_and_goes_on(train):
+    outcome = train("model=lstm", "train.steps=2")
+    place = outcome.folder / "config.yaml"
+    lines = place.read_text().splitlines(keepends=True)
+    place.write_text("".join(line for line in lines if "input_bias" not in line))
+    assert not train("model=lstm", "train.steps=2").trained
+    from rnnlstm.training.weights import load_network
+
+    assert load_network(str(outcome.folder)).plan.config.cell["input_bias"] is None
 
 
 def test_without_it_a_record_has_no_word_of_it(train):
