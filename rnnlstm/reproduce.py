@@ -7,7 +7,7 @@ __doc__ = """\
 Repeat published experiments, each with one command, a criterion that was fixed beforehand, and a verdict.
 
     python -m rnnlstm.reproduce --list [NAME…]
-    python -m rnnlstm.reproduce NAME… [--quick | --long] [--runs FOLDER] [--out FOLDER]
+    python -m rnnlstm.reproduce NAME… [--quick | --long] [--setting S] [--runs FOLDER] [--out FOLDER]
 
 Examples
   python -m rnnlstm.reproduce --list               the studies: what they ask, how long they take
@@ -15,9 +15,11 @@ Examples
   python -m rnnlstm.reproduce adding --quick       smaller sizes with a criterion of their own, within a minute or so
   python -m rnnlstm.reproduce all --quick          every study, under ten minutes on two cores
   python -m rnnlstm.reproduce adding copy          two studies at the sizes of the page, one after the other
+  python -m rnnlstm.reproduce adding --setting T=50                  one setting of a study; --list adding names them
 
-After an interrupt, the same command resumes. The exit code is 0 for a pass and for a miss: a miss is a result. Two
-commands for different studies can run side by side, each with OMP_NUM_THREADS=1.
+The rows of each setting are written as soon as it has ended, and rows that are in the folder of --out are not run
+again. After an interrupt, the same command resumes. The exit code is 0 for a pass and for a miss: a miss is a
+result. Two commands for different studies can run side by side, each with OMP_NUM_THREADS=1.
 """
 
 import sys
@@ -45,6 +47,7 @@ def parser() -> Parser:
     sizes = parser.add_mutually_exclusive_group()
     sizes.add_argument("--quick", action="store_const", const="quick", dest="size", help="smaller sizes")
     sizes.add_argument("--long", action="store_const", const="long", dest="size", help="longer sequences")
+    parser.add_argument("--setting", metavar="S", help="one setting of the study, instead of all")
     parser.add_argument(
         "--runs", metavar="FOLDER", default="results_runs", help="training runs (default results_runs)"
     )
@@ -61,13 +64,15 @@ def _main(arguments: Sequence[str]) -> int:
     chosen = _chosen(options.names, size)
     if not chosen:
         raise ConfigError("which study? --list names them; all takes every one")
+    if options.setting is not None:
+        _check_setting(chosen, size, options.setting)
     out, runs = Path(options.out).expanduser(), Path(options.runs).expanduser()
     check_writable(options.out, folder=True)
     check_writable(options.runs, folder=True)
 
     from rnnlstm.studies.runner import reproduce
 
-    stopped = reproduce(chosen, size, runs, out)
+    stopped = reproduce(chosen, size, runs, out, options.setting)
     return DONE if stopped is None else code_of(stopped)
 
 
@@ -87,6 +92,16 @@ def _chosen(names: Sequence[str], size: str | None = None) -> list[Study]:
     return [known[name] for name in dict.fromkeys(names)]
 
 
+def _check_setting(chosen: Sequence[Study], size: str, setting: str) -> None:
+    """Raises: ConfigError unless it is one of a single study's."""
+    if len(chosen) > 1:
+        raise ConfigError(f"--setting {show(setting)} is of one study; {len(chosen)} are named")
+    known = chosen[0].settings(size)
+    if setting not in known:
+        hint = did_you_mean(setting, known)
+        raise ConfigError(f"{chosen[0].name} has no setting {show(setting)}: must be one of {', '.join(known)}{hint}")
+
+
 def _list(names: Sequence[str]) -> None:
     """Print a line for each study, or everything about those named. Raises: ConfigError for an unknown name."""
     if not names:
@@ -95,7 +110,7 @@ def _list(names: Sequence[str]) -> None:
         print("About how long each takes on one core: quick, standard.\n")
         for study in studies().values():
             times = " ".join(f"{_time(study, size):>7}" for size in ("quick", "standard"))
-            print(f"{study.name:<12}{times}  {study.question}")
+            print(f"{study.name:<18}{times}  {study.question}")
         print("\nWhat was published, and the criterion: --list NAME")
         return
     for study in _chosen(names):
@@ -104,6 +119,7 @@ def _list(names: Sequence[str]) -> None:
         for size in study.sizes:
             for check in study.checks(size):
                 print(f"{'':<12} {size}: {check.text}")
+            print(f"{'':<12} {size}, settings: {', '.join(study.settings(size))}")
         times = ", ".join(f"{size} {_time(study, size)}" for size in study.sizes)
         print(f"{'':<12} time on one core, about: {times}\n")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rnnlstm.studies.common import common, each
-from rnnlstm.studies.study import GRID, Arm, Check, Minutes, Rows, Setting, Study, Sweep, register_study
+from rnnlstm.studies.study import FIRST, Arm, Check, Minutes, Rows, Setting, Study, Sweep, register_study
 
 NAMES = {"tanh": "tanh", "sigmoid": "σ", "centred_sigmoid": "2σ−1", "steep_sigmoid": "σ(4x)", "relu": "ReLU"}
 ARMS = tuple(Arm(shown, ("model=rnn", f"model.nonlinearity={name}")) for name, shown in NAMES.items())
@@ -41,12 +41,12 @@ class Activations(Study):
             easy = ("task=keyword", "task.length=10", "task.num_keywords=4")
             settings = tuple(Setting(_keyword(10, rate), easy, ARMS, 400, rate=rate) for rate in (3e-3, 1e-2))
             exploding = Setting("adding T=50, lr 0.01", ("task=adding", "task.length=50"), RELU, 150, rate=1e-2)
-            return Sweep((*settings, exploding), common=common(size))
+            return Sweep((*settings, exploding), common=common(size), **FIRST)
         word = ("task=keyword", "task.length=10")
-        settings = tuple(Setting(_keyword(10, rate), word, ARMS, 2000, rate=rate) for rate in GRID)
+        settings = tuple(Setting(_keyword(10, rate), word, ARMS, 2000, rate=rate) for rate in FIRST["grid"])
         sums = ("task=adding", "task.length=50")
-        relu = tuple(Setting(f"adding T=50, lr {rate:g}", sums, RELU, 1500, rate=rate) for rate in GRID)
-        return Sweep((*settings, *relu), common=common(size))
+        relu = tuple(Setting(f"adding T=50, lr {rate:g}", sums, RELU, 1500, rate=rate) for rate in FIRST["grid"])
+        return Sweep((*settings, *relu), common=common(size), **FIRST)
 
     def after(self, size: str, folder: Path, seed: int) -> dict[str, float]:
         from rnnlstm.studies.common import flow_and_units, network_of

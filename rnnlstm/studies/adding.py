@@ -15,7 +15,7 @@ from rnnlstm.studies.common import (
     most_solve,
     solved,
 )
-from rnnlstm.studies.study import Check, Minutes, Row, Rows, Setting, Study, Sweep, register_study
+from rnnlstm.studies.study import FIRST, Check, Minutes, Row, Rows, Setting, Study, Sweep, register_study
 
 BASELINE, PLATEAU = 1 / 6, 1 / 12
 BIAS_1 = forget_bias(1)
@@ -49,8 +49,7 @@ class Adding(Study):
         if size == "quick":
             return Sweep(
                 (Setting("T=30", ("task=adding", "task.length=30"), ARMS, 600),),
-                grid=(3e-3, 1e-2),
-                tuning_seeds=1,
+                **FIRST | {"grid": (3e-3, 1e-2), "tuning_seeds": 1},
                 common=common(size),
             )
         if size == "long":
@@ -59,13 +58,13 @@ class Adding(Study):
                 Setting("T=400", ("task=adding", "task.length=400"), ARMS, 6000, rates_of="T=100"),
                 Setting("T=750", ("task=adding", "task.length=750"), ARMS, 10000, rates_of="T=100"),
             )
-            return Sweep(settings, common=common(size))
+            return Sweep(settings, common=common(size), **FIRST)
         settings = (
             Setting("T=50", ("task=adding", "task.length=50"), ARMS, 1500),
             Setting("T=100", ("task=adding", "task.length=100"), ARMS, 3000),
             Setting("T=200", ("task=adding", "task.length=200"), ARMS, 4000, rates_of="T=100"),
         )
-        return Sweep(settings, common=common(size))
+        return Sweep(settings, common=common(size), **FIRST)
 
     def checks(self, size: str) -> list[Check]:
         if size == "quick":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rnnlstm.reporting.statistics import wilson
 from rnnlstm.studies.common import common
-from rnnlstm.studies.study import Arm, Check, Minutes, Row, Rows, Setting, Study, Sweep, register_study
+from rnnlstm.studies.study import FIRST, Arm, Check, Minutes, Row, Rows, Setting, Study, Sweep, register_study
 
 TANH = ("model=rnn", "model.init=orthogonal")
 IRNN = ("model=rnn", "model.nonlinearity=relu", "model.init=identity")
@@ -43,7 +43,7 @@ class Clipping(Study):
                 _setting("order T=20", ("task=temporal_order", "task.variant=pascanu", "task.length=20"), TANH, 400),
                 _setting("adding T=50, SGD at 0.01", ("task=adding", "task.length=50", *SGD), IRNN, 150, 1e-2),
             )
-            return Sweep(few, grid=(3e-3, 1e-2), tuning_seeds=1, final_seeds=8, common=common(size))
+            return Sweep(few, **FIRST | {"grid": (3e-3, 1e-2), "tuning_seeds": 1}, final_seeds=8, common=common(size))
         order = ("task=temporal_order", "task.variant=pascanu")
         settings = (
             *(_setting(f"order T={T}", (*order, f"task.length={T}"), TANH, 2000) for T in (20, 50, 100)),
@@ -53,7 +53,7 @@ class Clipping(Study):
                 for rate in (1e-3, 1e-2)
             ),
         )
-        return Sweep(settings, final_seeds=20, common=common(size))
+        return Sweep(settings, final_seeds=20, common=common(size), **FIRST)
 
     def checks(self, size: str) -> list[Check]:
         sgd = "adding T=50, SGD at 0.01" if size == "quick" else "adding T=100, SGD at 0.01"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from rnnlstm.studies.common import CHRONO, DEFAULT, TANH, common, each, forget_bias
-from rnnlstm.studies.study import Arm, Check, Minutes, Rows, Setting, Study, Sweep, register_study
+from rnnlstm.studies.study import FIRST, Arm, Check, Minutes, Rows, Setting, Study, Sweep, register_study
 
 ORTHOGONAL = Arm("linear, orthogonal", ("model=linear", "model.init=orthogonal"))
 ORTHOGONAL_TANH = Arm("tanh RNN, orthogonal", ("model=rnn", "model.init=orthogonal"))
@@ -39,10 +39,10 @@ class Copy(Study):
     def sweep(self, size: str) -> Sweep:
         shared = (*common(size), "match=parameters")
         if size == "quick":
-            return Sweep((_at(10, 500),), grid=(1e-3, 1e-2), tuning_seeds=1, common=shared)
+            return Sweep((_at(10, 500),), **FIRST | {"grid": (1e-3, 1e-2), "tuning_seeds": 1}, common=shared)
         if size == "long":
-            return Sweep((_at(100, 5000), _at(200, 10000, "T=100"), _at(500, 10000, "T=100")), common=shared)
-        return Sweep((_at(20, 4000), _at(50, 4000), _at(100, 5000, "T=50")), common=shared)
+            return Sweep((_at(100, 5000), _at(200, 10000, "T=100"), _at(500, 10000, "T=100")), common=shared, **FIRST)
+        return Sweep((_at(20, 4000), _at(50, 4000), _at(100, 5000, "T=50")), common=shared, **FIRST)
 
     def checks(self, size: str) -> list[Check]:
         near, far = {"quick": ("T=10", "T=10"), "standard": ("T=20", "T=100"), "long": ("T=100", "T=500")}[size]

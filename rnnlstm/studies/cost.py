@@ -6,7 +6,7 @@ import statistics
 from pathlib import Path
 
 from rnnlstm.studies.common import CHRONO, DEFAULT, GRU, TANH, all_solve, common, few_solve, most_solve, solved
-from rnnlstm.studies.study import Arm, Check, Minutes, Rows, Setting, Study, Sweep, register_study
+from rnnlstm.studies.study import FIRST, Arm, Check, Minutes, Rows, Setting, Study, Sweep, register_study
 
 BUDGETS = {"units": "units", "parameters": "parameters", "step_time": "time"}
 
@@ -51,12 +51,12 @@ class Cost(Study):
     def sweep(self, size: str) -> Sweep:
         if size == "quick":
             word = Setting("keyword T=20", ("task=keyword", "task.length=20", "task.num_keywords=4"), ARMS, 200)
-            return Sweep((word,), grid=(3e-3, 1e-2), tuning_seeds=1, common=common(size))
+            return Sweep((word,), **FIRST | {"grid": (3e-3, 1e-2), "tuning_seeds": 1}, common=common(size))
         settings = (
             Setting("keyword T=50", ("task=keyword", "task.length=50"), ARMS, 1000),
             Setting("adding T=50", ("task=adding", "task.length=50"), BUDGET_ARMS, 1500),
         )
-        return Sweep(settings, common=common(size))
+        return Sweep(settings, common=common(size), **FIRST)
 
     def resolved(self, size: str, overrides: tuple[str, ...], folder: Path) -> tuple[str, ...]:
         """`match=step_time` as the size that was found first: the median of several searches, as times are noisy."""

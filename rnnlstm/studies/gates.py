@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rnnlstm.studies.common import CHRONO, LSTM_1997, common, each, few_solve, most_solve, solved
-from rnnlstm.studies.study import Arm, Check, Minutes, Row, Rows, Setting, Study, Sweep, register_study
+from rnnlstm.studies.study import FIRST, Arm, Check, Minutes, Row, Rows, Setting, Study, Sweep, register_study
 
 GATES = ("forget", "input", "output")
 WITHOUT = tuple(Arm(f"without {gate} gate", (*CHRONO.overrides, f"surgery.open=[{gate}]")) for gate in GATES)
@@ -44,12 +44,12 @@ class Gates(Study):
                 Setting("keyword T=20", ("task=keyword", "task.length=20", "task.num_keywords=4"), ARMS, 200),
                 Setting("adding T=20", ("task=adding", "task.length=20"), ARMS, 300),
             )
-            return Sweep(settings, grid=(1e-2,), tuning_seeds=1, common=common(size))
+            return Sweep(settings, **FIRST | {"grid": (1e-2,), "tuning_seeds": 1}, common=common(size))
         settings = (
             Setting("keyword T=50", ("task=keyword", "task.length=50"), ARMS, 1000),
             Setting("adding T=50", ("task=adding", "task.length=50"), ARMS, 1500),
         )
-        return Sweep(settings, common=common(size))
+        return Sweep(settings, common=common(size), **FIRST)
 
     def after(self, size: str, folder: Path, seed: int) -> dict[str, float]:
         """The headline metric of the trained network with every gate, one by one, held open or shut."""

@@ -53,7 +53,7 @@ class Gradient(Study):
     figure = "at_the_first_step"
     columns = ("at_the_first_step", "half_way", "three_quarters", "at_the_last_step", "half_life")
 
-    def measured(self, size: str) -> list[Row]:
+    def measured(self, size: str, setting: str) -> list[Row]:
         return [_row(size, arm) for arm in ARMS]
 
     def checks(self, size: str) -> list[Check]:

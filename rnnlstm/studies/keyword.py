@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 from rnnlstm.studies.common import CHRONO, TANH, common, each, few_solve, forget_bias, most_solve, solved
-from rnnlstm.studies.study import Check, Minutes, Rows, Setting, Study, Sweep, register_study
+from rnnlstm.studies.study import FIRST, Check, Minutes, Rows, Setting, Study, Sweep, register_study
 
 BIASES = tuple(forget_bias(b) for b in (0, 1, 3, 5))
 ARMS = (TANH, *BIASES, CHRONO)
@@ -50,14 +50,14 @@ class Keyword(Study):
                     400,
                 ),
             )
-            return Sweep(few, grid=(3e-3, 1e-2), tuning_seeds=1, common=common(size))
+            return Sweep(few, **FIRST | {"grid": (3e-3, 1e-2), "tuning_seeds": 1}, common=common(size))
         settings = (
             Setting("T=50", (*task, "task.length=50"), ARMS, 2000),
             Setting("T=100", (*task, "task.length=100"), ARMS, 2000),
             Setting("T=200", (*task, "task.length=200"), ARMS, 2000, rates_of="T=100"),
             Setting(WITHOUT, (*free, "task.length=20"), ARMS, 2000),
         )
-        return Sweep(settings, common=common(size))
+        return Sweep(settings, common=common(size), **FIRST)
 
     def checks(self, size: str) -> list[Check]:
         five, one = BIASES[3].name, BIASES[1].name

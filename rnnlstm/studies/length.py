@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rnnlstm.studies.common import CHRONO, GRU, TANH, common, each, forget_bias, most_solve, solved
-from rnnlstm.studies.study import Check, Minutes, Row, Setting, Study, Sweep, register_study
+from rnnlstm.studies.study import FIRST, Check, Minutes, Row, Setting, Study, Sweep, register_study
 
 BIAS_5 = forget_bias(5)
 ARMS = (TANH, BIAS_5, CHRONO, GRU)
@@ -49,13 +49,13 @@ class Length(Study):
                     500,
                 ),
             )
-            return Sweep(settings, grid=(1e-2,), tuning_seeds=1, common=common(size))
+            return Sweep(settings, **FIRST | {"grid": (1e-2,), "tuning_seeds": 1}, common=common(size))
         start = (*uniform, "curriculum.start=20")
         settings = (
             Setting("keyword 20–100", ("task=keyword", "task.length=100", *start), ARMS, 2500),
             Setting("adding 20–100", ("task=adding", "task.length=100", *start), ARMS, 3000),
         )
-        return Sweep(settings, common=common(size))
+        return Sweep(settings, common=common(size), **FIRST)
 
     def after(self, size: str, folder: Path, seed: int) -> dict[str, float]:
         """The headline metric at each length of the test."""

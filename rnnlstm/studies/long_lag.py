@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rnnlstm.studies.common import CHRONO, LSTM_1997, TANH, all_solve, common, few_solve, solved
-from rnnlstm.studies.study import Arm, Check, Minutes, Row, Rows, Setting, Study, Sweep, register_study
+from rnnlstm.studies.study import FIRST, Arm, Check, Minutes, Row, Rows, Setting, Study, Sweep, register_study
 
 ARMS = (TANH, LSTM_1997, CHRONO)
 VARIANTS = ("2a", "2b", "2c")
@@ -33,10 +33,10 @@ class LongLag(Study):
     def sweep(self, size: str) -> Sweep:
         if size == "quick":
             settings = tuple(_setting(v, 20, ARMS, 400) for v in VARIANTS)
-            return Sweep(settings, grid=(3e-3, 1e-2), tuning_seeds=1, common=common(size))
+            return Sweep(settings, **FIRST | {"grid": (3e-3, 1e-2), "tuning_seeds": 1}, common=common(size))
         exact = (*common(size), "eval.samples=10000", "eval.every=100")
         settings = tuple(_setting(v, 100, ARMS, 3000) for v in VARIANTS)
-        return Sweep(settings, common=exact, tuning_samples=1024)  # 10,000 would be most of the work
+        return Sweep(settings, common=exact, tuning_samples=1024, **FIRST)  # 10,000 would be most of the work
 
     def checks(self, size: str) -> list[Check]:
         p = 20 if size == "quick" else 100

@@ -17,6 +17,7 @@ from rnnlstm.reporting import tables
 from rnnlstm.reporting.statistics import interval, wilson
 from rnnlstm.studies.study import Finding, Row, Study, name_of
 
+BEFORE = "before"  #: the time of settings that were run before times were kept by setting
 OVERVIEW = "overview.png"  #: beside the folders of the sizes: three studies in one picture
 
 
@@ -25,18 +26,21 @@ def verdict(findings: Sequence[Finding]) -> str:
     return "pass" if findings and all(finding.passed for finding in findings) else "miss"
 
 
-def result(study: Study, size: str, rows: Sequence[Row], seconds: float) -> dict[str, Any]:
-    """Everything that the page shows of a study, as plain data."""
+def result(study: Study, size: str, rows: Sequence[Row], seconds: Mapping[str, float]) -> dict[str, Any]:
+    """Everything that the page shows of a study, as plain data. `seconds` by setting. While settings are missing, the
+    verdict is `unfinished`."""
     import torch
 
-    findings = study.findings(size, rows)
+    missing = [name for name in study.settings(size) if not any(name in ("all", row.setting) for row in rows)]
+    findings = [] if missing else study.findings(size, rows)
     return {
         "study": study.name,
         "size": size,
-        "verdict": verdict(findings),
+        "verdict": "unfinished" if missing else verdict(findings),
         "reference": study.reference,
         "checks": [dataclasses.asdict(finding) for finding in findings],
-        "seconds": round(seconds, 1),
+        "seconds": round(sum(seconds.values()), 1),
+        "setting_seconds": {name: round(value, 1) for name, value in seconds.items()},
         "written": datetime.now(UTC).strftime("%Y-%m-%d"),
         "machine": {**describe_here(), "torch": torch.__version__, "threads": torch.get_num_threads()},
         "rows": [row.as_data() for row in rows],
@@ -45,8 +49,6 @@ def result(study: Study, size: str, rows: Sequence[Row], seconds: float) -> dict
 
 def write(study: Study, data: Mapping[str, Any], out: Path) -> list[Path]:
     """Write the JSON, CSV and PNG file of a study; returns their paths. Raises: DiskError."""
-    from rnnlstm.studies.figure import save_figure
-
     rows = [Row.from_data(row) for row in data["rows"]]
     folder = out / data["size"]
     paths = [folder / f"{study.name}{end}" for end in (".json", ".csv", ".png")]
@@ -54,7 +56,7 @@ def write(study: Study, data: Mapping[str, Any], out: Path) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(paths[0], data)
         write_whole(paths[1], csv_text(rows, study.columns).encode())
-        save_figure(study, rows, paths[2])
+        study.draw(rows, paths[2])
     return paths
 
 

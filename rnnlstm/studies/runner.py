@@ -1,7 +1,10 @@
-"""Runs studies: tuning seeds at every learning rate, fresh seeds at the chosen rate, then files, table and verdict.
+"""Runs studies, setting by setting: tuning seeds at every learning rate, then fresh seeds at the rate chosen.
+
+The files of a study are written after each setting.
 
 The project's own trainer trains one run at a time, its seeds in lockstep. The same command resumes an interrupted
-study: it reads finished runs and resumes an unfinished one from its checkpoint.
+study: rows that are in the study's file already count as done, and so do finished runs; an unfinished run is resumed
+from its checkpoint.
 
 The learning rate is chosen by the same rule for every arm, from the tuning seeds alone: the rate at which most seeds
 solve the task. Ties are broken by the least mean of updates to solve (a seed that does not solve counts with the
@@ -16,9 +19,9 @@ import signal
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,9 +36,9 @@ from rnnlstm.jobs.job import Job
 from rnnlstm.jobs.listener import Listener
 from rnnlstm.jobs.sweep import train_jobs
 from rnnlstm.record.files import LineWriter, read_json, read_lines, write_json
-from rnnlstm.record.folders import METRICS, SUMMARY, WEIGHTS, run_folder, seed_folder
-from rnnlstm.studies.results import result, text_table, write
-from rnnlstm.studies.study import Arm, Row, Setting, Study, Sweep
+from rnnlstm.record.folders import METRICS, SUMMARY, WEIGHTS, identity, run_folder, seed_folder
+from rnnlstm.studies.results import BEFORE, read, result, text_table, write
+from rnnlstm.studies.study import ABOVE, GIVES_UP_ABOVE, GIVES_UP_AT, Arm, Row, Setting, Study, Sweep
 from rnnlstm.training.plan import make_plan
 from rnnlstm.training.progress import Progress, progress_on
 
@@ -54,8 +57,11 @@ class StoppedError(Exception):
         self.signal = by
 
 
-def reproduce(chosen: Sequence[Study], size: str, runs: Path, out: Path) -> signal.Signals | None:
-    """Run the studies one after another and print their progress; returns the signal that stopped them, or None.
+def reproduce(
+    chosen: Sequence[Study], size: str, runs: Path, out: Path, setting: str | None = None
+) -> signal.Signals | None:
+    """Run the studies one after another, or one `setting` of theirs, and print their progress; returns the signal
+    that stopped them, or None.
 
     Raises: ConfigError, JobError, BusyError, CheckpointError, DiskError.
     """
@@ -71,24 +77,22 @@ def reproduce(chosen: Sequence[Study], size: str, runs: Path, out: Path) -> sign
 
     for study in chosen:
         say(f"== {study.name} ({size}): {study.title}")
-        began = time.monotonic()
-        runner = Runner(study, size, runs / study.name / size, say, progress)
+        runner = Runner(study, size, runs / study.name / size, say, progress, read(study.name, size, out))
         try:
-            rows = runner.rows()
+            for rows in runner.rows(setting):
+                data = result(study, size, rows, runner.setting_seconds)
+                paths = write(study, data, out)
         except StoppedError as stopped:
             print(
                 f"stopped by {stopped.signal.name}; what was reached is saved, the same command resumes",
                 file=sys.stderr,
             )
             return stopped.signal
-        trained = study.sweep(size) is not None
-        seconds = runner.seconds() if trained else time.monotonic() - began
-        data = result(study, size, rows, seconds)
-        paths = write(study, data, out)
         _show(console, study, rows)
         for check in data["checks"]:
             say(f"{'pass' if check['passed'] else 'MISS'}  {check['text']}: {check['measured']}")
-        say(f"{study.name} ({size}): {data['verdict'].upper()}, {seconds:.0f} s of training; {paths[1].parent}\n")
+        told = f"{data['verdict'].upper()}, {data['seconds']:.0f} s of training"
+        say(f"{study.name} ({size}): {told}; {paths[1].parent}\n")
     return None
 
 
@@ -100,7 +104,7 @@ def _show(console: Console, study: Study, rows: Sequence[Row]) -> None:
     console.print(table, markup=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Condition:
     """One arm in one setting. `tree` is its configuration; `defaults` has the same groups without the overrides."""
 
@@ -113,14 +117,21 @@ class Condition:
     def key(self) -> tuple[str, str]:
         return self.setting.name, self.arm.name
 
-    def job(self, rate: float, seeds: range, samples: int | None = None) -> Job:
-        """Its run at a learning rate with these seeds. `samples`: held-out sequences; None: those of its
-        configuration."""
-        optimizer, tested = {**self.tree["optimizer"], "lr": rate}, dict(self.tree["eval"])
+    def job(self, rate: float, seeds: range, samples: int | None = None, share: float = 1) -> Job:
+        """Its run at a learning rate with these seeds, for a share of its updates. `samples`: held-out sequences;
+        None: those of its configuration."""
+        optimizer, tested, train = {**self.tree["optimizer"], "lr": rate}, dict(self.tree["eval"]), self.tree["train"]
         if samples is not None:
             tested["samples"] = samples
-        tree = {**self.tree, "optimizer": optimizer, "eval": tested, "seed": seeds.start, "seeds": len(seeds)}
+        train = {**train, "steps": math.ceil(train["steps"] * share)}
+        sections = {"optimizer": optimizer, "eval": tested, "train": train}
+        tree = {**self.tree, **sections, "seed": seeds.start, "seeds": len(seeds)}
         return Job(read_config(tree), run_folder(tree, self.defaults))
+
+    def identity(self, sweep: Sweep) -> str:
+        """A hash of everything that its row depends on."""
+        protocol = {field.name: getattr(sweep, field.name) for field in fields(sweep) if field.name != "settings"}
+        return identity({**self.tree, "protocol": repr(protocol), "rate": [self.setting.rate, self.setting.rates_of]})
 
 
 def compose(study: Study, size: str, sweep: Sweep, folder: Path) -> list[Condition]:
@@ -152,11 +163,12 @@ class Trial:
     steps: int  #: the budget
     steps_to_solve: list[int | None]
     loss: list[float]  #: infinite where the seed diverged
+    given_up: bool = False  #: stopped early, as no seed had made progress
 
     @classmethod
-    def of(cls, summaries: Sequence[Mapping[str, Any]], steps: int) -> Trial:
+    def of(cls, summaries: Sequence[Mapping[str, Any]], steps: int, given_up: bool = False) -> Trial:
         """From the seeds' summaries."""
-        return cls(steps, [s["steps_to_solve"] for s in summaries], [_loss(s) for s in summaries])
+        return cls(steps, [s["steps_to_solve"] for s in summaries], [_loss(s) for s in summaries], given_up)
 
     @property
     def rank(self) -> tuple[float, float, float]:
@@ -166,10 +178,8 @@ class Trial:
         return -solved / len(spent), statistics.fmean(spent), statistics.median(self.loss)
 
     def as_data(self) -> dict[str, Any]:
-        return {
-            "steps_to_solve": self.steps_to_solve,
-            "loss": [None if math.isinf(loss) else loss for loss in self.loss],
-        }
+        loss = [None if math.isinf(loss) else loss for loss in self.loss]
+        return {"steps_to_solve": self.steps_to_solve, "loss": loss} | ({"given_up": True} if self.given_up else {})
 
 
 def choose(trials: Mapping[float, Trial]) -> float:
@@ -185,46 +195,129 @@ def _loss(summary: Mapping[str, Any]) -> float:
 
 
 class Runner(Listener):
-    """One study at one size, in `folder`: trains its jobs, reports what becomes of them, and keeps their times."""
+    """One study at one size, in `folder`: trains its jobs, reports what becomes of them, and keeps their times.
+    `there`: the study's data from before."""
 
-    def __init__(self, study: Study, size: str, folder: Path, say: Say, progress: Callable[[Job], Progress]) -> None:
+    def __init__(
+        self,
+        study: Study,
+        size: str,
+        folder: Path,
+        say: Say,
+        progress: Callable[[Job], Progress],
+        there: Mapping[str, Any] | None = None,
+    ) -> None:
         self.study, self.size, self.folder, self._say, self._progress = study, size, folder, say, progress
+        self._there = [Row.from_data(row) for row in there["rows"]] if there else []
+        self.setting_seconds: dict[str, float] = dict(there.get("setting_seconds", {})) if there else {}
+        if there and not self.setting_seconds:  # of a version that kept the sum only
+            self.setting_seconds[BEFORE] = there["seconds"]
+        self._setting = ""  # that is trained
         self._total = self._done = self._spent = 0.0  # cost of all jobs and of those done here, and their seconds
         self._stage: list[str] = []  # the names of the jobs that train
         self._failures: list[str] = []
         self._began = 0.0
 
-    def rows(self) -> list[Row]:
-        """Train what is not trained yet; returns the table's rows.
+    def rows(self, only: str | None = None) -> Iterator[list[Row]]:
+        """The rows that are there, after each setting that was trained, at least once. `only`: this setting alone.
 
         Raises: StoppedError at a signal; JobError if a run failed, after the others; ConfigError; DiskError.
         """
+        names = self.study.settings(self.size)
+        wanted = [name for name in names if only in (None, name)]
         sweep = self.study.sweep(self.size)
-        if sweep is None:
-            return self.study.measured(self.size)
-        with writing(f"in {self.folder}"):
-            self.folder.mkdir(parents=True, exist_ok=True)
-        _use_threads(sweep)
-        conditions = compose(self.study, self.size, sweep, self.folder)
-        tuned = [c for c in conditions if c.setting.rate is None and c.setting.rates_of is None]
-        tuning = {
-            (condition.key, rate): condition.job(rate, sweep.tuning, sweep.tuning_samples)
-            for condition in tuned
-            for rate in sweep.grid
-        }
-        placeholders = [condition.job(sweep.grid[0], sweep.final) for condition in conditions]
-        self._total = sum(map(_cost, tuning.values())) + sum(map(_cost, placeholders))
-        self._train("tuning", {f"{_name(key)}, lr {rate:g}": job for (key, rate), job in tuning.items()})
-        trials = {at: Trial.of(job.summaries(), job.config.train.steps) for at, job in tuning.items()}
-        rates = _rates(conditions, sweep, trials)
-        final = {c.key: c.job(rates[c.key], sweep.final) for c in conditions}
-        self._train("final", {f"{_name(key)}, lr {rates[key]:g}": job for key, job in final.items()})
-        measured = self._measure(final)
-        return [_row(c, final[c.key], sweep, trials, measured[c.key]) for c in conditions]
+        conditions: dict[str, list[Condition]] = {name: [] for name in names}
+        if sweep is not None:
+            with writing(f"in {self.folder}"):
+                self.folder.mkdir(parents=True, exist_ok=True)
+            _use_threads(sweep)
+            for condition in compose(self.study, self.size, sweep, self.folder):
+                conditions[condition.setting.name].append(condition)
+        done = {name: self._done_rows(name, conditions[name], sweep) for name in names}
+        todo = [name for name in wanted if not done[name]]
+        if sweep is not None:
+            self._total = sum(_planned(conditions[name], sweep) for name in todo)
+        for name in wanted:
+            if name not in todo:
+                self._say(f"{name}: its rows are there")
+        for name in todo:
+            self._setting = name
+            if sweep is None:
+                began = time.monotonic()
+                done[name] = self.study.measured(self.size, name)
+                self.setting_seconds[name] = time.monotonic() - began
+            else:
+                done[name] = self._trained(conditions, name, sweep, done)
+                self.setting_seconds[name] = self.seconds(name)
+            yield [row for rows in done.values() for row in rows]
+        if not todo:
+            yield [row for rows in done.values() for row in rows]
 
-    def seconds(self) -> float:
-        """Time spent on training so far, over all attempts."""
-        return sum(line["seconds"] for line in read_lines(self.folder / SECONDS))
+    def seconds(self, setting: str) -> float:
+        """Time spent on training a setting so far, over all attempts."""
+        lines = read_lines(self.folder / SECONDS)
+        return float(sum(line["seconds"] for line in lines if line.get("setting", setting) == setting))
+
+    def _done_rows(self, name: str, conditions: Sequence[Condition], sweep: Sweep | None) -> list[Row]:
+        """A setting's rows in the study's file, if it has all of them; otherwise none."""
+        if sweep is None:
+            return [row for row in self._there if name in ("all", row.setting)]
+        rows = {row.arm: row for row in self._there if row.setting == name}
+        found = [rows[c.arm.name] for c in conditions if c.arm.name in rows and _is_of(rows[c.arm.name], c, sweep)]
+        return found if len(found) == len(conditions) else []
+
+    def _trained(
+        self,
+        conditions: Mapping[str, Sequence[Condition]],
+        name: str,
+        sweep: Sweep,
+        done: Mapping[str, Sequence[Row]],
+    ) -> list[Row]:
+        """Train a setting's networks; its rows."""
+        mine = conditions[name]
+        source = mine[0].setting.rates_of or name
+        trials: dict[str, dict[float, Trial]] = {c.arm.name: {} for c in mine}
+        rates = {row.arm: row.rate for row in done[source] if row.rate is not None}
+        if mine[0].setting.rate is not None:
+            rates = {c.arm.name: mine[0].setting.rate for c in mine}
+        elif not rates:
+            arms = {c.arm.name for c in mine}
+            trials = self._tuned([c for c in conditions[source] if c.arm.name in arms], sweep)
+            rates = {arm: choose(tried) for arm, tried in trials.items()}
+        final = {c.key: c.job(rates[c.arm.name], sweep.final) for c in mine}
+        self._train("final", {f"{_name(c.key)}, lr {rates[c.arm.name]:g}": final[c.key] for c in mine})
+        measured = self._measure(final, sweep)
+        tuned_here = {} if source != name else trials
+        return [_row(c, final[c.key], sweep, tuned_here.get(c.arm.name, {}), measured[c.key]) for c in mine]
+
+    def _tuned(self, conditions: Sequence[Condition], sweep: Sweep) -> dict[str, dict[float, Trial]]:
+        """The outcome of the tuning seeds at each rate, by arm."""
+        trials = self._tried(conditions, sweep, sweep.grid)
+        if sweep.one_above:
+            top = [c for c in conditions if choose(trials[c.arm.name]) == max(sweep.grid)]
+            above = min(rate for rate in (ABOVE, 10 * max(sweep.grid)) if rate > max(sweep.grid))
+            for arm, tried in (self._tried(top, sweep, (above,)) if top else {}).items():
+                trials[arm] |= tried
+        return trials
+
+    def _tried(
+        self, conditions: Sequence[Condition], sweep: Sweep, rates: Sequence[float]
+    ) -> dict[str, dict[float, Trial]]:
+        tried: dict[str, dict[float, Trial]] = {c.arm.name: {} for c in conditions}
+        left = [(c, rate) for c in conditions for rate in rates]
+        for share in (GIVES_UP_AT, 1.0) if sweep.gives_up else (1.0,):
+            jobs = {(c, rate): c.job(rate, sweep.tuning, sweep.tuning_samples, share) for c, rate in left}
+            part = "tuning" if share == 1 else "tuning, first part"
+            self._train(part, {f"{_name(c.key)}, lr {rate:g}": job for (c, rate), job in jobs.items()})
+            left = []
+            for (c, rate), job in jobs.items():
+                ends = job.summaries()
+                hopeless = all(_loss(s) > GIVES_UP_ABOVE * (s["baseline"] or math.inf) for s in ends)
+                if share == 1 or hopeless or all(s["steps_to_solve"] is not None for s in ends):
+                    tried[c.arm.name][rate] = Trial.of(ends, c.setting.steps, given_up=share < 1 and hopeless)
+                else:
+                    left.append((c, rate))
+        return tried
 
     def _train(self, stage: str, jobs: Mapping[str, Job]) -> None:
         todo = {name: job for name, job in jobs.items() if not job.finished()}
@@ -251,7 +344,8 @@ class Runner(Listener):
             raise outcome
         with writing(f"in {self.folder}"), closing(LineWriter(self.folder / SECONDS)) as lines:
             seeds = list(job.config.seed_numbers)
-            lines.write({"run": job.folder.name, "seeds": seeds, "seconds": round(seconds, 2)})
+            line = {"run": job.folder.name, "setting": self._setting, "seeds": seeds, "seconds": round(seconds, 2)}
+            lines.write(line)
         self._done, self._spent = self._done + _cost(job), self._spent + seconds
         if isinstance(outcome, CheckpointError):
             raise outcome
@@ -267,9 +361,11 @@ class Runner(Listener):
         minutes = self._spent / self._done * max(0.0, self._total - self._done) / 60
         return f"  (at most about {max(1, round(minutes))} min left)"
 
-    def _measure(self, final: Mapping[tuple[str, str], Job]) -> dict[tuple[str, str], list[dict[str, float]]]:
-        """`Study.after` of every seed. Kept on disk with the time of the weights, so that a second run of the study
-        only reads it."""
+    def _measure(
+        self, final: Mapping[tuple[str, str], Job], sweep: Sweep
+    ) -> dict[tuple[str, str], list[dict[str, float]]]:
+        """The scores of every seed on the stream `test`, and those of `Study.after`. Kept on disk with the time of
+        the weights, so that a second run of the study only reads them."""
         kept = read_json(self.folder / MEASURED) or {}
         measured: dict[tuple[str, str], list[dict[str, float]]] = {}
         for key, job in final.items():
@@ -280,7 +376,10 @@ class Runner(Listener):
                 name = f"{job.folder.parent.name}/{job.folder.name}/{place.name}"
                 if kept.get(name, {}).get("weights") != weights:
                     summary = read_json(place / SUMMARY) or {}
-                    values = {} if summary["status"] == "diverged" else self.study.after(self.size, job.folder, seed)
+                    values: dict[str, float] = {}
+                    if summary["status"] != "diverged":
+                        values = _tested(job.folder, seed, sweep.test_samples) if sweep.test_samples else {}
+                        values |= self.study.after(self.size, job.folder, seed)
                     kept[name] = {"weights": weights, "values": values}
                     if values:
                         write_json(self.folder / MEASURED, kept)
@@ -313,28 +412,48 @@ def _name(key: tuple[str, str]) -> str:
     return ", ".join(key)
 
 
-Trials = Mapping[tuple[tuple[str, str], float], Trial]
+def _planned(conditions: Sequence[Condition], sweep: Sweep) -> float:
+    """The cost of a setting's runs, tuning included, if none is given up."""
+    runs = [c.job(sweep.grid[0], sweep.final) for c in conditions]
+    tuned = [c for c in conditions if c.setting.rate is None and c.setting.rates_of is None]
+    trials = [c.job(sweep.grid[0], sweep.tuning, sweep.tuning_samples) for c in tuned]
+    first = GIVES_UP_AT if sweep.gives_up else 0
+    return sum(map(_cost, runs)) + len(sweep.grid) * (1 + first) * sum(map(_cost, trials))
 
 
-def _rates(conditions: Sequence[Condition], sweep: Sweep, trials: Trials) -> dict[tuple[str, str], float]:
-    """The learning rate of each condition: its setting's fixed one, or the one chosen there or in `rates_of`."""
-    rates: dict[tuple[str, str], float] = {}
-    for condition in conditions:
-        setting, arm = condition.setting, condition.arm.name
-        source = (setting.rates_of or setting.name, arm)
-        chosen = setting.rate
-        if chosen is None:
-            chosen = choose({rate: trials[source, rate] for rate in sweep.grid})
-        rates[condition.key] = chosen
-    return rates
+def _is_of(row: Row, condition: Condition, sweep: Sweep) -> bool:
+    """Whether a row was made of this condition. Rows of earlier versions only say the budget, seeds and rates."""
+    if row.identity:
+        return row.identity == condition.identity(sweep)
+    grid = {f"{rate:g}" for rate in sweep.grid} if condition.setting.rate is condition.setting.rates_of else set()
+    made = (row.steps, row.seeds, set(row.tuning), bool(sweep.test_samples))
+    return made == (condition.setting.steps, list(sweep.final), grid, False)
+
+
+def _tested(folder: Path, seed: int, samples: int) -> dict[str, float]:
+    """Scores of a trained network on the stream `test`, by the tags of its evaluations: `eval/loss`,
+    `eval_T200/mse`."""
+    from rnnlstm.studies.common import network_of
+    from rnnlstm.training.evaluation import evaluate
+
+    plan, network = network_of(folder, seed)
+    tasks = {"eval": plan.task, **plan.variations}
+    found = {prefix: evaluate(network, task, seed, samples, stream="test")[0] for prefix, task in tasks.items()}
+    return {f"{prefix}/{name}": value for prefix, scores in found.items() for name, value in scores.items()}
 
 
 def _row(
-    condition: Condition, job: Job, sweep: Sweep, trials: Trials, measured: Sequence[Mapping[str, float]]
+    condition: Condition,
+    job: Job,
+    sweep: Sweep,
+    trials: Mapping[float, Trial],
+    measured: Sequence[Mapping[str, float]],
 ) -> Row:
     ends = job.summaries()
     scores = [{**_last_scores(job, s["seed"]), **more} for s, more in zip(ends, measured, strict=True)]
     names = list(dict.fromkeys(name for values in scores for name in values))
+    metric = f"eval/{ends[0]['metric_name']}"
+    tested = [values if sweep.test_samples else {} for values in measured]
     return Row(
         setting=condition.setting.name,
         arm=condition.arm.name,
@@ -349,11 +468,12 @@ def _row(
         solved=[bool(s["solved"]) for s in ends],
         diverged=[s["status"] == "diverged" for s in ends],
         steps_to_solve=[s["steps_to_solve"] for s in ends],
-        metric=[_finite(s["metric"]) for s in ends],
-        loss=[_finite(s["loss"]) for s in ends],
+        metric=[_finite(values.get(metric, s["metric"])) for s, values in zip(ends, tested, strict=True)],
+        loss=[_finite(values.get("eval/loss", s["loss"])) for s, values in zip(ends, tested, strict=True)],
         clip_rate=[s["clip_rate"] for s in ends],
         scores={name: [_finite(values.get(name)) for values in scores] for name in names},
-        tuning={f"{rate:g}": trials[at].as_data() for rate in sweep.grid if (at := (condition.key, rate)) in trials},
+        tuning={f"{rate:g}": trials[rate].as_data() for rate in sorted(trials)},
+        identity=condition.identity(sweep),
     )
 
 

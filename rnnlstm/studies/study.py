@@ -16,8 +16,18 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 SIZES = ("quick", "standard", "long")
-#: Learning rates that every arm is tuned over.
-GRID = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+#: Learning rates that every arm is tuned over. If the last is chosen, ABOVE is tried as well.
+GRID, ABOVE = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2), 1e-1
+#: A rate is given up if, at this share of the budget, no tuning seed has a loss below this share of the baseline.
+GIVES_UP_AT, GIVES_UP_ABOVE = 1 / 3, 0.9
+#: The protocol of studies that ran before these rules, as options of `Sweep`.
+FIRST: dict[str, Any] = {
+    "grid": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2),
+    "tuning_seeds": 2,
+    "one_above": False,
+    "gives_up": False,
+    "test_samples": None,
+}
 #: The first seed of those that verdicts come from, and of those that choose the learning rate. They never overlap.
 FIRST_FINAL, FIRST_TUNING = 0, 100
 
@@ -57,12 +67,20 @@ class Setting:
 @dataclass(frozen=True)
 class Sweep:
     """What is trained: for each setting and arm `tuning_seeds` seeds at each rate of the grid, then `final_seeds`
-    fresh ones at the rate chosen."""
+    fresh ones at the rate chosen.
+
+    `one_above`: if the top of the grid is chosen, the next rate above it is tried, too. `gives_up`: a rate without
+    any progress is stopped early (`GIVES_UP_AT`). Final networks are scored on `test_samples` sequences of the stream
+    `test`, which nothing else sees; None: by their last evaluation, which also decides when training stops.
+    """
 
     settings: tuple[Setting, ...]
     grid: tuple[float, ...] = GRID
-    tuning_seeds: int = 2
+    tuning_seeds: int = 3
     final_seeds: int = 5
+    one_above: bool = True
+    gives_up: bool = True
+    test_samples: int | None = 4096
     common: tuple[str, ...] = ()
     tuning_samples: int | None = None  #: sequences that tuning runs are tested on; None: as many as final ones
 
@@ -97,6 +115,7 @@ class Row:
     clip_rate: list[float] = field(default_factory=list)
     scores: dict[str, list[float | None]] = field(default_factory=dict)
     tuning: dict[str, dict[str, Any]] = field(default_factory=dict)  #: by rate: the outcome of the tuning seeds
+    identity: str = ""  #: of its configuration and protocol: while these are the same, the row counts as done
 
     def as_data(self) -> dict[str, Any]:
         return asdict(self)
@@ -214,12 +233,23 @@ class Study(ABC):
         return findings
 
     def sweep(self, size: str) -> Sweep | None:
-        """What is trained; None for a study that trains nothing, whose rows `measured` returns."""
+        """What is trained; None for a study whose rows `measured` returns."""
         return None
 
-    def measured(self, size: str) -> list[Row]:
-        """The rows of a study that trains nothing."""
+    def settings(self, size: str) -> tuple[str, ...]:
+        """The names of its settings, each of which `reproduce --setting` runs alone."""
+        sweep = self.sweep(size)
+        return ("all",) if sweep is None else tuple(setting.name for setting in sweep.settings)
+
+    def measured(self, size: str, setting: str) -> list[Row]:
+        """The rows of one setting, for a study without a sweep; each row has its name, unless that is `all`."""
         raise NotImplementedError
+
+    def draw(self, rows: Sequence[Row], path: Path) -> None:
+        """Draw the figure, a PNG; by default as `figure` says. While settings are missing, `rows` are not all."""
+        from rnnlstm.studies.figure import save_figure
+
+        save_figure(self, rows, path)
 
     def after(self, size: str, folder: Path, seed: int) -> dict[str, float]:
         """Measurements on the trained network of one seed, by name; they become `Row.scores`."""

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 #: What the numbers are for. Streams of one seed are independent of each other.
-STREAMS = {"train": 0, "eval": 1, "probe": 2, "init": 3, "noise": 4, "curriculum": 5}
+STREAMS = {"train": 0, "eval": 1, "probe": 2, "init": 3, "noise": 4, "curriculum": 5, "test": 6}
 
 
 class RandomSource(Protocol):

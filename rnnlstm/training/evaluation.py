@@ -48,9 +48,14 @@ def evaluations(
 
 @torch.no_grad()
 def evaluate(
-    network: Callable[..., Tensor], task: Task, seed: int, samples: int, device: torch.device | None = None
+    network: Callable[..., Tensor],
+    task: Task,
+    seed: int,
+    samples: int,
+    device: torch.device | None = None,
+    stream: str = "eval",
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Scores of a network on `samples` sequences of the seed's stream `eval`: `loss` and the task's metrics; and the
+    """Scores of a network on `samples` sequences of one of the seed's streams: `loss` and the task's metrics; and the
     headline metric on each of the task's slices that has a scored position.
 
     `network` maps inputs (T, B) or (T, B, I) to outputs (T, B, O); called with `scored` (N,), places in (T·B), to
@@ -58,7 +63,7 @@ def evaluate(
     """
     size = max(1, min(samples, CHUNK // task.sequence_length))
     drawn = [
-        task.sample(seed, step, "eval", min(size, samples - start))
+        task.sample(seed, step, stream, min(size, samples - start))
         for step, start in enumerate(range(0, samples, size))
     ]
     batch = _joined(drawn).to(device or torch.device("cpu"))

@@ -10,15 +10,19 @@ import signal
 from pathlib import Path
 
 import pytest
+import yaml
 from matplotlib import pyplot as plt
 
+from rnnlstm.jobs.job import Job
 from rnnlstm.reproduce import main
 from rnnlstm.studies import studies
+from rnnlstm.studies.common import network_of
 from rnnlstm.studies.figure import save_figure
 from rnnlstm.studies.results import csv_text, read, result, text_table, verdict, write
-from rnnlstm.studies.runner import Runner, StoppedError, Trial, choose, compose
-from rnnlstm.studies.study import GRID, Arm, Check, Minutes, Row, Rows, Setting, Study, Sweep
+from rnnlstm.studies.runner import Runner, StoppedError, Trial, choose, compose, reproduce
+from rnnlstm.studies.study import FIRST, GRID, Arm, Check, Minutes, Row, Rows, Setting, Study, Sweep
 from rnnlstm.training import loop as run_module
+from rnnlstm.training.evaluation import evaluate
 from rnnlstm.training.plan import make_plan
 from rnnlstm.training.progress import Progress
 
@@ -71,12 +75,12 @@ def test_verdicts_come_from_five_fresh_seeds_and_rates_from_one_grid(study, size
         return
     assert not set(sweep.final) & set(sweep.tuning)
     assert len(sweep.final) >= 5
-    assert set(sweep.grid) <= set(GRID)
+    assert set(sweep.grid) <= {*GRID, *FIRST["grid"]}
     if size != "quick":
-        assert sweep.grid == GRID
+        assert all(setting.rate for setting in sweep.settings) or sweep.grid in (GRID, FIRST["grid"])
     names = {setting.name for setting in sweep.settings}
     for setting in sweep.settings:
-        assert setting.rate is None or setting.rate in GRID
+        assert setting.rate is None or setting.rate in {*GRID, *FIRST["grid"]}
         if setting.rates_of is not None:
             (source,) = [s for s in sweep.settings if s.name == setting.rates_of]
             assert source.name in names
@@ -252,7 +256,8 @@ class Tiny(Study):
             Setting("B", ("task=adding", "task.length=8"), arms, 4, rates_of="A"),
             Setting("C", ("task=adding",), arms[:1], 6, rate=1e-2),
         )
-        return Sweep(settings, grid=(1e-3, 1e-2), tuning_seeds=2, final_seeds=5, common=small, tuning_samples=6)
+        old = FIRST | {"grid": (1e-3, 1e-2)}
+        return Sweep(settings, final_seeds=5, common=small, tuning_samples=6, **old)
 
     def after(self, size, folder, seed):
         self.looked += 1
@@ -269,7 +274,7 @@ def runner(study, folder, said):
 @pytest.mark.slow
 def test_a_study_goes_on_where_it_stopped_and_ends_the_same(tmp_path, monkeypatch):
     study, said = Tiny(), []
-    whole = runner(study, tmp_path / "whole", said).rows()
+    *_, whole = runner(study, tmp_path / "whole", said).rows()
     assert [(r.setting, r.arm, r.n) for r in whole] == [
         ("A", "tanh RNN", 5), ("A", "LSTM", 5), ("B", "tanh RNN", 5), ("B", "LSTM", 5), ("C", "tanh RNN", 5),
     ]  # fmt: skip
@@ -296,10 +301,10 @@ def test_a_study_goes_on_where_it_stopped_and_ends_the_same(tmp_path, monkeypatc
 
     place = tmp_path / "broken"
     with pytest.raises(StoppedError):
-        Runner(Tiny(), "quick", place, said.append, lambda job: Stopping()).rows()
+        list(Runner(Tiny(), "quick", place, said.append, lambda job: Stopping()).rows())
     assert len(trained) == 3
     assert list(trained[-1].glob("checkpoints/*"))
-    rows = runner(Tiny(), place, said).rows()
+    *_, rows = runner(Tiny(), place, said).rows()
     assert rows == whole
     assert len(trained) == 3 + 9 - 2  # of 4 tuning and 5 final runs two had ended before
 
@@ -307,16 +312,97 @@ def test_a_study_goes_on_where_it_stopped_and_ends_the_same(tmp_path, monkeypatc
     monkeypatch.setattr(run_module, "train_run", lambda *a: pytest.fail("trained again"))
     idle = Tiny()
     third = runner(idle, place, said)
-    assert third.rows() == rows
+    assert list(third.rows())[-1] == rows
     assert idle.looked == 0
-    assert third.seconds() > 0
+    assert all(third.seconds(setting) > 0 for setting in "ABC")
     assert "tuning: all 4 runs are there" in said
+
+
+class Stepwise(Tiny):
+    """By the rules of now."""
+
+    def sweep(self, size):
+        sweep = super().sweep(size)
+        rules = {"tuning_seeds": 3, "one_above": True, "gives_up": True, "test_samples": 32}
+        return dataclasses.replace(sweep, **rules)
+
+
+@pytest.mark.slow
+def test_each_setting_is_written_at_once_and_not_run_again(tmp_path, monkeypatch, capsys):
+    trained = []
+    real = run_module.train_run
+    monkeypatch.setattr(run_module, "train_run", lambda *a: trained.append(a[1]) or real(*a))
+    place = tmp_path / "out/quick/tiny.json"
+
+    def run(setting=None):
+        trained.clear()
+        assert reproduce([Stepwise()], "quick", tmp_path / "runs", tmp_path / "out", setting) is None
+        return json.loads(place.read_text())
+
+    first = run("B")  # takes its rates from A, whose final networks it does not train
+    assert {row["setting"] for row in first["rows"]} == {"B"}
+    assert first["verdict"] == "unfinished"
+    assert "UNFINISHED" in capsys.readouterr().out
+    assert not [folder for folder in trained if "T6" in folder.parent.name and (folder / "seed_0").exists()]
+    assert {row["setting"] for row in run("C")["rows"]} == {"B", "C"}
+    shutil.rmtree(tmp_path / "runs")
+    whole = run()
+    assert [row["setting"] for row in whole["rows"]] == ["A", "A", "B", "B", "C"]
+    assert whole["rows"][2:] == [row for row in whole["rows"] if row["setting"] != "A"]
+    assert whole["rows"][2:4] == first["rows"]
+    assert all("T6" in folder.parent.name for folder in trained)
+    assert whole["verdict"] == "pass"
+    assert set(whole["setting_seconds"]) == {"A", "B", "C"}
+    assert whole["seconds"] == pytest.approx(sum(whole["setting_seconds"].values()), abs=0.2)
+    again = run()
+    assert not trained
+    assert again["rows"] == whole["rows"]
+
+
+@pytest.mark.slow
+def test_rates_without_progress_are_given_up_and_one_above_the_top_is_tried(tmp_path, monkeypatch):
+    losses = {1e-3: 1.0, 1e-2: 0.1, 1e-1: 0.05}  # as shares of the baseline
+    real = Job.summaries
+
+    def summaries(job):
+        found = real(job)
+        share = losses[job.config.optimizer.lr]
+        return [{**s, "loss": share * s["baseline"], "solved": False, "steps_to_solve": None} for s in found]
+
+    monkeypatch.setattr(Job, "summaries", summaries)
+    study = Stepwise()
+    *_, rows = runner(study, tmp_path, []).rows("A")
+    row = Rows(rows)("A", "LSTM")
+    assert row.rate == 1e-1
+    assert list(row.tuning) == ["0.001", "0.01", "0.1"]
+    assert row.tuning["0.001"]["given_up"]
+    assert "given_up" not in row.tuning["0.01"]
+    steps = {}
+    for folder in tmp_path.glob("adding_T6/lstm*"):
+        if (folder / "seed_100").exists():
+            config = yaml.safe_load((folder / "config.yaml").read_text())
+            steps.setdefault(config["optimizer"]["lr"], set()).add(config["train"]["steps"])
+    assert steps == {1e-3: {2}, 1e-2: {2, 4}, 1e-1: {2, 4}}
+
+
+@pytest.mark.slow
+def test_final_networks_are_scored_on_sequences_that_nothing_else_sees(tmp_path):
+    study = Stepwise()
+    *_, rows = runner(study, tmp_path, []).rows("C")
+    (folder,) = [f for f in tmp_path.glob("adding_T6/rnn*") if (f / "seed_0").exists()]
+    plan, network = network_of(folder, 1)
+    scores, _ = evaluate(network, plan.task, 1, 32, stream="test")
+    assert rows[0].metric[1] == scores["mse"]
+    assert rows[0].loss[1] == scores["loss"]
+    assert rows[0].scores["eval/mse"][1] == scores["mse"]
+    assert scores["mse"] != evaluate(network, plan.task, 1, 32)[0]["mse"]
 
 
 def test_a_result_is_written_and_read_and_its_page_says_no_more(tmp_path):
     study = studies()["adding"]
     rows = QUICK_TABLES["adding"](True)
-    data = result(study, "quick", rows, 12.0)
+    data = result(study, "quick", rows, {"T=30": 12.0})
+    assert data["seconds"] == 12
     paths = write(study, data, tmp_path / "results")
     assert all(path.stat().st_size > 0 for path in paths)
     assert paths[2].stat().st_size < 60_000
@@ -439,6 +525,8 @@ def test_a_study_that_is_named_is_listed_with_its_criteria(capsys):
         (["gradient", "--long"], "gradient has no --long"),
         (["--quick", "--long", "adding"], "not allowed"),
         (["adding", "--speed"], "--speed"),
+        (["adding", "--setting", "T=10"], "did you mean T=100"),
+        (["adding", "copy", "--setting", "T=100"], "is of one study; 2 are named"),
     ],
 )
 def test_a_mistake_is_one_line(arguments, words, capsys, tmp_path, monkeypatch):
