@@ -30,10 +30,10 @@ its sentences hold; a miss is reported as a miss. "Not run" means that nothing i
 
 *Fair to all.* The learning rate of each network in each setting is chosen from the same grid,
 {grid}, with the same budget, on three tuning seeds (from {first} on) that no verdict uses: most seeds solved, then
-fewest updates, then the lowest held-out loss. If the top of the grid is chosen, {above} is tried, too; a rate is given up if
-at a third of the budget no tuning seed has a loss below 0.9 of the baseline. Final networks are scored on 4,096 sequences that
-nothing else sees. (The first ten studies had two tuning seeds and the rates {earlier}, and were scored by their last
-evaluation.) Verdicts come from all of the fresh seeds (0, 1, …), never the best.
+fewest updates, then the lowest held-out loss. If the top of the grid is chosen, {above} is tried, too; a rate is
+given up if at a third of the budget no tuning seed has a loss below 0.9 of the baseline. Final networks are scored
+on 4,096 sequences that nothing else sees. (The first ten studies had two tuning seeds and the rates {earlier}, and
+were scored by their last evaluation.) Verdicts come from all of the fresh seeds (0, 1, …), never the best.
 Numbers are medians over the seeds with the 95 % bootstrap interval of the median, shares have Wilson's interval.
 "Updates to solve" is the median over all seeds, with the first and last; a seed that does not solve the task counts
 as more than the budget. "Solved" is the task's own criterion, asked at each evaluation. The quick studies take

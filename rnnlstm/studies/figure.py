@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib as mpl
+import numpy as np
 
 from rnnlstm.reporting.colours import PALETTE, named_network, style_numbers
 from rnnlstm.reporting.figures import save_picture
@@ -16,6 +17,7 @@ from rnnlstm.studies.study import Row, Rows, Study, name_of
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 MOST_PANELS = 4
 
@@ -34,6 +36,22 @@ def save_figure(study: Study, rows: Sequence[Row], path: Path) -> None:
         panel.set_title(setting, fontsize=9)
     figure.supxlabel(axis_label(study, rows), fontsize=9)
     save_picture(figure, path, 90)
+
+
+def panels(rows: int, columns: int, width: float, height: float) -> tuple[Figure, np.ndarray]:
+    """A figure of that size in inches, and its panels (rows, columns)."""
+    return plt.subplots(rows, columns, figsize=(width, height), squeeze=False, layout="constrained")
+
+
+def draw_share_map(axes: Axes, shares: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> None:
+    """Shares between 0 and 1 as colours with their numbers; NaN stays empty."""
+    axes.imshow(shares, cmap="viridis", vmin=0, vmax=1, aspect="auto")
+    for (y, x), share in np.ndenumerate(shares):
+        if not math.isnan(share):
+            colour = "black" if share > 0.6 else "white"
+            axes.text(x, y, f"{share:.0%}", ha="center", va="center", fontsize=8, color=colour)
+    axes.set_xticks(range(len(columns)), columns, fontsize=8)
+    axes.set_yticks(range(len(rows)), rows, fontsize=8)
 
 
 def _drawn(study: Study, rows: Sequence[Row]) -> str:

@@ -49,6 +49,8 @@ def result(study: Study, size: str, rows: Sequence[Row], seconds: Mapping[str, f
 
 def write(study: Study, data: Mapping[str, Any], out: Path) -> list[Path]:
     """Write the JSON, CSV and PNG file of a study; returns their paths. Raises: DiskError."""
+    from rnnlstm.studies.figure import save_figure
+
     rows = [Row.from_data(row) for row in data["rows"]]
     folder = out / data["size"]
     paths = [folder / f"{study.name}{end}" for end in (".json", ".csv", ".png")]
@@ -56,7 +58,8 @@ def write(study: Study, data: Mapping[str, Any], out: Path) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(paths[0], data)
         write_whole(paths[1], csv_text(rows, study.columns).encode())
-        study.draw(rows, paths[2])
+        if not study.draw(rows, paths[2]):
+            save_figure(study, rows, paths[2])
     return paths
 
 

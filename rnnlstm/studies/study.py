@@ -245,11 +245,10 @@ class Study(ABC):
         """The rows of one setting, for a study without a sweep; each row has its name, unless that is `all`."""
         raise NotImplementedError
 
-    def draw(self, rows: Sequence[Row], path: Path) -> None:
-        """Draw the figure, a PNG; by default as `figure` says. While settings are missing, `rows` are not all."""
-        from rnnlstm.studies.figure import save_figure
-
-        save_figure(self, rows, path)
+    def draw(self, rows: Sequence[Row], path: Path) -> bool:
+        """Draw a figure of its own there, a PNG; False for the usual one. While settings are missing, `rows` are not
+        all."""
+        return False
 
     def after(self, size: str, folder: Path, seed: int) -> dict[str, float]:
         """Measurements on the trained network of one seed, by name; they become `Row.scores`."""

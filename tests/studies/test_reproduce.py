@@ -169,6 +169,10 @@ QUICK_TABLES = {
               diverged=(clip == "none") == good)
           for start in ("ReLU", "IRNN") for clip, dead in (("none", 0.9), ("norm", 0.4))),
     ],
+    "start_map": lambda good: [
+        row("T=20", "forget 0, input 0", NEVER if good else FAST),
+        row("T=20", "forget 5, input -5", FAST if good else NEVER),
+    ],
     "cost": lambda good: [
         row("keyword T=20", "LSTM, chrono", FAST if good else SLOW),
         *(row("keyword T=20", f"tanh RNN, equal {b}", SLOW if good else FAST)
