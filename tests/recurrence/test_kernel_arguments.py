@@ -118,10 +118,16 @@ def test_checkpointing_gives_the_same_gradients(name, reentrant):
 
 @needs_kernel
 @pytest.mark.parametrize("name", NAMES)
-def test_flushing_denormal_numbers_is_the_same_on_every_thread(name):
+def test_denormal_gradients_are_zero_on_every_thread_and_the_callers_mode_stays(name):
     torch.manual_seed(0)
     module, x = getattr(rnnlstm, name)(9, 33), torch.randn(20, 64, 9)
+    reference = getattr(rnnlstm, name)(9, 33, backend="reference")
+    reference.load_state_dict(module.state_dict())
     cotangent = 1e-38 * torch.randn(20, 64, 33)
+    leaf = x.clone().requires_grad_()
+    reference(leaf)[0].backward(cotangent)
+    kept, tiny = leaf.grad, torch.finfo(torch.float32).tiny
+    assert ((kept != 0) & (kept.abs() < tiny)).any()  # the case arises
     before, found = torch.get_num_threads(), []
     try:
         for flush, threads in ((False, 4), (True, 1), (True, 2), (True, 4)):  # workers start before it is set
@@ -130,14 +136,13 @@ def test_flushing_denormal_numbers_is_the_same_on_every_thread(name):
             leaf = x.clone().requires_grad_()
             module(leaf)[0].backward(cotangent)
             found.append(leaf.grad)
+            assert torch.equal(torch.tensor([tiny]) / 2 == 0, torch.tensor([flush]))
     finally:
         torch.set_flush_denormal(False)
         torch.set_num_threads(before)
-    kept, *flushed = found
-    tiny = torch.finfo(torch.float32).tiny
-    assert ((kept != 0) & (kept.abs() < tiny)).any()  # the case arises
-    assert not ((flushed[0] != 0) & (flushed[0].abs() < tiny)).any()
-    assert all(torch.equal(flushed[0], other) for other in flushed[1:])
+    assert not ((found[0] != 0) & (found[0].abs() < tiny)).any()
+    assert all(torch.equal(found[0], other) for other in found[1:])
+    torch.testing.assert_close(found[0], kept, rtol=1e-4, atol=1e-37)
 
 
 @pytest.mark.parametrize("name", ["RNN", "GRU"])

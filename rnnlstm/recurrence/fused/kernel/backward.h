@@ -288,7 +288,7 @@ static int backward_in(const Call *c, Scratch scratch, size_t *bytes) {
 #pragma omp parallel num_threads((int)c->threads)
     {
         fenv_t own;
-        fegetenv(&own), fesetenv(&mode);
+        fegetenv(&own), fesetenv(&mode), flush_denormals();
         Scratch part = {mine.base, mine.used + thread_number() * room};
         Room o = make_room(c, &part);
 #pragma omp for schedule(static)

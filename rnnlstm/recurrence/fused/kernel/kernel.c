@@ -9,7 +9,8 @@
  *
  * A sequence may end before time step T: then `lengths` holds the length of each, longest first. The rows after its end
  * are neither read nor written. A worker takes over the caller's floating-point mode, so that flushing denormal numbers
- * to zero (torch.set_flush_denormal) means the same on every thread.
+ * to zero (torch.set_flush_denormal) means the same on every thread. The backward pass in single precision always
+ * flushes them.
  *
  * Letters: R replicas, T time steps, B sequences, I inputs, H units, G blocks of pre-activations (see kinds.py),
  * P of them in each product, V rows of the table; d_ before a name: its gradient. `call.h` has all shapes.

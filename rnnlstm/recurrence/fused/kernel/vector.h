@@ -46,6 +46,18 @@ INLINE vec positive(vec x, vec value) { /* value where x > 0; NaN where x is NaN
     return choose(above(x, zero), value, choose(above(zero, x), zero, x) + zero); /* + 0: of -0 makes 0 */
 }
 
+/* Have this thread take denormal numbers for zero, which makes a vanished gradient ten times as fast: a processor needs
+ * some hundred cycles for each of them. Not in double precision, which is for exactness. */
+INLINE void flush_denormals(void) {
+#if !IS_DOUBLE && defined(__x86_64__)
+    __builtin_ia32_ldmxcsr(__builtin_ia32_stmxcsr() | 0x8040);
+#elif !IS_DOUBLE && defined(__aarch64__)
+    uint64_t control;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(control));
+    __asm__ volatile("msr fpcr, %0" : : "r"(control | 1u << 24));
+#endif
+}
+
 /* ---- sums of squares ---- */
 
 /* `small` has every number times 2^60, for the case that the plain squares underflow. */
