@@ -57,7 +57,7 @@ class Adding(MarkedNumbers):
     @property
     def solved_when(self) -> str:
         criteria = {"standard": "mean squared error < 0.01", "hochreiter": "every answer within 0.04"}
-        return criteria.get(self.variant, "99 % of answers within 0.04")
+        return criteria.get(self.variant, f"99 % of answers within {self.near:g}")
 
     def solved(self, metrics: Mapping[str, float]) -> bool:
         """`hochreiter`: the paper asks for 2,000 sequences in a row; here all of the evaluation's must be right."""

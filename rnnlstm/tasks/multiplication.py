@@ -55,7 +55,7 @@ class Multiplication(MarkedNumbers):
 
     @property
     def solved_when(self) -> str:
-        return "99.35 % of answers within 0.04" if self.variant == "hochreiter" else "99 % of answers within 0.04"
+        return f"{'99.35' if self.variant == 'hochreiter' else '99'} % of answers within {self.near:g}"
 
     def solved(self, metrics: Mapping[str, float]) -> bool:
         """`hochreiter`: the paper's stricter criterion, at most 13 wrong of 2,000. `pascanu`: at most 1 %."""

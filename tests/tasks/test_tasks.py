@@ -127,7 +127,7 @@ def test_streams_are_apart_and_mix_the_whole_seed():
     keys += [(2**32, "train", 7), (2**62, "train", 7)]  # torch's generator would take these for seed 0
     drawn = {tuple(RandomStream(*key).integers(0, 2**62, (4,)).tolist()) for key in keys}
     assert len(drawn) == len(keys)
-    for bad in ((-1, "train", 0), (0, "train", -1), (0, "test", 0)):
+    for bad in ((-1, "train", 0), (0, "train", -1), (0, "tests", 0)):
         with pytest.raises(ValueError, match="must"):
             RandomStream(*bad)
 

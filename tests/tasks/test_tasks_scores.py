@@ -66,6 +66,13 @@ def test_right_of_a_number_is_within_004_and_of_a_class_the_largest():
     batch = adding.sample(0, 0)
     assert adding.right(batch.targets + 0.03, batch, 0)
     assert not adding.right(batch.targets + 0.05, batch, 0)
+    for name in ("adding", "multiplication"):  # Pascanu's code asks for a squared error of 0.04 at most
+        pascanu = small(name, variant="pascanu")
+        batch = pascanu.sample(0, 0)
+        assert "within 0.2" in pascanu.solved_when
+        assert pascanu.right(batch.targets + 0.19, batch, 0)
+        assert not pascanu.right(batch.targets + 0.21, batch, 0)
+        assert pascanu.metrics(batch.targets - 0.19, batch)["within"] == 1
     lag = small("long_lag")
     batch = lag.sample(0, 0)
     unsure = perfect(lag, batch) / 100
