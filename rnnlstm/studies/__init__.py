@@ -14,6 +14,7 @@ from rnnlstm.studies import (  # noqa: F401
     keyword,
     length,
     long_lag,
+    restored_gradient,
 )
 from rnnlstm.studies.study import STUDIES, Study
 
@@ -29,6 +30,7 @@ ORDER = (
     "length",
     "activations",
     "cost",
+    "restored_gradient",
 )
 
 

@@ -201,7 +201,7 @@ class Runner(Listener):
         """
         sweep = self.study.sweep(self.size)
         if sweep is None:
-            return self.study.measured(self.size)
+            return self.study.measured_in(self.size, self.folder)
         with writing(f"in {self.folder}"):
             self.folder.mkdir(parents=True, exist_ok=True)
         _use_threads(sweep)

@@ -171,6 +171,16 @@ QUICK_TABLES = {
           for b in ("units", "parameters", "time")),
         *(row("keyword T=20", f"LSTM, chrono, {k} layers", SLOW if good else FAST) for k in (2, 4)),
     ],
+    "restored_gradient": lambda good: [
+        dataclasses.replace(
+            row(f"T={length}", f"{arm}, lr {rate:g}", FAST if solves == good else NEVER,
+            log10_gradient_kept=kept if good else -kept), rate=rate)
+        for rate in (0.003, 0.01)
+        for length, solving in ((12, ("tanh RNN",)), (30, ("gradient rescaled",)))
+        for arm, kept in (("tanh RNN", -8.0), ("gradient rescaled", 0.0), ("rescaled, of another text", 0.0),
+                          ("Ω, λ = 0.5", 0.0), ("Ω, λ = 2", 1.0))
+        for solves in [arm in solving]
+    ],
 }  # fmt: skip
 
 
