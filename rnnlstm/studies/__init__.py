@@ -14,6 +14,7 @@ from rnnlstm.studies import (  # noqa: F401
     keyword,
     length,
     long_lag,
+    memory_trace,
     restored_gradient,
 )
 from rnnlstm.studies.study import STUDIES, Study
@@ -31,6 +32,7 @@ ORDER = (
     "activations",
     "cost",
     "restored_gradient",
+    "memory_trace",
 )
 
 

@@ -196,6 +196,8 @@ class Study(ABC):
     #: was measured.
     figure: ClassVar[str | tuple[str, ...]] = "metric"
     log_scale: ClassVar[bool] = False
+    #: Names in `Row.scores` that updates to solve are drawn against, a panel each, in place of that figure.
+    scatter: ClassVar[tuple[str, ...]] = ()
 
     @property
     def sizes(self) -> tuple[str, ...]:
