@@ -16,6 +16,7 @@ from rnnlstm.studies import (  # noqa: F401
     long_lag,
     memory_trace,
     restored_gradient,
+    truncation,
 )
 from rnnlstm.studies.study import STUDIES, Study
 
@@ -31,6 +32,7 @@ ORDER = (
     "length",
     "activations",
     "cost",
+    "truncation",
     "restored_gradient",
     "memory_trace",
 )

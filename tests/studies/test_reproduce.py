@@ -171,6 +171,11 @@ QUICK_TABLES = {
           for b in ("units", "parameters", "time")),
         *(row("keyword T=20", f"LSTM, chrono, {k} layers", SLOW if good else FAST) for k in (2, 4)),
     ],
+    "truncation": lambda good: [
+        row(f"T={length}, lr 0.01", f"LSTM, chrono{what}", FAST if reaches == good else NEVER)
+        for length, truncations in ((12, (3, 6, 11)), (24, (12, 23)))
+        for what, reaches in (("", True), (", h detached", True), *((f", k = {k}", False) for k in truncations))
+    ],
     "restored_gradient": lambda good: [
         dataclasses.replace(
             row(f"T={length}", f"{arm}, lr {rate:g}", FAST if solves == good else NEVER,
