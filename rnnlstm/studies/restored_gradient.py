@@ -60,7 +60,7 @@ class RestoredGradient(Study):
         "rescaled, and kept by Ω. Where a given gradient solves what the plain one does not, the gradient was the "
         "cause."
     )
-    minutes = Minutes(quick=0.7, standard=30)
+    minutes = Minutes(quick=0.7, standard=25)
     figure = "solved"
     columns = ("log10_gradient_kept", "saturated")
 
