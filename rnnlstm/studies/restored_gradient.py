@@ -68,18 +68,19 @@ class RestoredGradient(Study):
         return [trained(size, *at) for at in conditions(size)]
 
     def measured_in(self, size: str, folder: Path) -> list[Row]:
-        """The rows; each is kept in `folder` once it is there, and then read."""
+        """The rows; each is kept in `folder` once it is there, and then read. Other budgets have other names."""
         from rnnlstm.config.errors import writing
         from rnnlstm.record.files import read_json, write_json
 
         with writing(f"in {folder}"):
             folder.mkdir(parents=True, exist_ok=True)
-            kept = read_json(folder / KEPT) or {}
-            for length, rate, arm in conditions(size):
-                if (name := ", ".join(names(length, rate, arm))) not in kept:
-                    kept[name] = trained(size, length, rate, arm).as_data()
+            kept, (_, steps, seeds, _) = read_json(folder / KEPT) or {}, SIZES[size]
+            wanted = {f"{', '.join(names(*at))}, {steps} updates, {seeds} seeds": at for at in conditions(size)}
+            for name, at in wanted.items():
+                if name not in kept:
+                    kept[name] = trained(size, *at).as_data()
                     write_json(folder / KEPT, kept)
-        return [Row.from_data(kept[", ".join(names(*at))]) for at in conditions(size)]
+        return [Row.from_data(kept[name]) for name in wanted]
 
     def checks(self, size: str) -> list[Check]:
         short, *longer = SIZES[size][0]
