@@ -78,6 +78,22 @@ def sign_test(wins: int, losses: int) -> float:
     return min(1.0, float(Fraction(2 * tail, 2**trials)))
 
 
+def spearman(x: Sequence[float], y: Sequence[float]) -> float:
+    """Spearman's rank correlation ρ, with middle ranks for ties; NaN where all of x or all of y are equal."""
+    ranks = [_mid_ranks(np.asarray(values, dtype=float)) for values in (x, y)]
+    a, b = (rank - rank.mean() for rank in ranks)
+    size = math.sqrt(float(a @ a) * float(b @ b))
+    return float(a @ b) / size if size else math.nan
+
+
+def _mid_ranks(values: np.ndarray) -> np.ndarray:
+    """From 1 on; equal values share the mean of their ranks."""
+    _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = counts.cumsum()
+    middle: np.ndarray = (last - (counts - 1) / 2)[which]
+    return middle
+
+
 def interval(values: Sequence[float]) -> tuple[float, float] | None:
     """The range of fewer than five values, the bootstrap interval of the median from five on; None without any."""
     if not values:

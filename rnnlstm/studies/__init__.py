@@ -14,7 +14,10 @@ from rnnlstm.studies import (  # noqa: F401
     keyword,
     length,
     long_lag,
+    memory_trace,
+    restored_gradient,
     start_map,
+    truncation,
 )
 from rnnlstm.studies.study import STUDIES, Study
 
@@ -31,6 +34,9 @@ ORDER = (
     "activations",
     "cost",
     "start_map",
+    "truncation",
+    "restored_gradient",
+    "memory_trace",
 )
 
 

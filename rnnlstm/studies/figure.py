@@ -9,7 +9,7 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 
-from rnnlstm.reporting.colours import PALETTE, named_network, style_numbers
+from rnnlstm.reporting.colours import PALETTE, STYLES, named_network, style_numbers
 from rnnlstm.reporting.figures import save_picture
 from rnnlstm.reporting.statistics import wilson
 from rnnlstm.studies.study import Row, Rows, Study, name_of
@@ -18,12 +18,18 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import ScalarFormatter
 
 MOST_PANELS = 4
 
 
 def save_figure(study: Study, rows: Sequence[Row], path: Path) -> None:
-    """A panel for each of the first settings: networks down, every seed a dot, the median a bar. Raises: OSError."""
+    """A panel for each of the first settings: networks down, every seed a dot, the median a bar; or the study's
+    scatter plots. Raises: OSError."""
+    if study.scatter:
+        save_picture(scatter_plots(rows, study.scatter), path, 90)
+        return
     table = Rows(rows)
     what = _drawn(study, rows)
     settings = _panels(table, what)
@@ -54,6 +60,43 @@ def draw_share_map(axes: Axes, shares: np.ndarray, rows: Sequence[str], columns:
     axes.set_yticks(range(len(rows)), rows, fontsize=8)
 
 
+def scatter_plots(rows: Sequence[Row], names: Sequence[str]) -> Figure:
+    """Updates to solve against each of the scores: a colour for each network, a mark for each setting, hollow where a
+    seed did not solve the task, at its budget."""
+    table, colours = Rows(rows), _colours(rows)
+    figure, axes = plt.subplots(
+        1, len(names), figsize=(2.6 + 3.4 * len(names), 3.6), sharey=True, squeeze=False, layout="constrained"
+    )
+    marks = {setting: STYLES[k % len(STYLES)].marker for k, setting in enumerate(table.settings)}
+    for panel, name in zip(axes[0], names, strict=True):
+        for row in rows:
+            for value, step in zip(row.scores[name], row.steps_to_solve, strict=True):
+                if value is not None:
+                    full = {"color": colours[row.arm], "alpha": 0.7, "markeredgewidth": 0.8}
+                    fill = {} if step is not None else {"markerfacecolor": "none"}
+                    y = row.steps if step is None else step
+                    panel.plot(value, y, marks[row.setting], markersize=5, **full, **fill)
+        panel.set_xlabel(name_of(name), fontsize=9)
+        panel.set_yscale("log")
+        panel.yaxis.set_major_formatter(ScalarFormatter())
+        panel.yaxis.set_minor_formatter(ScalarFormatter())
+        panel.grid(alpha=0.3)
+        panel.tick_params(labelsize=8, which="both")
+    axes[0, 0].set_ylabel("updates to solve", fontsize=9)
+    handles = [Line2D([], [], color=colour, marker="o", linestyle="", label=arm) for arm, colour in colours.items()]
+    handles += [Line2D([], [], color="0.3", marker=m, linestyle="", label=setting) for setting, m in marks.items()]
+    figure.legend(handles=handles, loc="outside right center", fontsize=7.5, frameon=False)
+    return figure
+
+
+def _colours(rows: Sequence[Row]) -> dict[str, str]:
+    """The colour of each row's arm; rows of one network have one colour."""
+    networks = {row.arm: named_network(row.arm) or row.arm for row in rows}
+    distinct = list(dict.fromkeys(networks.values()))
+    numbers = dict(zip(distinct, style_numbers(distinct, distinct), strict=True))
+    return {arm: PALETTE[numbers[network]] for arm, network in networks.items()}
+
+
 def _drawn(study: Study, rows: Sequence[Row]) -> str:
     names = (study.figure,) if isinstance(study.figure, str) else study.figure
     return next((name for name in names if any(name in row.scores for row in rows)), names[0])
@@ -76,11 +119,9 @@ def axis_label(study: Study, rows: Sequence[Row]) -> str:
 
 
 def _draw(axes: Axes, rows: Sequence[Row], what: str, log_scale: bool) -> None:
-    networks = [named_network(row.arm) or row.arm for row in rows]  # rows of one network have one colour
-    distinct = list(dict.fromkeys(networks))
-    numbers = dict(zip(distinct, style_numbers(distinct, distinct), strict=True))
-    for y, (row, network) in enumerate(zip(rows, networks, strict=True)):
-        colour = PALETTE[numbers[network]]
+    colours = _colours(rows)
+    for y, row in enumerate(rows):
+        colour = colours[row.arm]
         if what == "solved":
             low, high = wilson(row.solved_count, row.n)
             axes.plot([low, high], [y, y], color=colour, linewidth=3, alpha=0.35)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from pathlib import Path
 
 from rnnlstm.studies.common import CHRONO, DEFAULT, IRNN, TANH, forget_bias
 from rnnlstm.studies.study import Arm, Check, Minutes, Row, Rows, Study, register_study
@@ -53,7 +54,7 @@ class Gradient(Study):
     figure = "at_the_first_step"
     columns = ("at_the_first_step", "half_way", "three_quarters", "at_the_last_step", "half_life")
 
-    def measured(self, size: str, setting: str) -> list[Row]:
+    def measured(self, size: str, setting: str, folder: Path) -> list[Row]:
         return [_row(size, arm) for arm in ARMS]
 
     def checks(self, size: str) -> list[Check]:

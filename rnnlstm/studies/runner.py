@@ -244,7 +244,7 @@ class Runner(Listener):
             self._setting = name
             if sweep is None:
                 began = time.monotonic()
-                done[name] = self.study.measured(self.size, name)
+                done[name] = self.study.measured(self.size, name, self.folder)
                 self.setting_seconds[name] = time.monotonic() - began
             else:
                 done[name] = self._trained(conditions, name, sweep, done)

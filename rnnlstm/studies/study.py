@@ -215,6 +215,8 @@ class Study(ABC):
     #: was measured.
     figure: ClassVar[str | tuple[str, ...]] = "metric"
     log_scale: ClassVar[bool] = False
+    #: Names in `Row.scores` that updates to solve are drawn against, a panel each, in place of that figure.
+    scatter: ClassVar[tuple[str, ...]] = ()
 
     @property
     def sizes(self) -> tuple[str, ...]:
@@ -241,8 +243,9 @@ class Study(ABC):
         sweep = self.sweep(size)
         return ("all",) if sweep is None else tuple(setting.name for setting in sweep.settings)
 
-    def measured(self, size: str, setting: str) -> list[Row]:
-        """The rows of one setting, for a study without a sweep; each row has its name, unless that is `all`."""
+    def measured(self, size: str, setting: str, folder: Path) -> list[Row]:
+        """The rows of one setting, for a study without a sweep; each row has its name, unless that is `all`. One that
+        takes long keeps in `folder` what it has."""
         raise NotImplementedError
 
     def draw(self, rows: Sequence[Row], path: Path) -> bool:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from rnnlstm.reporting.statistics import SolveTimes, bootstrap_median, kaplan_meier, sign_test, wilson
+from rnnlstm.reporting.statistics import SolveTimes, bootstrap_median, kaplan_meier, sign_test, spearman, wilson
 
 COUNTS = st.integers(1, 200).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 #: Updates, and whether the seed solved the task there; one at least did.
@@ -29,6 +29,15 @@ def test_wilson(counts):
 def test_sign_test(counts):
     wins, trials = counts
     assert sign_test(wins, trials - wins) == pytest.approx(stats.binomtest(wins, trials).pvalue, rel=1e-9)
+
+
+@given(st.lists(st.tuples(st.integers(-3, 3), st.floats(-9, 9)), min_size=2, max_size=40))
+def test_spearman(pairs):
+    x, y = zip(*pairs, strict=True)
+    if len(set(x)) == 1 or len(set(y)) == 1:
+        assert np.isnan(spearman(x, y))
+    else:
+        assert spearman(x, y) == pytest.approx(stats.spearmanr(x, y).statistic, abs=1e-12)
 
 
 def both(seeds):

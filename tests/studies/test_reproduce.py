@@ -17,7 +17,7 @@ from rnnlstm.jobs.job import Job
 from rnnlstm.reproduce import main
 from rnnlstm.studies import studies
 from rnnlstm.studies.common import network_of
-from rnnlstm.studies.figure import save_figure
+from rnnlstm.studies.figure import save_figure, scatter_plots
 from rnnlstm.studies.results import csv_text, read, result, text_table, verdict, write
 from rnnlstm.studies.runner import Runner, StoppedError, Trial, choose, compose, reproduce
 from rnnlstm.studies.study import FIRST, GRID, Arm, Check, Minutes, Row, Rows, Setting, Study, Sweep
@@ -178,6 +178,30 @@ QUICK_TABLES = {
         *(row("keyword T=20", f"tanh RNN, equal {b}", SLOW if good else FAST)
           for b in ("units", "parameters", "time")),
         *(row("keyword T=20", f"LSTM, chrono, {k} layers", SLOW if good else FAST) for k in (2, 4)),
+    ],
+    "truncation": lambda good: [
+        row(f"T={length}, lr 0.01", f"LSTM, chrono{what}", FAST if reaches == good else NEVER)
+        for length, truncations in ((12, (3, 6, 11)), (24, (12, 23)))
+        for what, reaches in (("", True), (", h detached", True), *((f", k = {k}", False) for k in truncations))
+    ],
+    "restored_gradient": lambda good: [
+        dataclasses.replace(
+            row(f"T={length}", f"{arm}, lr {rate:g}", FAST if solves == good else NEVER,
+            log10_gradient_kept=kept if good else -kept), rate=rate)
+        for rate in (0.003, 0.01)
+        for length, solving in ((12, ("tanh RNN",)), (30, ("gradient rescaled",)))
+        for arm, kept in (("tanh RNN", -8.0), ("gradient rescaled", 0.0), ("rescaled, of another text", 0.0),
+                          ("Ω, λ = 0.5", 0.0), ("Ω, λ = 2", 1.0))
+        for solves in [arm in solving]
+    ],
+    "memory_trace": lambda good: [
+        row(setting, arm, (steps,) * 5, trace_at_start=trace if good else 1 - trace,
+            gradient_halvings_per_step=-steps % 7 if good else steps, variance_ratio_at_start=ratio if good else -ratio)
+        for setting in ("T=12", "T=24")
+        for arm, steps, trace, ratio in (
+            ("tanh RNN", 900, 0.25, 0.1), ("LSTM, default", 700, 0.26, 0.1), ("LSTM, forget bias 1", 500, 0.28, 0.1),
+            ("LSTM, forget bias 5", 400, 0.5, 0.2), ("LSTM, forget bias 5, input bias −5", 300, 0.6, 0.3),
+            ("LSTM, chrono", 100, 0.9, 0.5))
     ],
 }  # fmt: skip
 
@@ -466,6 +490,45 @@ def test_a_figure_of_updates_has_a_median_only_where_most_seeds_solved(tmp_path,
     assert [bar.get_xdata()[0] for bar in bars] == [300]
     assert [text.get_text() for text in axes.texts] == ["2 of 5", "3 of 5"]
     assert axes.get_xlim()[1] > 1000
+
+
+def test_scatter_plots_show_every_seed_and_who_did_not_solve():
+    rows = [
+        dataclasses.replace(row("T=5", "tanh RNN", (100, None)), scores={"a": [0.1, 0.2], "b": [3.0, None]}),
+        dataclasses.replace(row("T=9", "GRU", (200, 300)), scores={"a": [0.3, 0.4], "b": [1.0, 2.0]}),
+    ]
+    figure = scatter_plots(rows, ("a", "b"))
+    drawn = [
+        [
+            (line.get_xdata()[0], line.get_ydata()[0], line.get_markerfacecolor() == "none")
+            for line in axes.get_lines()
+        ]
+        for axes in figure.axes
+    ]
+    assert drawn == [
+        [(0.1, 100, False), (0.2, 1000, True), (0.3, 200, False), (0.4, 300, False)],
+        [(3.0, 100, False), (1.0, 200, False), (2.0, 300, False)],
+    ]
+    assert len({line.get_color() for line in figure.axes[0].get_lines()}) == 2
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["tanh RNN", "GRU", "T=5", "T=9"]
+    plt.close(figure)
+
+
+def test_the_memory_trace_is_measured_at_the_start_half_way_and_at_the_end(train):
+    """Half-way is where another run with half the updates ends."""
+    small = ("task=keyword", "model=lstm", "model.hidden_size=8", "task.length=8", "optimizer.lr=0.05")
+    study = studies()["memory_trace"]
+    whole, half = (train(*small, f"train.steps={steps}") for steps in (8, 4))
+    values = {name: study.after("quick", run.folder, 0) for name, run in (("whole", whole), ("half", half))}
+    for name in ("trace", "variance_ratio"):
+        assert values["whole"][f"{name}_half_way"] == pytest.approx(values["half"][f"{name}_at_end"])
+        assert values["whole"][f"{name}_at_start"] == values["half"][f"{name}_at_start"]
+    assert values["whole"]["variance_ratio_at_start"] != values["whole"]["variance_ratio_at_end"]
+    assert values["whole"]["trace_at_end"] == values["whole"]["trace_at_end_cell_7"]
+    assert set(study.columns) <= set(values["whole"])
+    assert all(f"trace_half_way_hidden_{lag}" in values["whole"] for lag in (1, 2, 5, 7))
+    assert all(map(math.isfinite, values["whole"].values()))
 
 
 def test_gates_are_held_where_all_of_them_are_there(train):
