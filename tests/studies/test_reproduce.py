@@ -196,7 +196,8 @@ QUICK_TABLES = {
     ],
     "memory_trace": lambda good: [
         row(setting, arm, (steps,) * 5, trace_at_start=trace if good else 1 - trace,
-            gradient_halvings_per_step=-steps % 7 if good else steps, variance_ratio_at_start=ratio if good else -ratio)
+            gradient_halvings_per_step=-steps % 7 if good else steps,
+            variance_ratio_at_start=ratio if good else -ratio)
         for setting in ("T=12", "T=24")
         for arm, steps, trace, ratio in (
             ("tanh RNN", 900, 0.25, 0.1), ("LSTM, default", 700, 0.26, 0.1), ("LSTM, forget bias 1", 500, 0.28, 0.1),
