@@ -103,14 +103,24 @@ def fisher_exact(successes: int, failures: int, other_successes: int, other_fail
 EXACT_UP_TO = 8
 
 
+def share_above(a: Sequence[float], b: Sequence[float]) -> float:
+    """How often a value of `a` is above one of `b`: U/mn, ties being half. NaN if a side is empty."""
+    return _u(np.asarray(a, dtype=float), np.asarray(b, dtype=float)) / (len(a) * len(b)) if a and b else math.nan
+
+
+def _u(x: np.ndarray, y: np.ndarray) -> float:
+    """Σ_ij [x_i > y_j] + ½[x_i = y_j], from (m,) and (n,)."""
+    return float((x[:, None] > y).sum() + (x[:, None] == y).sum() / 2)
+
+
 def mann_whitney(a: Sequence[float], b: Sequence[float]) -> float:
     """Two-sided p of Mann & Whitney's U (1947): is a value of `a` as often above one of `b` as below?
 
-    U = Σ_ij [a_i > b_j] + ½[a_i = b_j]. Without ties, and up to eight values on one side, p is exact: twice the share
-    of the C(m+n, m) orders with so extreme a U. Else it is twice the tail of a normal distribution with mean mn/2 and
-    variance mn/12·(m+n+1 − Σ(t³−t)/((m+n)(m+n−1))), t being the sizes of the groups of ties, and with ½ for
-    continuity (Lehmann 1975). Infinite values may stand for "later than all"; two of them are tied. 1 if a side is
-    empty or all values are equal.
+    U = Σ_ij [a_i > b_j] + ½[a_i = b_j], of m and n values. Without ties, and up to eight values on one side, p is
+    exact: twice the share of the C(m+n, m) orders with so extreme a U. Else it is twice the tail of a normal
+    distribution with mean mn/2 and variance mn/12·(m+n+1 − Σ(t³−t)/((m+n)(m+n−1))), t being the sizes of the groups
+    of ties, and with ½ for continuity (Lehmann 1975). Infinite values may stand for "later than all"; two of them are
+    tied. 1 if a side is empty or all values are equal.
 
     Raises: ValueError for NaN, which has no rank.
     """
@@ -120,8 +130,7 @@ def mann_whitney(a: Sequence[float], b: Sequence[float]) -> float:
     m, n = len(x), len(y)
     if not m or not n:
         return 1.0
-    u = float((x[:, None] > y).sum() + (x[:, None] == y).sum() / 2)
-    u = max(u, m * n - u)
+    u = max(_u(x, y), _u(y, x))
     ties = np.unique(np.concatenate([x, y]), return_counts=True)[1].astype(float)
     if min(m, n) <= EXACT_UP_TO and (ties == 1).all():
         ways = _orders_by_u(min(m, n), max(m, n))
