@@ -11,6 +11,7 @@ from rnnlstm.studies import (  # noqa: F401
     cost,
     gates,
     gradient,
+    interference,
     keyword,
     length,
     long_lag,
@@ -29,6 +30,7 @@ ORDER = (
     "length",
     "activations",
     "cost",
+    "interference",
 )
 
 

@@ -121,6 +121,12 @@ QUICK_TABLES = {
         *(row("without decoys", arm, FAST, 1.0, **{"eval_decoys0.05/recency_error": error})
           for arm, error in (("tanh RNN", 0.4 if good else 0.0), ("LSTM, chrono", 0.1))),
     ],
+    "interference": lambda good: [
+        row(f"window 1, {rate} % decoys", "LSTM, chrono", FAST if good else NEVER, 1.0,
+            **{"last_dish_at_30%": named if good else 0.1, "named_early": 0.1, "named_middle": 0.1,
+               "named_last": 0.2 if good else 0.05})
+        for rate, named in ((0, 0.3), (30, 0.0))
+    ],
     "copy": lambda good: [
         row("T=10", arm, NEVER, baseline=1.0, loss=loss[not good])
         for arm, loss in (("tanh RNN", (0.99, 0.5)), ("LSTM, default", (0.9, 0.95)), ("LSTM, chrono", (0.8, 0.95)),
