@@ -66,7 +66,8 @@ class Interference(Study):
         "vector as learned, or turned to cosine 0.5 or 0.9 with the keyword's, at the same length. Under 30 errors "
         "no share is given. First, second and last dish: the keyword, the first and the latest decoy, in texts where "
         "these are three dishes. The quick run (T=12, 32 units, 4 dishes) was seen before the standard criterion was "
-        "written: there the first decoy was named, not the latest."
+        "written: there the first decoy was named, not the latest. A pilot on seeds 200 to 204 chose T and what is "
+        "compared, so that 30 errors are left."
     )
     claims = ("C10",)
     caption = (
@@ -91,7 +92,7 @@ class Interference(Study):
                 _setting(task, window, rate, (TANH, CHRONO), 300) for window, rate in ((1, 0.0), (1, 0.3), (10, 0.15))
             )
             return Sweep(settings, grid=(1e-2,), tuning_seeds=1, common=(*common(size), "eval.every=10"))
-        task = ("task=keyword", "task.length=20", "eval.decoys=[]", "eval.every=20")
+        task = ("task=keyword", "task.length=20", "eval.decoys=[]", "eval.every=10")
         settings = tuple(
             _setting(task, window, rate, (TANH, GRU, CHRONO), 2000, None if rate == 0.05 else 0.05)
             for window in WINDOWS
@@ -122,34 +123,34 @@ class Interference(Study):
                     lambda t: _later(t(setting_name(1, 0.0), CHRONO.name)),
                 ),
             ]
-        same = setting_name(1, 0.15)
+        usual = setting_name(1, 0.05)
+        named = {TANH: "tanh RNN", CHRONO: "chrono LSTM"}
         checks = [
             Check(
-                f"trained and tested with 15 % decoys, keyword first: of the {arm.name}s with 30 errors or more, at "
-                "least five, most name the latest decoy above chance: Wilson's interval lies above 1/7",
-                lambda t, arm=arm: above_chance(t(same, arm.name), at(0.15), 1 / 7),  # type: ignore[misc]
+                f"trained with 5 % decoys, keyword first, tested with 15 %: of the {name}s with 30 errors or more, "
+                "at least five, most name the latest decoy above chance: Wilson's interval lies above 1/7",
+                lambda t, arm=arm: above_chance(t(usual, arm.name), at(0.15), 1 / 7),  # type: ignore[misc]
             )
-            for arm in (TANH, CHRONO)
+            for arm, name in named.items()
         ]
         checks += [
             Check(
-                "the tanh RNN's errors name the latest decoy more often than the chrono LSTM's (trained and tested "
-                "with 15 %, keyword first)",
-                lambda t: larger(t(same, TANH.name), t(same, CHRONO.name), self.figure),
+                "in the same networks and texts a larger share of the tanh RNN's errors than of the chrono LSTM's "
+                "names it",
+                lambda t: larger(t(usual, TANH.name), t(usual, CHRONO.name), self.figure),
             ),
             Check(
-                "of the chrono LSTM's errors more name the latest decoy if the keyword may be any of the first ten "
-                "tokens (trained and tested with 15 %)",
-                lambda t: larger(t(setting_name(10, 0.15), CHRONO.name), t(same, CHRONO.name), self.figure),
+                "a larger share of the chrono LSTM's errors names it if the keyword is one of the first ten tokens",
+                lambda t: larger(t(setting_name(10, 0.05), CHRONO.name), t(usual, CHRONO.name), self.figure),
             ),
         ]
         checks += [
             Check(
-                f"tested with 30 % decoys, keyword first, the {arm.name} trained without names the last dish in more "
-                "of its answers than that trained with 30 %",
+                f"tested with 30 % decoys, keyword first, the {name} trained without names the last dish in more of "
+                "its answers than one trained with 30 %",
                 lambda t, arm=arm: _untaught(t, arm),  # type: ignore[misc]
             )
-            for arm in (TANH, CHRONO)
+            for arm, name in named.items()
         ]
         without = setting_name(1, 0.0)
         return [
@@ -160,13 +161,14 @@ class Interference(Study):
                 lambda t: higher_within(t(without, CHRONO.name), "named_early", "named_last"),
             ),
             Check(
-                "and, in texts with 15 % decoys, the first decoy more often than the latest",
+                "and it names, in texts with 15 % decoys, the first decoy more often than the latest",
                 lambda t: higher_within(
                     t(without, CHRONO.name), *(f"{d}_dish_{at(0.15)}" for d in ("second", "last"))
                 ),
             ),
             Check(
-                "and the one decoy in the first tenth less often if its vector is at cosine 0.9 to the keyword's",
+                "and it names the one decoy in the first tenth less often if its vector is at cosine 0.9 to the "
+                "keyword's",
                 lambda t: higher_within(t(without, CHRONO.name), "named_early", "named_early_at_cosine_0.9"),
             ),
         ]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from rnnlstm import make_task
 from rnnlstm.reporting.statistics import wilson
+from rnnlstm.studies import studies
 from rnnlstm.studies.interference import PLACES, SHARE, above_chance, answers, one_decoy, recency, scores_of, turned
 from rnnlstm.studies.study import Row
 
@@ -134,3 +135,34 @@ def test_chance_is_beaten_by_most_of_at_least_five_networks():
     holds, told = above_chance(row(), "t", 1 / 7)
     assert (holds, told) == (False, "in 0 of 0 networks with 30 errors; median share nan")
     assert math.isnan(row().median("low_t"))
+
+
+def standard_table(good):
+    """Ten seeds of each network; good: as each sentence says."""
+
+    def row(window, rate, arm, **scores):
+        spread = {name: [value + k / 1000 for k in range(10)] for name, value in scores.items()}
+        return Row(f"window {window}, {rate} % decoys", arm, seeds=list(range(10)), scores=spread)
+
+    low, high = (0.2, 0.5) if good else (0.5, 0.2)
+    return [
+        row(1, 5, "tanh RNN", **{f"{SHARE}_at_15%": high, "low_at_15%": 0.16 if good else 0.1}),
+        row(1, 5, "LSTM, chrono", **{f"{SHARE}_at_15%": low, "low_at_15%": 0.16 if good else 0.1}),
+        row(10, 5, "LSTM, chrono", **{f"{SHARE}_at_15%": high}),
+        *(row(1, rate, "tanh RNN", **{"last_dish_at_30%": value}) for rate, value in ((0, high), (30, low))),
+        row(1, 30, "LSTM, chrono", **{"last_dish_at_30%": low}),
+        row(1, 0, "LSTM, chrono", **{
+            "last_dish_at_30%": high, "named_early": high, "named_last": low, "named_early_at_cosine_0.9": low,
+            "second_dish_at_15%": high, "last_dish_at_15%": low,
+        }),
+    ]  # fmt: skip
+
+
+def test_the_standard_criterion_passes_and_misses():
+    good, bad = (studies()["interference"].findings("standard", standard_table(good)) for good in (True, False))
+    assert len(good) == 9
+    assert [finding.text for finding in good if not finding.passed] == []
+    assert [finding.text for finding in bad if finding.passed] == []
+    assert sum(finding.p is not None for finding in good) == 7
+    without = [Row(r.setting, r.arm, seeds=r.seeds) for r in standard_table(True)]
+    assert not any(finding.passed for finding in studies()["interference"].findings("standard", without))
