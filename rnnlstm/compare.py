@@ -18,7 +18,7 @@ Examples
   python -m rnnlstm.compare runs --html report.html --open     everything on one page, to show to others
   python -m rnnlstm.compare runs --figures pictures  learning curves, who solves when, the gradient through time
 
-A metric is the median over the seeds: under five seeds with every value, from five on with the 95 % bootstrap
+A metric is the median over the seeds: up to five seeds with every value, from six on with the 95 % bootstrap
 interval of the median. Solved has Wilson's interval. Steps to solve is the Kaplan-Meier median, which also uses seeds
 that are still running or have not solved the task. The first columns are the keys that differ. Keys that are equal in
 all rows are below the table.

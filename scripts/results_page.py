@@ -34,7 +34,10 @@ fewest updates, then the lowest held-out loss. If the top of the grid is chosen,
 given up if at a third of the budget no tuning seed has a loss below 0.9 of the baseline. Final networks are scored
 on 4,096 sequences that nothing else sees. (The first ten studies had two tuning seeds and the rates {earlier}, and
 were scored by their last evaluation.) Verdicts come from all of the fresh seeds (0, 1, …), never the best.
-Numbers are medians over the seeds with the 95 % bootstrap interval of the median, shares have Wilson's interval.
+Numbers are medians over the seeds, with the range of up to five and, from six on, the 95 % bootstrap interval of the
+median. Shares have Wilson's interval. A sentence that compares two rows holds only if its p is below 0.05: Fisher's
+exact test for solved shares, Mann & Whitney's for updates to solve and for metrics, both two-sided, with Holm's
+correction over the comparing sentences of one study. One without a p describes, or was judged before that rule.
 "Updates to solve" is the median over all seeds, with the first and last; a seed that does not solve the task counts
 as more than the budget. "Solved" is the task's own criterion, asked at each evaluation. The quick studies take
 their rates from a part of the grid.

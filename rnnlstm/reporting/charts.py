@@ -17,10 +17,10 @@ import numpy as np
 from rnnlstm.config.errors import show
 from rnnlstm.record.heatmap import HIGH
 from rnnlstm.reporting.colours import network_name, style_numbers
-from rnnlstm.reporting.records import Flow
+from rnnlstm.reporting.records import QUARTILES_FROM, Flow
 from rnnlstm.reporting.runs import UNLABELLED, Run, by_task, labels, task_title
 from rnnlstm.reporting.selection import canonical, first_of_each
-from rnnlstm.reporting.statistics import ENOUGH_SEEDS, SolvedShare, SolveTimes, solve_times, solved_share, wilson
+from rnnlstm.reporting.statistics import SolvedShare, SolveTimes, solve_times, solved_share, wilson
 
 MOST_SHOWN = 8  #: configurations in the charts of one task
 MOST_GROUPS = 8  #: tasks (and lengths of them) with charts
@@ -230,7 +230,7 @@ def grouped(runs: Sequence[Run]) -> list[TaskGroup]:
 
 
 def learning_caption(groups: Sequence[TaskGroup]) -> str:
-    few = all(len(s.run.seeds) < ENOUGH_SEEDS for group in groups for s in group.shown)
+    few = all(len(s.run.seeds) < QUARTILES_FROM for group in groups for s in group.shown)
     return LEARNING.format(band="the range" if few else "the middle half (the range under five)")
 
 

@@ -14,6 +14,8 @@ LARGEST = 1e30  #: what is larger, or no number, leaves a gap in a curve: axes c
 TINY = -20.0  # log10 of a share; what vanishes passes through it before it is rounded to nothing
 LONGEST = 4096  # lags that are shown
 
+#: Fewer seeds than this have their range as a band.
+QUARTILES_FROM = 5
 #: Of one seed at one state: the update, and norms (K,) by lag.
 Looks = list[tuple[int, np.ndarray]]
 
@@ -28,7 +30,7 @@ class Curve:
     def band(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Low, median, high at each step: the range under five seeds, the quartiles from five on. NaN where no seed
         has a value, or one that can't be drawn."""
-        lowest, highest = (0, 1) if len(self.values) < 5 else (0.25, 0.75)
+        lowest, highest = (0, 1) if len(self.values) < QUARTILES_FROM else (0.25, 0.75)
         with warnings.catch_warnings(), np.errstate(invalid="ignore"):
             warnings.simplefilter("ignore", RuntimeWarning)  # a step at which no seed has a value
             lines = np.nanquantile(self.values, (lowest, 0.5, highest), axis=0)

@@ -1,6 +1,10 @@
-"""Statistics for small numbers of seeds: intervals, updates to solve with censoring, paired differences.
+"""Statistics for small numbers of seeds: intervals, tests, updates to solve with censoring, paired differences.
 
-*Intervals*: Wilson's of a share, the bootstrap's of a median; the range under five seeds.
+*Intervals*: Wilson's of a share, the bootstrap's of a median; the range up to five seeds.
+
+*Tests* between two sets of seeds: Fisher's of solved shares, Mann & Whitney's of updates and metrics; Holm's
+correction for several. All are two-sided. They take seeds as independent: those of one network at several rates, or
+one seed under several kernels, are not, and are never added up.
 
 *Updates to solve* are estimated as Kaplan & Meier (1958) do. A seed counts from the update at which it solved the
 task. A seed that has not solved it is *censored* at its last evaluation: it says nothing about later. A diverged
@@ -22,8 +26,8 @@ import numpy as np
 
 from rnnlstm.reporting.runs import Run
 
-#: Fewer seeds than this are shown as values and their range; an interval would promise too much.
-ENOUGH_SEEDS = 5
+#: Fewer seeds than this are shown with their range, which is the bootstrap interval of the median of five.
+ENOUGH_SEEDS = 6
 MOST_DRAWS = 2_000_000  #: values drawn for an interval; beyond 200 seeds there are fewer resamples for it
 Z95 = statistics.NormalDist().inv_cdf(0.975)
 
@@ -47,7 +51,7 @@ def bootstrap_median(values: Sequence[float], resamples: int = 10_000) -> tuple[
 
     The values' order does not matter, values of the other sign give the mirrored interval, and infinite values are
     taken: an end of the interval may then be infinite. Of an odd number of values, from 5 to 59, it covers the true
-    median in 87.5 to 96.5 of 100 cases, counted exactly.
+    median in 87.5 to 96.5 of 100 cases, counted exactly. Up to five values it is their range.
     """
     data = np.sort(np.asarray(values, dtype=float))
     low, high = _middle_ranks(len(data), min(resamples, max(1000, MOST_DRAWS // len(data))))
@@ -78,6 +82,97 @@ def sign_test(wins: int, losses: int) -> float:
     return min(1.0, float(Fraction(2 * tail, 2**trials)))
 
 
+def fisher_exact(successes: int, failures: int, other_successes: int, other_failures: int) -> float:
+    """Two-sided p of a 2×2 table (Fisher 1935): are two shares of successes equal?
+
+    Of k successes in m + n trials, x fall among the first m with p(x) = C(m, x)·C(n, k−x) / C(m+n, k) if the shares
+    are equal. The p-value is the sum of p(x) over all tables that are no likelier than the one observed, in integers.
+
+    Raises: ValueError for a negative count.
+    """
+    if min(successes, failures, other_successes, other_failures) < 0:
+        raise ValueError("counts can't be negative")
+    m, n = successes + failures, other_successes + other_failures
+    k = successes + other_successes
+    ways = {x: math.comb(m, x) * math.comb(n, k - x) for x in range(max(0, k - n), min(m, k) + 1)}
+    as_rare = sum(count for count in ways.values() if count <= ways[successes])
+    return float(Fraction(as_rare, math.comb(m + n, k)))
+
+
+#: Where the smaller sample has at most this many values, none tied, Mann & Whitney's p is exact.
+EXACT_UP_TO = 8
+
+
+def share_above(a: Sequence[float], b: Sequence[float]) -> float:
+    """How often a value of `a` is above one of `b`: U/mn, ties being half. NaN if a side is empty."""
+    return _u(np.asarray(a, dtype=float), np.asarray(b, dtype=float)) / (len(a) * len(b)) if a and b else math.nan
+
+
+def _u(x: np.ndarray, y: np.ndarray) -> float:
+    """Σ_ij [x_i > y_j] + ½[x_i = y_j], from (m,) and (n,)."""
+    return float((x[:, None] > y).sum() + (x[:, None] == y).sum() / 2)
+
+
+def mann_whitney(a: Sequence[float], b: Sequence[float]) -> float:
+    """Two-sided p of Mann & Whitney's U (1947): is a value of `a` as often above one of `b` as below?
+
+    U = Σ_ij [a_i > b_j] + ½[a_i = b_j], of m and n values. Without ties, and up to eight values on one side, p is
+    exact: twice the share of the C(m+n, m) orders with so extreme a U. Else it is twice the tail of a normal
+    distribution with mean mn/2 and variance mn/12·(m+n+1 − Σ(t³−t)/((m+n)(m+n−1))), t being the sizes of the groups
+    of ties, and with ½ for continuity (Lehmann 1975). Infinite values may stand for "later than all"; two of them are
+    tied. 1 if a side is empty or all values are equal.
+
+    Raises: ValueError for NaN, which has no rank.
+    """
+    x, y = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    if np.isnan(x).any() or np.isnan(y).any():
+        raise ValueError("nan has no rank")
+    m, n = len(x), len(y)
+    if not m or not n:
+        return 1.0
+    u = max(_u(x, y), _u(y, x))
+    ties = np.unique(np.concatenate([x, y]), return_counts=True)[1].astype(float)
+    if min(m, n) <= EXACT_UP_TO and (ties == 1).all():
+        ways = _orders_by_u(min(m, n), max(m, n))
+        return min(1.0, float(Fraction(2 * sum(ways[int(u) :]), math.comb(m + n, m))))
+    variance = m * n / 12 * (m + n + 1 - float((ties**3 - ties).sum()) / ((m + n) * (m + n - 1)))
+    if variance <= 0:
+        return 1.0
+    z = (u - m * n / 2 - 0.5) / math.sqrt(variance)
+    return min(1.0, math.erfc(z / math.sqrt(2)))
+
+
+@functools.lru_cache(maxsize=64)
+def _orders_by_u(m: int, n: int) -> tuple[int, ...]:
+    """How many of the C(m+n, m) orders of m and n values have U = 0 … mn: the coefficients of the Gaussian binomial
+    Π_{k=1…m} (1 − q^{n+k}) / (1 − q^k)."""
+    ways = [1] + [0] * (m * n)
+    for k in range(1, m + 1):
+        for u in range(m * n, n + k - 1, -1):
+            ways[u] -= ways[u - n - k]
+        for u in range(k, m * n + 1):
+            ways[u] += ways[u - k]
+    return tuple(ways)
+
+
+def unsolved_last(steps: Sequence[int | None]) -> list[float]:
+    """Updates to solve for `mann_whitney`: a run that did not solve the task (None) is later than all that did, and
+    tied with the others that did not. Both sides must have had the same budget."""
+    return [math.inf if step is None else float(step) for step in steps]
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's correction (1979), in the given order: of m values the i-th smallest becomes
+    max over j ≤ i of min(1, (m − j + 1)·p_j). To call those below α significant is wrong, anywhere among them, with
+    a chance of at most α."""
+    m, largest = len(p_values), 0.0
+    adjusted = [0.0] * m
+    for rank, k in enumerate(sorted(range(m), key=lambda k: p_values[k])):
+        largest = max(largest, min(1.0, (m - rank) * p_values[k]))
+        adjusted[k] = largest
+    return adjusted
+
+
 def spearman(x: Sequence[float], y: Sequence[float]) -> float:
     """Spearman's rank correlation ρ, with middle ranks for ties; NaN where all of x or all of y are equal."""
     ranks = [_mid_ranks(np.asarray(values, dtype=float)) for values in (x, y)]
@@ -95,7 +190,7 @@ def _mid_ranks(values: np.ndarray) -> np.ndarray:
 
 
 def interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """The range of fewer than five values, the bootstrap interval of the median from five on; None without any."""
+    """The range of up to five values, the bootstrap interval of the median from six on; None without any."""
     if not values:
         return None
     if len(values) < ENOUGH_SEEDS:
@@ -135,7 +230,7 @@ class SolveTimes:
         return float(_medians(self, np.ones((1, len(self.steps))))[0])
 
     def interval(self) -> tuple[float, float]:
-        """Earliest and latest under five seeds, from five on the median's 95 % bootstrap interval. One that has not
+        """Earliest and latest up to five seeds, from six on the median's 95 % bootstrap interval. One that has not
         solved the task is later than anything."""
         n, times = len(self.steps), np.where(self.solved, self.steps, np.inf)
         if n < ENOUGH_SEEDS:
@@ -277,7 +372,7 @@ class Differences:
         return median_of(self.bounds)
 
     def interval(self) -> Bounds:
-        """Under five pairs their range; from five on the median's 95 % bootstrap interval over pairs, at the lower
+        """Up to five pairs their range; from six on the median's 95 % bootstrap interval over pairs, at the lower
         end with every difference as low as it may be, at the upper with every one as high."""
         lows, highs = zip(*self.bounds, strict=True)
         if len(self.bounds) < ENOUGH_SEEDS:

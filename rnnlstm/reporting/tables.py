@@ -160,7 +160,7 @@ def _median(values: Iterable[float]) -> float | None:
 
 
 def differences_text(differences: Differences, form: str) -> str:
-    """Median and interval; where the median is only known to lie between bounds, these."""
+    """Median and interval, or range; where the median is only known to lie between bounds, these."""
     if not differences.bounds or differences.open == len(differences.bounds):
         return "—"
     low, high = differences.median()
@@ -195,7 +195,7 @@ def score_text(wins: int, losses: int, differences: Differences) -> str:
 
 
 def metric_text(run: Run, r: dict[str, Any]) -> str:
-    """The median, and under five seeds every value, from five on the interval of the median."""
+    """The median, and up to five seeds every value, from six on the interval of the median."""
     if r["metric"] is None:
         return "—"
     text, values = f"{r['metric_name']} {r['metric']:.3g}", finite(run.values("metric"))
@@ -212,7 +212,7 @@ def solved_text(run: Run) -> str:
 
 
 def steps_text(run: Run) -> str:
-    """The Kaplan–Meier median with its interval; `> 2,000` where it lies beyond what has been seen."""
+    """The Kaplan–Meier median with its interval, or range; `> 2,000` where it lies beyond what has been seen."""
     times = solve_times(run)
 
     def text(step: float) -> str:
@@ -314,6 +314,8 @@ def contest_cells(contest: Contest) -> tuple[str, str, str, str]:
     )
 
 
+#: With fewer pairs than this the smallest p that they can give is said.
+FEW_PAIRS = 5
 #: Up to so many rows, differences are printed without `--paired`; more would be longer than the table.
 FEW = 8
 MOST_KEYS = 12  # named beneath the table
@@ -358,11 +360,11 @@ def _explanation(pairs: Sequence[Contest], top: int, named: bool) -> Iterator[st
     if len(pairs) > top:
         yield f"{len(pairs) - top:,} more rows: --top {len(pairs)} shows them"
     yield (
-        "Differences seed by seed, on the same data: the median, [its 95 % bootstrap interval] or (the range) under "
+        "Differences seed by seed, on the same data: the median, [its 95 % bootstrap interval] or (the range) up to "
         "five pairs; p: exact sign test"
     )
     most = max(len(differences.bounds) for contest in pairs for differences in (contest.metric, contest.steps))
-    if most < ENOUGH_SEEDS:
+    if most < FEW_PAIRS:
         pooled = any(contest.run.configurations > 1 for contest in pairs)  # then one seed may make several pairs
         what = ("pair" if pooled else "seed") + "s" * (most > 1)
         yield f"With {most} {what} p can't fall below {sign_test(most, 0):.2g}"

@@ -11,6 +11,7 @@ from rnnlstm.studies import (  # noqa: F401
     cost,
     gates,
     gradient,
+    interference,
     keyword,
     length,
     long_lag,
@@ -37,6 +38,7 @@ ORDER = (
     "truncation",
     "restored_gradient",
     "memory_trace",
+    "interference",
 )
 
 

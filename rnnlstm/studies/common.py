@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rnnlstm.studies.study import Arm, Row
+from rnnlstm.studies.study import Arm, Row, name_of
 
 if TYPE_CHECKING:
     from rnnlstm.config.schema import Surgery
@@ -91,6 +92,74 @@ def each(rows: Iterable[Row], name: str = "metric", form: str = ".3g") -> str:
 def solved(rows: Iterable[Row]) -> str:
     """`tanh RNN 0 of 5, GRU 5 of 5`."""
     return ", ".join(f"{row.arm} {row.solved_count} of {row.n}" for row in rows)
+
+
+#: What a check that compares returns: whether the difference has the sign that its sentence says, what was measured,
+#: and the two-sided p-value.
+Comparison = tuple[bool, str, float]
+
+
+def more_solve(row: Row, other: Row) -> Comparison:
+    """Does a larger share of the seeds of `row` solve the task? Fisher's exact test."""
+    from rnnlstm.reporting.statistics import fisher_exact
+
+    a, b = row.solved_count, other.solved_count
+    p = fisher_exact(a, row.n - a, b, other.n - b)
+    told = f"solved {_both(row, other, *(f'{r.solved_count} of {r.n}' for r in (row, other)))}"
+    return a * other.n > b * row.n, told, p
+
+
+def sooner(row: Row, other: Row) -> Comparison:
+    """Does `row` solve the task in fewer updates? Mann & Whitney's test; unsolved runs are tied behind all others.
+
+    Raises: ValueError if the budgets differ: what is unsolved in one might be solved in the other.
+    """
+    from rnnlstm.reporting.statistics import mann_whitney, share_above, unsolved_last
+
+    if row.steps != other.steps:
+        raise ValueError(f"budgets of {row.steps:,} and {other.steps:,} updates can't be compared")
+    steps = [unsolved_last(r.steps_to_solve) for r in (row, other)]
+    medians = (f"{r.median_steps:,.0f}" if math.isfinite(r.median_steps) else f"> {r.steps:,}" for r in (row, other))
+    return share_above(*steps) < 0.5, f"updates to solve {_both(row, other, *medians)}", mann_whitney(*steps)
+
+
+def larger(row: Row, other: Row, name: str = "metric") -> Comparison:
+    """Is a score larger in `row`? Mann & Whitney's test over the seeds that have it; p = 1 if a row has none."""
+    from rnnlstm.reporting.statistics import mann_whitney, share_above
+
+    values = [r.values(name) for r in (row, other)]
+    told = _both(row, other, *(f"{r.median(name):.3g}" for r in (row, other)))
+    return share_above(*values) > 0.5, f"{name_of(name)} {told}", mann_whitney(*values)
+
+
+def smaller(row: Row, other: Row, name: str = "metric") -> Comparison:
+    """As `larger`, with the other sign."""
+    _, told, p = larger(row, other, name)
+    return larger(other, row, name)[0], told, p
+
+
+def higher_within(row: Row, name: str, other: str) -> Comparison:
+    """Is the score `name` larger than the score `other` of the same seeds? The exact sign test over those that have
+    both: two scores of one network are not independent, as Mann & Whitney's test needs them."""
+    from rnnlstm.reporting.statistics import sign_test
+
+    pairs = zip(row.scores.get(name, []), row.scores.get(other, []), strict=False)
+    differences = [a - b for a, b in pairs if a is not None and b is not None]
+    above, below = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
+    told = f"{row.arm}: {name_of(name)} {row.median(name):.3g}, {name_of(other)} {row.median(other):.3g}"
+    return above > below, f"{told}; larger in {above} of {len(differences)} seeds", sign_test(above, below)
+
+
+def together(*comparisons: Comparison) -> Comparison:
+    """A sentence that makes several comparisons holds if all do; its p is the largest (Berger 1982)."""
+    holds, told, p = zip(*comparisons, strict=True)
+    return all(holds), "; ".join(told), max(p)
+
+
+def _both(row: Row, other: Row, mine: str, theirs: str) -> str:
+    """`tanh RNN 0 of 5, GRU 5 of 5`; the settings' names where the network is the same."""
+    a, b = (row.arm, other.arm) if row.arm != other.arm else (row.setting, other.setting)
+    return f"{a} {mine}, {b} {theirs}"
 
 
 def all_solve(row: Row) -> bool:

@@ -34,7 +34,13 @@ class Keyword(Study):
         "chance to solved."
     )
     minutes = Minutes(quick=0.4, standard=55)
-    columns = ("eval/recency_error", "eval_decoys0.05/accuracy", "eval_decoys0.05/recency_error")
+    columns = (
+        "eval/recency_error",
+        "eval/recency_share_of_errors",
+        "eval_decoys0.05/accuracy",
+        "eval_decoys0.05/recency_error",
+        "eval_decoys0.05/recency_share_of_errors",
+    )
 
     def sweep(self, size: str) -> Sweep:
         task = ("task=keyword", "eval.decoys=[]")

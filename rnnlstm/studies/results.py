@@ -100,7 +100,7 @@ def markdown(lines: Sequence[Sequence[str]]) -> str:
 
 
 def csv_text(rows: Sequence[Row], columns: Sequence[str]) -> str:
-    """The table as numbers: medians with the ends of their intervals; an empty cell where there is none."""
+    """The table as numbers: medians with both ends, as `spread` has them; an empty cell where there is none."""
     lines = [_numbers(row, columns) for row in rows]
     heads = list(dict.fromkeys(name for line in lines for name in line))
     return tables.csv_text([heads, *([line.get(head) for head in heads] for line in lines)], "\n")
@@ -134,7 +134,7 @@ def _numbers(row: Row, columns: Sequence[str]) -> dict[str, Any]:
 
 
 def spread(values: Sequence[float]) -> str:
-    """The median, with the range under five values and the bootstrap interval of the median from five on."""
+    """The median, with the range of up to five values and the bootstrap interval of the median from six on."""
     bounds = interval(values)
     if bounds is None:
         return ""

@@ -28,6 +28,8 @@ FIRST: dict[str, Any] = {
     "gives_up": False,
     "test_samples": None,
 }
+#: A sentence that compares holds only with a p-value below this.
+SIGNIFICANT = 0.05
 #: The first seed of those that verdicts come from, and of those that choose the learning rate. They never overlap.
 FIRST_FINAL, FIRST_TUNING = 0, 100
 
@@ -183,19 +185,25 @@ class Rows:
 
 @dataclass(frozen=True)
 class Check:
-    """One sentence of the criterion, and its test, which returns whether it holds and what was measured."""
+    """One sentence of the criterion, and its test, which returns whether it holds and what was measured.
+
+    A sentence that compares rows returns its p-value, too (`studies.common.Comparison`). It holds only if that is
+    below `SIGNIFICANT` after Holm's correction over all such sentences of the study.
+    """
 
     text: str
-    test: Callable[[Rows], tuple[bool, str]]
+    test: Callable[[Rows], tuple[bool, str] | tuple[bool, str, float]]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A check's result."""
+    """A check's result; p-values where it compares."""
 
     text: str
     passed: bool
     measured: str
+    p: float | None = None
+    adjusted_p: float | None = None  #: by Holm, over the comparing sentences of the study
 
 
 class Study(ABC):
@@ -227,11 +235,21 @@ class Study(ABC):
         """The criterion."""
 
     def findings(self, size: str, rows: Sequence[Row]) -> list[Finding]:
-        table = Rows(rows)
+        """The criterion's results on these rows."""
+        from rnnlstm.reporting.statistics import holm
+
+        table, checks = Rows(rows), self.checks(size)
+        outcomes = [check.test(table) for check in checks]
+        adjusted = iter(holm([outcome[2] for outcome in outcomes if len(outcome) == 3]))
         findings = []
-        for check in self.checks(size):
-            passed, measured = check.test(table)
-            findings.append(Finding(check.text, bool(passed), measured))
+        for check, outcome in zip(checks, outcomes, strict=True):
+            passed, measured = bool(outcome[0]), outcome[1]
+            if len(outcome) == 2:
+                findings.append(Finding(check.text, passed, measured))
+                continue
+            p, corrected = outcome[2], next(adjusted)
+            measured += f"; p = {p:.2g}, by Holm {corrected:.2g}"
+            findings.append(Finding(check.text, passed and corrected < SIGNIFICANT, measured, p, corrected))
         return findings
 
     def sweep(self, size: str) -> Sweep | None:

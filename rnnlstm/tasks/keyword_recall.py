@@ -194,6 +194,8 @@ class TextFile:
 
 
 GRAMMAR = Grammar()
+#: Fewer wrong answers than this say too little about what they name.
+LEAST_ERRORS = 30
 
 
 @register_task("keyword")
@@ -299,19 +301,34 @@ class KeywordRecall(Task):
         return DISHES[int(outputs[:, b][batch.mask[:, b]].argmax())]
 
     def metrics(self, outputs: Tensor, batch: Batch) -> dict[str, float]:
-        """Accuracy, and recency error: among samples whose latest decoy differs from the keyword, the share
-        answered with that decoy (chance 1/K)."""
-        assert batch.kinds is not None
+        """Accuracy; and of the samples whose latest decoy differs from the keyword
+
+        - recency error, the share answered with that decoy: 1/K for a network that guesses, less for one that is
+          mostly right,
+        - recency share of errors, the share of the wrong answers that name that decoy: 1/(K−1) if they fall on every
+          other dish alike, however many there are. Left out under `LEAST_ERRORS` wrong answers.
+        """
         answer, target = batch.answers(outputs).argmax(-1), batch.at_scored(batch.targets)
         scores = {"accuracy": (answer == target).double().mean().item()}
+        decoy, there = self.decoy(batch)
+        counted = there & (decoy != target)
+        if counted.any():
+            named = (answer == decoy)[counted]
+            scores["recency_error"] = named.double().mean().item()
+            wrong = (answer != target)[counted]
+            if wrong.sum() >= LEAST_ERRORS:
+                scores["recency_share_of_errors"] = named[wrong].double().mean().item()
+        return scores
+
+    def decoy(self, batch: Batch, which: str = "latest") -> tuple[Tensor, Tensor]:
+        """The dish of the `latest` or `first` decoy of each scored sequence, int64 (scored,), and whether there is
+        one, bool (scored,)."""
+        assert batch.kinds is not None
         b = batch.scored_sequences  # each once: one step of a sequence is scored
         steps = torch.arange(1, len(batch.kinds) + 1, device=batch.kinds.device)[:, None]
-        latest = (steps * (batch.kinds == 2)).amax(0)[b]  # 1 + its step, 0 without a decoy
-        decoy = batch.inputs[(latest - 1).clamp(min=0), b]
-        counted = (latest > 0) & (decoy != target)
-        if counted.any():
-            scores["recency_error"] = (answer == decoy)[counted].double().mean().item()
-        return scores
+        order = steps if which == "latest" else steps.flip(0)
+        rank, step = (order * (batch.kinds == 2)).max(0)  # rank 0: without a decoy
+        return batch.inputs[step[b], b], rank[b] > 0
 
     def slices(self, batch: Batch) -> Mapping[str, Tensor]:
         """Texts that name no other dish, and texts that do; with `shortest` also short and long texts."""

@@ -14,13 +14,14 @@ import yaml
 from matplotlib import pyplot as plt
 
 from rnnlstm.jobs.job import Job
+from rnnlstm.reporting.statistics import fisher_exact, mann_whitney
 from rnnlstm.reproduce import main
 from rnnlstm.studies import studies
-from rnnlstm.studies.common import network_of
+from rnnlstm.studies.common import higher_within, larger, more_solve, network_of, smaller, sooner, together
 from rnnlstm.studies.figure import save_figure, scatter_plots
 from rnnlstm.studies.results import csv_text, read, result, text_table, verdict, write
 from rnnlstm.studies.runner import Runner, StoppedError, Trial, choose, compose, reproduce
-from rnnlstm.studies.study import FIRST, GRID, Arm, Check, Minutes, Row, Rows, Setting, Study, Sweep
+from rnnlstm.studies.study import FIRST, GRID, Arm, Check, Finding, Minutes, Row, Rows, Setting, Study, Sweep
 from rnnlstm.training import loop as run_module
 from rnnlstm.training.evaluation import evaluate
 from rnnlstm.training.plan import make_plan
@@ -123,6 +124,12 @@ QUICK_TABLES = {
         *(row("without decoys", arm, FAST, 1.0, **{"eval_decoys0.05/recency_error": error})
           for arm, error in (("tanh RNN", 0.4 if good else 0.0), ("LSTM, chrono", 0.1))),
     ],
+    "interference": lambda good: [
+        row(f"window 1, {rate} % decoys", "LSTM, chrono", FAST if good else NEVER, 1.0,
+            **{"last_dish_at_30%": named if good else 0.1, "named_early": 0.1, "named_middle": 0.1,
+               "named_last": 0.2 if good else 0.05})
+        for rate, named in ((0, 0.3), (30, 0.0))
+    ],
     "copy": lambda good: [
         row("T=10", arm, NEVER, baseline=1.0, loss=loss[not good])
         for arm, loss in (("tanh RNN", (0.99, 0.5)), ("LSTM, default", (0.9, 0.95)), ("LSTM, chrono", (0.8, 0.95)),
@@ -220,6 +227,76 @@ def test_criteria_pass_and_miss(name):
 def test_a_table_without_numbers_passes_nothing():
     never = [dataclasses.replace(r, metric=[None] * 5, loss=[None] * 5) for r in QUICK_TABLES["copy"](True)]
     assert not any(finding.passed for finding in studies()["copy"].findings("quick", never))
+
+
+# Sentences that compare rows.
+
+
+def judged(*outcomes):
+    """Whether sentences with these outcomes hold, and their corrected p-values, in a study that has no others."""
+    study = Tiny()
+    study.checks = lambda size: [Check(f"sentence {k}", lambda t, o=o: o) for k, o in enumerate(outcomes)]
+    found = study.findings("quick", [])
+    return [f.passed for f in found], [f.adjusted_p and round(f.adjusted_p, 6) for f in found], found
+
+
+def test_a_comparing_sentence_must_be_significant_among_all_that_compare():
+    assert judged((True, "so", 0.03))[:2] == ([True], [0.03])
+    assert judged((True, "so", 0.03), (True, "so", 0.03))[:2] == ([False, False], [0.06, 0.06])
+    assert judged((True, "so", 0.05))[:2] == ([False], [0.05])
+    passed, adjusted, found = judged((True, "plain"), (False, "other way", 0.001), (True, "so", 0.04))
+    assert (passed, adjusted) == ([True, False, True], [None, 0.002, 0.04])
+    assert [f.measured for f in found] == [
+        "plain",
+        "other way; p = 0.001, by Holm 0.002",
+        "so; p = 0.04, by Holm 0.04",
+    ]
+    assert verdict(found) == "miss"
+
+
+def test_solved_shares_are_compared_by_fisher():
+    some, none = row("A", "x", (10,) * 4 + (None,) * 21), row("A", "y", (None,) * 25)
+    holds, told, p = more_solve(some, none)
+    assert (holds, told) == (True, "solved x 4 of 25, y 0 of 25")
+    assert p == fisher_exact(4, 21, 0, 25)
+    assert more_solve(none, some)[::2] == (False, p)
+    assert more_solve(none, none)[::2] == (False, 1)
+
+
+def test_updates_to_solve_are_compared_with_unsolved_runs_last():
+    quick, slow = row("A", "x", (50, 60, 70, 80, 90)), row("B", "x", (100, 200, 300, None, None))
+    holds, told, p = sooner(quick, slow)
+    assert (holds, told) == (True, "updates to solve A 70, B 300")
+    assert p == mann_whitney([1, 2, 3, 4, 5], [6, 7, 8, 9, 9])
+    assert sooner(slow, quick)[::2] == (False, p)
+    assert sooner(quick, row("A", "y", (None,) * 5))[1] == "updates to solve x 70, y > 1,000"
+    with pytest.raises(ValueError, match="budgets"):
+        sooner(quick, dataclasses.replace(slow, steps=2000))
+
+
+def test_scores_are_compared_over_the_seeds_that_have_them():
+    a, b = row("A", "x", metric=[5.0, 6.0, 7.0, 8.0, None]), row("A", "y", metric=[1.0, 2.0, 3.0, 4.0, 4.5])
+    holds, told, p = larger(a, b)
+    assert (holds, told, p) == (True, "metric x 6.5, y 3", pytest.approx(2 / 126))
+    assert smaller(a, b) == (False, told, p)
+    assert smaller(b, a)[::2] == (True, p)
+    assert larger(a, row("A", "y", metric=[None] * 5))[::2] == (False, 1)
+    assert together((True, "one", 0.01), (True, "two", 0.04)) == (True, "one; two", 0.04)
+    assert together((True, "one", 0.01), (False, "two", 0.02))[0] is False
+
+
+def test_two_scores_of_the_same_seeds_are_compared_in_pairs():
+    pairs = dataclasses.replace(row("A", "x"), scores={"early": [1, 2, 3, 4, None], "late": [2, 3, 3, 5, 9]})
+    holds, told, p = higher_within(pairs, "late", "early")
+    assert (holds, told, p) == (True, "x: late 3, early 2.5; larger in 3 of 4 seeds", 0.25)
+    assert higher_within(pairs, "early", "late")[::2] == (False, 0.25)
+
+
+def test_findings_on_disk_are_read_with_p_values_and_without():
+    assert Finding(text="one", passed=True, measured="so") == Finding("one", True, "so", None, None)
+    for path in COMMITTED.glob("*/*.json"):
+        checks = read(path.stem, path.parent.name, COMMITTED)["checks"]
+        assert all(finding.p is None or "p = " in finding.measured for finding in (Finding(**c) for c in checks))
 
 
 # The rule for learning rates.

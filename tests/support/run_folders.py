@@ -11,7 +11,10 @@ import yaml
 def make_run(folder, *, seeds=3, status="done", solved=(), metrics=None, summaries=(), **config):
     """A run folder written by hand: a config, summaries, and a short record for each seed. `summaries` are fields of
     the first seeds that differ from that, `config` keys as `model__init="default"`."""
-    tree = {"task": {"name": "keyword", "length": 50}, "model": {"name": "lstm", "init": "chrono", "hidden_size": 8}}
+    tree = {
+        "task": {"name": "keyword", "length": 50},
+        "model": {"name": "lstm", "init": "chrono", "input_bias": None, "hidden_size": 8},
+    }
     for key, value in config.items():
         section, _, name = key.partition("__")
         if name:

@@ -197,6 +197,37 @@ def test_recency_error_counts_answers_with_the_latest_other_dish():
     assert keyword_scores(batch, 1, 2, 1, 0, 0, 2, 0) == {"accuracy": 2 / 7, "recency_error": 1.0}
 
 
+def test_of_thirty_errors_the_share_that_names_the_latest_decoy_is_told():
+    """Not among them: right answers, and samples whose latest decoy is the keyword, or that have none."""
+    columns = [(0, 1, 2)] * 30 + [(0, 1, 2)] * 5 + [(0, 1, 0)] * 10 + [(1, None, None)] * 10
+    answers = [2] * 12 + [1] * 18 + [0] * 5 + [1] * 10 + [2] * 10
+    scores = keyword_scores(keyword_batch(*columns), *answers)
+    assert scores == {"accuracy": 5 / 55, "recency_error": 12 / 35, "recency_share_of_errors": 12 / 30}
+    assert set(keyword_scores(keyword_batch(*columns[1:]), *answers[1:])) == {"accuracy", "recency_error"}
+
+
+def test_a_guess_names_the_latest_decoy_in_one_of_k_minus_one_errors():
+    task = make_task("keyword", length=20, num_keywords=5, decoys=0.2)
+    batch = task.sample(0, 0, batch_size=8192)
+    outputs = torch.randn(20, 8192, 5, generator=torch.Generator().manual_seed(0))
+    scores = task.metrics(outputs, batch)
+    assert scores["recency_error"] == pytest.approx(1 / 5, abs=0.02)
+    assert scores["recency_share_of_errors"] == pytest.approx(1 / 4, abs=0.02)
+    mostly_right = outputs + 1.5 * F.one_hot(batch.targets, 5)
+    scores = task.metrics(mostly_right, batch)
+    assert scores["recency_error"] < 0.1
+    assert scores["recency_share_of_errors"] == pytest.approx(1 / 4, abs=0.03)
+
+
+def test_the_first_and_the_latest_decoy():
+    task = make_task("keyword", length=4, num_keywords=3)
+    batch = keyword_batch((0, 1, None), (0, 1, 2), (0, None, None), (2, None, 0))
+    for which, dishes in (("first", [1, 1, None, 0]), ("latest", [1, 2, None, 0])):
+        dish, there = task.decoy(batch, which)
+        found = [d if t else None for d, t in zip(dish.tolist(), there.tolist(), strict=True)]
+        assert found == dishes
+
+
 def test_recency_error_is_absent_where_no_sample_counts():
     assert keyword_scores(keyword_batch((0, None, None), (2, 2, 2), (1, 0, 1)), 0, 1, 1) == {"accuracy": 2 / 3}
     task = make_task("keyword", length=2)

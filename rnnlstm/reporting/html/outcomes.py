@@ -127,8 +127,8 @@ def _lengths(task: str, networks: Sequence[Reach], styles: Sequence[int]) -> Num
 # Seed by seed.
 
 DIFFERENCES = (
-    "A mark is the median difference over the common seeds; its line is their range under five seeds, and the "
-    "median’s 95 % bootstrap interval from five on. A line that crosses zero may be chance. A line without a bar at"
+    "A mark is the median difference over the common seeds; its line is their range up to five seeds, and the "
+    "median’s 95 % bootstrap interval from six on. A line that crosses zero may be chance. A line without a bar at"
     " an end has no known end: seeds that have not solved the task are later by an unknown number of updates. In the "
     "table, p is the exact sign test: with three seeds it can’t fall below 0.25, with six not below 0.03."
 )
