@@ -9,11 +9,13 @@ from rnnlstm.studies import (  # noqa: F401
     clipping,
     copy,
     cost,
+    counting,
     gates,
     gradient,
     keyword,
     length,
     long_lag,
+    state_tracking,
 )
 from rnnlstm.studies.study import STUDIES, Study
 
@@ -29,6 +31,8 @@ ORDER = (
     "length",
     "activations",
     "cost",
+    "counting",
+    "state_tracking",
 )
 
 
