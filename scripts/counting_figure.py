@@ -24,7 +24,7 @@ from rnnlstm.tasks.counting import Counting
 from rnnlstm.training.weights import TrainedNetwork, load_network
 
 NUMBERS = (10, 50, 100)  #: n of the strings that are drawn; networks were trained up to 50
-SHOWN = {"task.name": "counting", "task.variant": "anbn", "optimizer.lr": 1e-2}
+SHOWN = {"task.name": "counting", "task.variant": "anbn", "optimizer.lr": 3e-3, "train.stop_when_solved": True}
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def networks(runs: str) -> dict[str, TrainedNetwork]:
             name = network_name(config) or str(config["model.name"]).upper()
             found[f"{name},\n{held} open" if held else name] = load_network(str(sorted(folder.glob("seed_*"))[0]))
     if not found:
-        raise ConfigError(f"no runs on a^n b^n at a rate of 0.01 in {runs}: python -m rnnlstm.reproduce counting")
+        raise ConfigError(f"no runs on a^n b^n at a rate of 0.003 in {runs}: python -m rnnlstm.reproduce counting")
     return found
 
 

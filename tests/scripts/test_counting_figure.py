@@ -20,7 +20,7 @@ def test_the_unit_that_counts_is_found_whatever_its_scale_and_sign():
 
 
 def test_the_picture_of_a_run(train, tmp_path):
-    trained = train("task=counting", "optimizer.lr=1e-2", "train.steps=1", "model=lstm", "model.hidden_size=8",
+    trained = train("task=counting", "optimizer.lr=3e-3", "train.steps=1", "model=lstm", "model.hidden_size=8",
                     "surgery.open=[input,forget]", "task.length=5")  # fmt: skip
     assert list(networks(str(trained.folder))) == ["LSTM, chrono,\ninput and forget open"]
     assert main([str(trained.folder), str(tmp_path / "counting.png")]) == 0
