@@ -38,7 +38,7 @@ class Counting(Study):
         "What to see: the largest n up to which every string is right, tested up to 256 (quick: 50). Training "
         "ended at 50 (quick: 10)."
     )
-    minutes = Minutes(quick=1.0, standard=40)
+    minutes = Minutes(quick=0.8, standard=60)
     columns = ("reach", "strings_right", "trained_right")
     figure = "reach"
 
