@@ -9,6 +9,7 @@ from rnnlstm.studies import (  # noqa: F401
     clipping,
     copy,
     cost,
+    counting,
     gates,
     gradient,
     interference,
@@ -18,6 +19,7 @@ from rnnlstm.studies import (  # noqa: F401
     memory_trace,
     restored_gradient,
     start_map,
+    state_tracking,
     truncation,
 )
 from rnnlstm.studies.study import STUDIES, Study
@@ -39,6 +41,8 @@ ORDER = (
     "restored_gradient",
     "memory_trace",
     "interference",
+    "counting",
+    "state_tracking",
 )
 
 

@@ -16,11 +16,14 @@ if TYPE_CHECKING:
     from rnnlstm.training.plan import Plan
 
 TANH = Arm("tanh RNN", ("model=rnn",))
+RELU = Arm("ReLU RNN", ("model=rnn", "model.nonlinearity=relu"))
 IRNN = Arm("IRNN", ("model=rnn", "model.nonlinearity=relu", "model.init=identity"))
 DEFAULT = Arm("LSTM, default", ("model=lstm", "model.init=default"))
 CHRONO = Arm("LSTM, chrono", ("model=lstm", "model.init=chrono"))
 LSTM_1997 = Arm("LSTM of 1997", ("model=lstm_1997",))
 GRU = Arm("GRU", ("model=gru",))
+#: On a CPU these are faster step by step than by their scan.
+LRU = Arm("LRU", ("model=lru", "model.backend=reference"))
 
 
 def forget_bias(bias: float) -> Arm:
@@ -57,11 +60,16 @@ def network_of(folder: Path, seed: int) -> tuple[Plan, Network]:
 
 def score(task: Task, network: Network, seed: int, samples: int, surgery: Surgery | None = None) -> float:
     """The headline metric on held-out sequences, those of evaluation, with gates held as `surgery` says."""
+    return scores(task, network, seed, samples, surgery)[task.metric_name]
+
+
+def scores(task: Task, network: Network, seed: int, samples: int, surgery: Surgery | None = None) -> dict[str, float]:
+    """Every metric, and `loss`, on the same sequences."""
     from rnnlstm.instruments.surgery_table import operate
     from rnnlstm.training.evaluation import evaluate
 
     other = operate(network, surgery) if surgery is not None else network
-    return evaluate(other, task, seed, samples)[0][task.metric_name]
+    return evaluate(other, task, seed, samples)[0]
 
 
 def flow_and_units(plan: Plan, network: Network, seed: int) -> dict[str, float]:

@@ -29,7 +29,7 @@ from torch import Tensor
 from rnnlstm.config.options import option
 from rnnlstm.tasks.batch import Batch
 from rnnlstm.tasks.random_streams import RandomSource
-from rnnlstm.tasks.task import OVER, Task, register_task, share_right, step_numbers, until_over
+from rnnlstm.tasks.task import OVER, Task, register_task, right_sequences, share_right, step_numbers, until_over
 
 SYMBOLS = "BTPSXVE"
 SHORTEST = 9  # B T BTXSE T E
@@ -199,13 +199,11 @@ class EmbeddedReber(Task):
         """Share of `strings` right at each scored step; of `symbols` predicted, which can't reach 1; and of
         `closings`, the outer symbol said again."""
         assert batch.kinds is not None
-        answers, legal, which = batch.answers(outputs), batch.at_scored(self.legal(batch)), batch.scored_sequences
+        answers, legal = batch.answers(outputs), batch.at_scored(self.legal(batch))
         least = answers.masked_fill(~legal, float("inf")).amin(-1)
         right = least > answers.masked_fill(legal, -float("inf")).amax(-1)  # (scored,)
-        strings = torch.ones(batch.size, dtype=torch.float64, device=right.device)
-        strings[which[~right]] = 0
-        # A part of the scored positions may leave strings out.
-        scores = {"strings": strings[which.unique()].mean().item(), "symbols": share_right(answers, batch)}
+        strings = right_sequences(right, batch).double().mean().item()
+        scores = {"strings": strings, "symbols": share_right(answers, batch)}
         closes = batch.at_scored(batch.kinds) == 2
         if closes.any():
             scores["closings"] = right[closes].double().mean().item()

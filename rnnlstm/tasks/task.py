@@ -246,5 +246,14 @@ def share_right(outputs: Tensor, batch: Batch) -> float:
     return (batch.answers(outputs).argmax(-1) == batch.at_scored(batch.targets)).double().mean().item()
 
 
+def right_sequences(right: Tensor, batch: Batch) -> Tensor:
+    """bool (sequences,): which of the sequences with a scored position are `right`, bool (scored,), at all of
+    them."""
+    which = batch.scored_sequences
+    whole = torch.ones(batch.size, dtype=torch.bool, device=right.device)
+    whole[which[~right]] = False
+    return whole[which.unique()]
+
+
 def _numbers(values: Tensor) -> str:
     return " ".join(f"{value:.3g}" for value in values.flatten().tolist())

@@ -118,6 +118,8 @@ def test_vary_refuses_what_changes_the_networks_sizes(tmp_path):
         task.vary(num_keywords=9)
     (tmp_path / "words.txt").write_text("one two three " * 20)
     with pytest.raises(ConfigError, match="does not fit"):
+        make_task("state_tracking", variant="s3").vary(elements="swaps")
+    with pytest.raises(ConfigError, match="does not fit"):
         task.vary(filler=str(tmp_path / "words.txt"))
 
 
@@ -152,6 +154,10 @@ def test_streams_are_apart_and_mix_the_whole_seed():
     ("associative_recall", {"length": 9}, "length=9: must be at least 10: 4 pairs"),
     ("associative_recall", {"length": 11, "variant": "mqar"}, "length=11: must be at least 12: 4 pairs and a query"),
     ("associative_recall", {"pairs": 27}, "pairs=27: must be at most 26"),
+    ("counting", {"length": 2}, "length=2: must be at least 3"),
+    ("counting", {"variant": "anbm"}, "variant=anbm: must be one of anbn, anbncn"),
+    ("state_tracking", {"length": 1}, "length=1: must be at least 2"),
+    ("state_tracking", {"elements": "swap"}, "elements=swap: must be one of all, swaps"),
     ("digits", {"length": 63}, "length=63: must be at least 64"),
     ("keyword", {"filler": "/nowhere.txt"}, "can't be read"),
 ])  # fmt: skip

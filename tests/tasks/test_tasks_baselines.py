@@ -28,6 +28,8 @@ CASES = [
     ("embedded_reber", {"length": 25}),
     ("selective_copy", {"length": 5, "symbols": 2, "alphabet": 3}),
     ("associative_recall", {"length": 8, "pairs": 1}),
+    ("counting", {"length": 3}),
+    ("state_tracking", {"length": 5, "variant": "s3", "elements": "swaps"}),
     ("copy", {"length": 1}),
     ("adding", {"length": 2}),
     ("keyword", {"length": 2, "num_keywords": 2}),
@@ -107,6 +109,30 @@ def test_known_values_of_the_baselines():
     assert make_task("keyword", num_keywords=8).baseline == pytest.approx(2.0794415, abs=1e-7)
     for length, printed in ((100, 0.1733), (200, 0.0945), (300, 0.0650), (500, 0.0400), (1000, 0.0204)):
         assert make_task("copy", length=length).baseline == pytest.approx(printed, abs=6e-5)
+
+
+def test_baselines_of_counting_and_state_tracking_by_hand():
+    """Two strings that differ at a step cost 2 ln 2 there. a^n b^n, n ≤ 3, of 9 scored steps: step 4, where n = 2
+    ends and n = 3 goes on. a^n b^n c^n, of 15: step 3 (# of n = 1, b of 2), 4 (c of 2, b of 3), 5 (c, b), 6 (#, c).
+    """
+    assert make_task("counting", length=3).baseline == pytest.approx(2 * math.log(2) / 9)
+    assert make_task("counting", length=3, variant="anbncn").baseline == pytest.approx(8 * math.log(2) / 15)
+    for variant, size in (("parity", 2), ("s3", 6), ("s5", 120)):
+        assert make_task("state_tracking", variant=variant).baseline == pytest.approx(math.log(size))
+    # Of S3 by swaps: 3 elements at the first step. At the second the identity in 3 of 9 ways, each swap in 2, both
+    # products of two swaps in 1.
+    second = math.log(9) - (3 * math.log(3) + 4 * math.log(2)) / 9
+    swaps = make_task("state_tracking", variant="s3", elements="swaps", length=2)
+    assert swaps.baseline == pytest.approx((math.log(3) + second) / 2)
+    long = make_task("state_tracking", variant="s5", elements="swaps", length=100_000)
+    assert math.log(120) - 1e-3 < long.baseline < math.log(120)
+
+
+@pytest.mark.parametrize("variant", ["anbn", "anbncn"])
+@pytest.mark.parametrize("length", [3, 12])
+def test_letters_that_are_not_counted_are_a_plateau(variant, length):
+    task = make_task("counting", length=length, variant=variant)
+    assert_is_best(task, task.plateaus["letters not counted"], lambda task, batch: batch.inputs, chunks=10)
 
 
 def operand(number):

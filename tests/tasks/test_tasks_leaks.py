@@ -294,3 +294,32 @@ def test_embedded_reber_nothing_but_the_second_symbol_tells_the_last_but_one():
     assert max(dependence(target, tokens) for tokens in inner) < BOUND
     assert dependence(target, closing.int().argmax(0)) < BOUND
     assert torch.equal(target, batch.inputs[1])
+
+
+@pytest.mark.parametrize("variant", ["parity", "s3"])
+def test_state_tracking_no_product_of_several_is_told_by_less_than_all(variant):
+    """Without any one of the inputs so far, the product of the others tells nothing of the product."""
+    task = make_task("state_tracking", length=5, variant=variant)
+    batch = task.sample(0, 0, batch_size=N)
+    assert max(unevenness(target, task.output_size) for target in batch.targets) < BOUND
+    last = batch.targets[-1]
+    assert max(dependence(last, read) for read in batch.inputs) < BOUND
+    for place in range(5):
+        other = RandomStream(9).integers(0, task.output_size, (N,))
+        inputs = batch.inputs.clone()
+        inputs[place] = other
+        assert dependence(last, task.group.running_products(inputs)[-1]) < BOUND
+    assert dependence(last, task.group.running_products(batch.inputs)[-1]) > 100
+    assert dependence(batch.targets[0], batch.inputs[0]) > 100
+
+
+def test_counting_only_the_number_of_as_tells_where_a_letter_ends():
+    """The steps since the last a are the same for all strings that have come as far."""
+    batch = make_task("counting", length=10).sample(0, 0, batch_size=N)
+    n = (batch.inputs == 1).sum(0)
+    assert unevenness(n - 1, 10) < BOUND
+    for k in range(1, 10):  # at the k-th b of strings with at least k
+        there = n >= k
+        ends = batch.targets.gather(0, (n + k)[None].clamp(max=20))[0][there] == 0
+        assert torch.equal(ends, n[there] == k)
+        assert abs(ends.double().mean() - 1 / (11 - k)) < BOUND / (2 * math.sqrt(int(there.sum())))

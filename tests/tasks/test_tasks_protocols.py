@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -314,3 +316,87 @@ def test_keyword_texts_of_their_own_length():
     assert torch.equal(batch.targets[ends, torch.arange(1000)], keyword)
     for b in range(50):
         assert task.decode(batch, b).count("which dish came first?") == 1
+
+
+@pytest.mark.parametrize(("variant", "letters"), [("anbn", "ab"), ("anbncn", "abc")])
+def test_counting_scores_what_the_language_determines(variant, letters):
+    """By brute force: the symbols that follow each prefix in the language, with larger n than are drawn."""
+    N = 7
+    language = ["#" + "".join(letter * n for letter in letters) + "#" for n in range(1, 3 * N)]
+    sequences, batch, task = strings("counting", length=N, variant=variant)
+    assert {len(words) for words in sequences} == {len(letters) * n + 1 for n in range(1, N + 1)}
+    for b, words in enumerate(sequences):
+        text = "".join(words)
+        assert text + "#" in language
+        for t in range(len(text)):
+            follows = {string[t + 1] for string in language if string[: t + 1] == text[: t + 1]}
+            assert batch.mask[t, b] == (len(follows) == 1)
+            assert "#abc"[batch.targets[t, b]] == (text + "#")[t + 1]
+            assert task.kind_names[batch.kinds[t, b]] == ("start" if t == 0 else text[t])
+        assert not batch.mask[len(text) :, b].any()
+        n = text.count("a")
+        assert task.decode(batch, b) == f"{text} → a{text[n + 2 :]}#"  # what follows `#`, and the first b and later
+
+
+def test_counting_makes_the_strings_that_are_asked_for():
+    task = make_task("counting", length=6, variant="anbncn")
+    batch = task.strings(torch.tensor([6, 1, 2]))
+    assert [task.decode(batch, b).partition(" ")[0] for b in range(3)] == [
+        "#" + "a" * 6 + "b" * 6 + "c" * 6,
+        "#abc",
+        "#aabbcc",
+    ]
+    shares = torch.bincount(
+        (make_task("counting", length=5).sample(0, 0, batch_size=5000).inputs == 1).sum(0), minlength=6
+    )
+    assert shares[0] == 0
+    assert ((shares[1:] - 1000).abs() < 4.5 * (5000 * 4 / 25) ** 0.5).all()
+
+
+@pytest.mark.parametrize("elements", ["all", "swaps"])
+@pytest.mark.parametrize(("variant", "things"), [("parity", 2), ("s3", 3), ("s5", 5)])
+@pytest.mark.parametrize("length", [2, 3, 8, 19])
+def test_state_tracking_names_the_composition_of_all_permutations_so_far(variant, things, length, elements):
+    """Things are moved one by one, as in the names of the steps."""
+    task = make_task("state_tracking", length=length, variant=variant, elements=elements)
+    batch = task.sample(0, 0, batch_size=40)
+    names = [dict(enumerate(p)) for p in itertools.permutations(range(things))]
+    assert task.output_size == len(names)
+    assert batch.mask.all()
+    swaps = [{**names[0], k: k + 1, k + 1: k} for k in range(things - 1)]
+    for b in range(40):
+        where = names[0]
+        for t, word in enumerate(task.words(batch, b)):
+            moved = names[int(word)] if variant == "parity" else {k: int(d) - 1 for k, d in enumerate(word)}
+            if elements == "swaps":
+                assert moved in [names[0], *swaps]
+            where = {thing: moved[place] for thing, place in where.items()}
+            assert names[batch.targets[t, b]] == where
+            crossed = sum(moved[i] > moved[j] for i, j in itertools.combinations(range(things), 2))
+            assert task.kind_names[batch.kinds[t, b]] == ("odd" if crossed % 2 else "even")
+    assert task.num_tokens == (len(names) if elements == "all" else things)
+
+
+def test_the_groups_have_what_a_group_has():
+    """One identity, an inverse for each, associativity; the product depends on the order in S3 and S5, not in S2.
+    Parity is the sum of bits."""
+    for variant, commutes in (("parity", True), ("s3", False), ("s5", False)):
+        group = make_task("state_tracking", variant=variant).group
+        n = group.size
+        after = group.after.on(torch.device("cpu")).view(n, n)
+        every = torch.arange(n)
+        assert torch.equal(after[0], every)
+        assert torch.equal(after[:, 0], every)
+        for table in (after, after.T):
+            assert torch.equal(table.sort(1).values, every.expand(n, n))
+        a, b, c = np.random.default_rng(0).integers(0, n, (3, 500))
+        assert torch.equal(after[after[a, b], c], after[a, after[b, c]])
+        odd = group.odd.on(torch.device("cpu"))
+        assert torch.equal(odd[after], (odd[:, None] + odd) % 2)
+        assert torch.equal(after, after.T) == commutes
+        reached = {0}  # the swaps generate all
+        for _ in range(12):
+            reached |= {int(after[s, e]) for s in group.swaps.on(torch.device("cpu")) for e in reached}
+        assert len(reached) == n
+    bits = make_task("state_tracking", length=50).sample(0, 0, batch_size=20)
+    assert torch.equal(bits.targets, bits.inputs.cumsum(0) % 2)

@@ -263,6 +263,7 @@ def test_mse_is_the_mean_square_of_the_last_answers_error():
     ("selective_copy", "recall_accuracy", 0.99, 0.9899),
     ("associative_recall", "accuracy", 0.99, 0.9899),
     ("digits", "accuracy", 0.95, 0.9499),
+    ("state_tracking", "accuracy", 0.99, 0.9899),
 ])  # fmt: skip
 def test_solved_begins_at_the_printed_threshold(name, metric, solved, unsolved):
     task = make_task(name)
@@ -282,6 +283,7 @@ def test_solved_begins_at_the_printed_threshold(name, metric, solved, unsolved):
     ("multiplication", "hochreiter", {"mse": 1.0, "within": 0.9935}, {"mse": 0.0, "within": 0.9934}),
     ("temporal_order", "6a", {"accuracy": 1.0}, {"accuracy": 0.9999}),
     ("temporal_order", "pascanu", {"accuracy": 0.99}, {"accuracy": 0.9899}),
+    ("counting", "anbn", {"strings": 1.0}, {"strings": 0.9999, "symbols": 1.0}),
     ("long_lag", "2b", {"accuracy": 0.0, "largest_error": 0.2499}, {"accuracy": 1.0, "largest_error": 0.25}),
     ("long_lag", "2c", {"accuracy": 0.0, "largest_error": 0.1999}, {"accuracy": 1.0, "largest_error": 0.2}),
 ])  # fmt: skip
@@ -332,3 +334,28 @@ def test_largest_error_is_that_of_any_class_at_the_end():
     outputs[-1, 1, label], outputs[-1, 1, 0] = math.log(0.5), math.log(0.3)
     said = outputs[-1, 1].double().softmax(-1)
     assert task.metrics(outputs, batch)["largest_error"] == pytest.approx(float(1 - said[label]))
+
+
+def test_a_string_is_right_if_each_of_its_scored_steps_is():
+    task = make_task("counting", length=3, variant="anbncn")
+    batch = task.strings(torch.tensor([1, 2, 3, 3]))
+    outputs = perfect(task, batch)
+    outputs[1] = torch.tensor([0.0, 0.0, 0.0, 9.0])  # after an a anything may be said
+    assert task.metrics(outputs, batch) == {"strings": 1.0, "symbols": 1.0, "turns": 1.0}
+    outputs[6, 2] = torch.tensor([0.0, 0.0, 9.0, 0.0])  # aaabbb: one b too many, of 3 + 5 + 7 + 7 scored steps
+    assert task.metrics(outputs, batch) == {"strings": 0.75, "symbols": 21 / 22, "turns": 7 / 8}
+    outputs[5, 3] = torch.tensor([9.0, 0.0, 0.0, 0.0])  # an end inside the b's, no turn
+    assert task.metrics(outputs, batch) == {"strings": 0.5, "symbols": 20 / 22, "turns": 7 / 8}
+    turns = task.slices(batch)["turns"]
+    assert turns.nonzero().tolist() == [[2, 0], [3, 0], [4, 1], [6, 1], [6, 2], [6, 3], [9, 2], [9, 3]]
+    few = Batch(batch.inputs, batch.targets, batch.mask & (torch.arange(4) < 2), batch.kinds)
+    assert task.metrics(outputs, few)["strings"] == 1.0  # strings without a scored step are not counted
+
+
+def test_accuracy_at_the_end_is_that_of_the_last_step():
+    task = make_task("state_tracking", length=4, variant="s3")
+    batch = task.sample(0, 0, batch_size=5)
+    outputs = perfect(task, batch)
+    outputs[3, :2] = outputs[3, :2].roll(1, -1)
+    outputs[0, 4] = outputs[0, 4].roll(1, -1)
+    assert task.metrics(outputs, batch) == {"accuracy": 17 / 20, "at_end": 3 / 5}
