@@ -15,6 +15,7 @@ Examples
                                              groups of settings after --, on top of what stands before the first
   python -m rnnlstm.gradflow weights=runs/keyword_T100/lstm-1a2b3c4d  a trained network, as its run left it
   python -m rnnlstm.gradflow weights=runs/keyword_T100                every trained network below a folder
+  python -m rnnlstm.gradflow weights=RUN,RUN show=influence           what each remembers, and could still learn
   python -m rnnlstm.gradflow weights=RUN show=surgery                 the table "what makes the LSTM remember"
   python -m rnnlstm.gradflow show=map,activations                     where gradients vanish and explode
 
@@ -22,11 +23,12 @@ Keys of its own; every other key is one of rnnlstm.train's
   weights=RUN,…      run folders of trained networks, or a folder with runs below it, instead of fresh networks;
                      further keys change their configuration; one with a cell or task of your own needs its
                      plugins=[MODULE,…] here too
-  show=PART,…        flow (the table and most figures), surgery, activations, map; default flow
+  show=PART,…        flow (the table and most figures), influence (tokens replaced: does the answer change?),
+                     surgery, activations, map; default flow
   out=FOLDER         where figures, table.csv and results.json go; default gradflow
-  sequences=N        sequences that are looked at; default 16
+  sequences=N        sequences that are looked at; default 16, of influence 256
 
-Everything is exact and in float64. The loss is that at the last scored position. `--help` prints this text.
+Gradients are exact and in float64. The loss is that at the last scored position. `--help` prints this text.
 """
 
 import sys
@@ -54,7 +56,7 @@ class Request:
     weights: list[str] = field(default_factory=list)
     parts: list[str] = field(default_factory=lambda: ["flow"])
     out: str = "gradflow"
-    sequences: int = 16
+    sequences: int | None = None  #: None: as many as the part takes by itself
     overrides: list[str] = field(default_factory=list)  #: for every setting
     groups: list[list[str]] = field(default_factory=list)  #: further overrides, for each group of settings
     help: bool = False
@@ -94,9 +96,9 @@ def parse(arguments: Sequence[str]) -> Request:
             request.sequences = int(value)
         else:
             (request.groups[-1] if request.groups else request.overrides).append(argument)
-    if "flow" not in request.parts and any(argument.startswith("sequences=") for argument in arguments):
-        shown = ",".join(request.parts)
-        raise OptionError("sequences", request.sequences, f"has no effect with show={shown}; it belongs to show=flow")
+    if request.sequences is not None and not {"flow", "influence"} & set(request.parts):
+        rule = f"has no effect with show={','.join(request.parts)}; it belongs to show=flow and show=influence"
+        raise OptionError("sequences", request.sequences, rule)
     if request.weights and request.groups:
         raise ConfigError("weights= and groups of settings don't go together: name several runs, weights=A,B")
     return request
@@ -113,7 +115,9 @@ def _main(arguments: Sequence[str]) -> int:
 
     with Analysis(request.out) as analysis:
         if "flow" in request.parts:
-            analysis.flow(settings, request.sequences)
+            analysis.flow(settings, request.sequences or 16)
+        if "influence" in request.parts:
+            analysis.influence(settings, request.sequences or 256)
         if "surgery" in request.parts:
             analysis.surgery(settings)
         if "activations" in request.parts:

@@ -64,6 +64,12 @@ jacobian/cell_rest_lag_<k> | log10 | the same norm of the rest of ∂c_T/∂c_{T
 lyapunov/largest | nats a step | largest Lyapunov exponent along the probe's first sequence
 lyapunov/mean | nats a step | mean of the Lyapunov exponents that are finite
 influence/<kind> | output per input | mean ‖∂answer/∂x_t‖ over tokens of a kind
+counterfactual/changed_<kind>_lag_<k> | share, or the target's unit | at the end: with one token of a kind, k to
+    10k - 1 steps before the answer, replaced by another of its kind, the share of answers that change; of numbers
+    the mean change
+counterfactual/divergence_<kind>_lag_<k> | nats | the same replacements: mean KL divergence of the answer's
+    probabilities, from those with the text as it is
+counterfactual/gradient_<kind>_lag_<k> | output per input | mean ‖∂answer/∂x_t‖ at the same tokens
 unit/saturated | share | activations whose slope is below a tenth of the steepest
 unit/dead | share | units that put out zero at every step of every sequence
 precision/loss_error | share | with precision=bfloat16: what the loss is off by against full precision, on the

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -17,7 +18,7 @@ import numpy as np
 from rnnlstm.config.errors import show
 from rnnlstm.record.heatmap import HIGH
 from rnnlstm.reporting.colours import network_name, style_numbers
-from rnnlstm.reporting.records import QUARTILES_FROM, Flow
+from rnnlstm.reporting.records import LARGEST, QUARTILES_FROM, Flow
 from rnnlstm.reporting.runs import UNLABELLED, Run, by_task, labels, task_title
 from rnnlstm.reporting.selection import canonical, first_of_each
 from rnnlstm.reporting.statistics import SolvedShare, SolveTimes, solve_times, solved_share, wilson
@@ -47,6 +48,12 @@ REACH = (
 LAGS = (
     "Straight down: each step back costs the same factor, so the network forgets. Flat: the gradient arrives, and "
     "the network can learn from the start of the sequence. Wide pale lines are cell states, c. Medians over seeds."
+)
+INFLUENCE = (
+    "One token of a text is replaced by another of its kind. Left: how many answers change, which is what the "
+    "network remembers. Right: the gradient at the same tokens, which is what training can still learn from. A token "
+    "with much on the left and next to nothing on the right is held in saturated units: a latch, which the gradient "
+    "can’t see. Numbers of steps are counted back from the answer. Medians over seeds, at the end."
 )
 MAPS = (
     "Left is back in time from the answer, down is later in training. White: as strong as at the answer; dark blue: "
@@ -488,3 +495,59 @@ def lag_charts(group: TaskGroup, maps: Sequence[FlowMap]) -> dict[str, Chart]:
 def _lag_line(m: FlowMap, values: np.ndarray) -> Line:
     drawn = np.clip(np.nan_to_num(values, nan=np.nan, neginf=LOWEST, posinf=HIGH), LOWEST, None)
     return Line(m.name, m.shown.style, np.arange(len(drawn)), drawn, kind="" if m.state == "h" else "wide")
+
+
+# What the answer depends on: remembered, and still learnable.
+
+PLACE = re.compile(r"counterfactual/changed_(.{1,60})_lag_(0|10{0,8})", re.ASCII)
+MOST_PLACES = 12
+
+
+def influence_charts(group: TaskGroup) -> list[Chart]:
+    """Two charts with a row for each kind of token and distance: how many answers change when it is replaced, and the
+    gradient there against the strongest, as log10. Empty without a record of it."""
+    tags = dict.fromkeys(tag for s in group.shown for tag in s.run.tags("counterfactual/changed_"))
+    places = [(tag, found) for tag in tags if (found := PLACE.fullmatch(tag))][:MOST_PLACES]
+    rows = [
+        (tag.partition("changed_")[2], f"{found[1].replace('_', ' ')}, {_steps(int(found[2]))}")
+        for tag, found in places
+    ]
+    if not rows:
+        return []
+    changed = {s.name: [_last(s, f"counterfactual/changed_{place}") for place, _ in rows] for s in group.shown}
+    reached = {s.name: [_last(s, f"counterfactual/gradient_{place}") for place, _ in rows] for s in group.shown}
+    for name, norms in reached.items():
+        strongest = max((v for v in norms if math.isfinite(v)), default=math.nan)
+        reached[name] = [_log_share(v, strongest) for v in norms]
+    classes = any(s.run.tags("counterfactual/divergence_") for s in group.shown)
+    top = len(rows) - 1.0  # the first row's place
+    y_axis = Axis("", (-0.5, top + 0.5), ticks=[(top - k, name) for k, (_, name) in enumerate(rows)])
+    x_axes = (
+        Axis("share of answers that change", (-0.03, 1.03)) if classes else Axis("mean change of the answer"),
+        Axis("gradient there, against the strongest", (LOWEST - 0.3, 0.3), log=True),
+    )
+    charts = []
+    for title, x_axis, values in zip(("Remembered", "Learnable"), x_axes, (changed, reached), strict=True):
+        dots = [
+            Dot(f"{s.name}: {name}: {share(value) if x_axis.log else number(value)}", s.style, value, top - k)
+            for s in group.shown
+            for k, ((_, name), value) in enumerate(zip(rows, values[s.name], strict=True))
+            if math.isfinite(value)
+        ]
+        charts.append(Chart(f"{title}, {group.title}", "; ".join(d.name for d in dots), x_axis, y_axis, dots=dots))
+    return charts
+
+
+def _steps(k: int) -> str:
+    return f"{k}–{10 * k - 1} back" if k else "at the answer"
+
+
+def _last(s: Shown, tag: str) -> float:
+    ends = s.run.ends(tag)
+    return ends[1] if ends is not None and abs(ends[1]) <= LARGEST else math.nan
+
+
+def _log_share(value: float, strongest: float) -> float:
+    if math.isnan(value) or not strongest > 0:
+        return math.nan
+    return max(math.log10(value / strongest), LOWEST) if value > 0 else LOWEST

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,6 +15,7 @@ from rich.text import Text
 
 from rnnlstm.config.errors import printable, writing
 from rnnlstm.instruments.analysed_network import AnalysedNetwork
+from rnnlstm.instruments.counterfactual import InfluenceRow, by_decade, counterfactual_influence
 from rnnlstm.instruments.flow import GAINS, LENGTHS, gain_map
 from rnnlstm.instruments.measurement import Measurement, as_lists, measure
 from rnnlstm.instruments.surgery_table import SurgeryRow, surgery_table
@@ -140,6 +141,21 @@ class Analysis:
         if any(subject.cell.gate_names for _, subject in subjects):
             self._figure("gates.png", gradflow_figures.gates_figure(subjects))
 
+    def influence(self, settings: Sequence[Setting], sequences: int) -> None:
+        """What changes the answer, beside where the gradient arrives: a table and a figure."""
+        found: list[tuple[str, list[InfluenceRow]]] = []
+        for name, setting in zip(setting_labels(settings), settings, strict=True):
+            with self.console.status(Text(f"replacing tokens before {name}")):
+                rows = counterfactual_influence(setting.plan.task, setting.network, setting.seed, sequences)
+                found.append((name, rows))
+        classes = any(row.divergence is not None for _, rows in found for row in rows)
+        self._print(*influence_table(found, classes))
+        data = [{"setting": name, **asdict(row)} for name, rows in found for row in rows]
+        self._write("influence.csv", lambda path: _write_csv(path, data))
+        self.results["influence"] = data
+        figure = gradflow_figures.counterfactual_figure(found, classes)
+        self._figure("counterfactual_influence.png", figure)
+
     def surgery(self, settings: Sequence[Setting]) -> None:
         """For each setting the table of operations."""
         self.results["surgery"] = {}
@@ -250,6 +266,35 @@ def operations_table(rows: Sequence[SurgeryRow], metrics: Sequence[str], width: 
     columns["half-life, steps"] = [half_life_text(row.half_life) for row in rows]
     left_out = leave_out(columns, (*LEFT_OUT_FIRST_OF_OPERATIONS, *reversed(metrics[1:])), width)
     return _table(columns), _no_room(left_out, "results.json")
+
+
+def influence_table(found: Sequence[tuple[str, Sequence[InfluenceRow]]], classes: bool) -> tuple[Table, list[str]]:
+    """A row for each setting, kind of token and decade of distances; and what the columns mean."""
+    rows = [(name, row) for name, measured in found for row in by_decade(measured)]
+    strongest = {name: max((row.gradient for row in measured), default=0.0) for name, measured in found}
+    columns = {
+        "setting": [name for name, _ in rows],
+        "token": [row.label for _, row in rows],
+        "steps before the answer": [_range(row.nearest, row.farthest) for _, row in rows],
+        "places": [f"{row.places:,}" for _, row in rows],
+        "answers change" if classes else "answer changes by": [
+            f"{row.changed:.1%}" if row.divergence is not None else f"{row.changed:.3g}" for _, row in rows
+        ],
+    }
+    if classes:
+        columns["KL, nats"] = ["—" if row.divergence is None else f"{row.divergence:.2g}" for _, row in rows]
+    columns["gradient"] = [
+        _power(math.log10(row.gradient / strongest[name]) if row.gradient else -math.inf) for name, row in rows
+    ]
+    lines = [
+        "One token replaced by another of its kind: what the network remembers",
+        "Gradient: ‖∂answer/∂x‖ at the same tokens, against the strongest: what training can still learn from",
+    ]
+    return _table(columns), lines
+
+
+def _range(nearest: int, farthest: int) -> str:
+    return str(nearest) if nearest == farthest else f"{nearest}–{farthest}"
 
 
 def _table(columns: dict[str, list[str]]) -> Table:

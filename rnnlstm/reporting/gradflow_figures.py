@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import textwrap
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,10 +17,12 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from torch import Tensor
 
 from rnnlstm.cells.rnn import NONLINEARITIES
 from rnnlstm.instruments.analysed_network import AnalysedNetwork
+from rnnlstm.instruments.counterfactual import InfluenceRow
 from rnnlstm.instruments.measurement import Measurement
 from rnnlstm.record.heatmap import HIGH, LOW
 from rnnlstm.reporting.colours import PALETTE
@@ -192,7 +195,7 @@ def influence_figure(networks: Sequence[tuple[str, AnalysedNetwork, Tensor]], se
         axis.set_title(label, loc="left", fontsize=10)
     scale = mpl.cm.ScalarMappable(mpl.colors.Normalize(*INFLUENCE), "Blues")
     bar = figure.colorbar(scale, ax=list(axes[:, 0]), shrink=0.8, extend="min", ticks=range(-4, 1))
-    bar.set_label("influence on the answer, log10\n(0: the most influential word)")
+    bar.set_label("gradient influence on the answer, log10\n(0: the most influential word)")
     return figure
 
 
@@ -216,8 +219,109 @@ def distance_figure(networks: Sequence[tuple[str, AnalysedNetwork, Tensor]]) -> 
         axis.set(title=wrapped(label), ylim=(-12, 0.5), xlabel="steps before the answer")
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, markerscale=1.5)
-    axes[0].set_ylabel("influence on the answer, log10\n(0: the most influential of its sequence)")
+    axes[0].set_ylabel("gradient influence on the answer, log10\n(0: the most influential of its sequence)")
     return figure
+
+
+#: log10 of the gradient, and KL divergence, that the figure of both influences is drawn down to.
+SEEN, SMALLEST_DIVERGENCE = -20.0, 1e-12
+FEW_PLACES = 30
+
+
+def counterfactual_figure(found: Sequence[tuple[str, Sequence[InfluenceRow]]], classes: bool) -> Figure:
+    """A column for each network. Top: which replaced tokens change the answer (forward memory). Bottom: where its
+    gradient arrives (backward learnability). Between them, for classes, how far the probabilities move."""
+    heights = {"changed": 3.0, "divergence": 1.6, "gradient": 3.0}
+    if not classes:
+        del heights["divergence"]
+    figure, axes = plt.subplots(
+        len(heights), len(found), figsize=(1.2 + 4.6 * len(found), 1.6 + 1.05 * sum(heights.values())),
+        sharex=True, sharey="row", squeeze=False, layout="constrained",
+        gridspec_kw={"height_ratios": list(heights.values())},
+    )  # fmt: skip
+    labels = list(dict.fromkeys(row.label for _, measured in found for row in measured))
+    colours = {label: PALETTE[k % len(PALETTE)] for k, label in enumerate(labels)}
+    for column, (name, measured) in enumerate(found):
+        for what, axis in zip(heights, axes[:, column], strict=True):
+            axis.grid(alpha=0.3)
+            for label, colour in colours.items():
+                _draw_kind(axis, what, [row for row in measured if row.label == label], _strongest(measured), colour)
+        axes[0, column].set_title(wrapped(name), fontsize=10)
+        axes[-1, column].set_xlabel("steps before the answer")
+        if measured:
+            _name_rarest(axes[0, column], axes[-1, column], measured)
+    if classes:
+        axes[0, 0].set(
+            ylim=(-0.04, 1.08), ylabel="REMEMBERED\nshare of answers that change\nif the token is replaced"
+        )
+        axes[0, 0].yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1.0))
+        axes[1, 0].set(yscale="log", ylim=(SMALLEST_DIVERGENCE, 50), ylabel="KL divergence,\nnats")
+    else:
+        axes[0, 0].set_ylabel("REMEMBERED\nmean change of the answer\nif the token is replaced")
+    axes[-1, 0].set(ylim=(SEEN - 1, 1), ylabel="LEARNABLE\ngradient at the same tokens, log10\n(0: the strongest)")
+    _distance_axis(axes[-1, 0], [row for _, measured in found for row in measured])
+    for axis in axes[-1]:
+        axis.axhline(math.log10(1.2e-7), color="0.6", linewidth=0.8)
+        place = (0, math.log10(1.2e-7))
+        axis.annotate("float32 rounding", place, (3, -9), ("axes fraction", "data"), "offset points", fontsize=7)
+    handles = [Line2D([], [], color=colour, marker="o", label=label) for label, colour in colours.items()]
+    few = Line2D(
+        [], [], color="0.3", marker="o", markerfacecolor="white", linestyle="", label=f"under {FEW_PLACES} places"
+    )
+    lower = Line2D([], [], color="0.3", marker="v", linestyle="", label="off the scale")
+    figure.legend(handles=[*handles, few, lower], loc="outside lower center", ncols=len(labels) + 2, fontsize=9)
+    return figure
+
+
+def _strongest(measured: Sequence[InfluenceRow]) -> float:
+    return max((row.gradient for row in measured), default=0.0) or 1.0
+
+
+def _draw_kind(axis: Axes, what: str, rows: Sequence[InfluenceRow], strongest: float, colour: str) -> None:
+    """A line over distance, or a large mark where the kind stands at one distance alone. A triangle: lower still. A
+    hollow mark: few places."""
+    x = np.array([row.distance for row in rows])
+    values = np.array([getattr(row, what) for row in rows])
+    least = {"changed": -math.inf, "divergence": SMALLEST_DIVERGENCE, "gradient": SEEN}[what]
+    if what == "gradient":
+        with np.errstate(divide="ignore"):
+            values = np.log10(values / strongest)
+    axis.plot(x, np.maximum(values, least), color=colour, linewidth=1.5)
+    for at, value, row in zip(x, values, rows, strict=True):
+        axis.plot(at, max(value, least), "v" if value < least else "o", color=colour,
+                  markersize=10.0 if len(rows) == 1 else 4.5,
+                  markerfacecolor=colour if row.places >= FEW_PLACES else "white")  # fmt: skip
+
+
+def _distance_axis(axis: Axes, rows: Sequence[InfluenceRow]) -> None:
+    """Steps before the answer, logarithmic from 1 on."""
+    nearest, farthest = (min(r.nearest for r in rows), max(r.farthest for r in rows)) if rows else (0, 1)
+    axis.set_xscale("symlog", linthresh=1)
+    axis.set_xlim(-0.3 if nearest == 0 else 0.8, 1.4 * max(farthest, 1))
+    ticks = [t for t in (0, *(10**k for k in range(len(str(farthest))))) if t >= nearest and 1.5 * t < farthest]
+    axis.set_xticks([*ticks, farthest], [str(tick) for tick in (*ticks, farthest)], minor=False)
+    axis.xaxis.set_minor_locator(mpl.ticker.NullLocator())
+
+
+def _name_rarest(top: Axes, bottom: Axes, measured: Sequence[InfluenceRow]) -> None:
+    """What becomes of the rarest kind of token, where it is farthest back, in words."""
+    places = Counter[str]()
+    for row in measured:
+        places[row.label] += row.places
+    rarest = min(places, key=places.__getitem__)
+    row = max((row for row in measured if row.label == rarest), key=lambda row: row.distance)
+    log = math.log10(row.gradient / _strongest(measured)) if row.gradient else -math.inf
+    changed = (
+        f"{row.changed:.0%} of answers change" if row.divergence is not None else f"changes by {row.changed:.2g}"
+    )
+    arrives = f"gradient $10^{{{log:.0f}}}$ of the strongest" if log < -0.5 else "as strong as any"
+    if math.isinf(log):
+        arrives = "no gradient at all"
+    box = {"boxstyle": "round", "facecolor": "white", "edgecolor": "0.6", "alpha": 0.9}
+    arrow = {"arrowstyle": "-", "color": "0.6"}
+    for axis, words, at in ((top, changed, row.changed), (bottom, arrives, max(log, SEEN))):
+        axis.annotate(f"{row.label}, {row.distance:.0f} back:\n{words}", (row.distance, at), (0.04, 0.42),
+                      textcoords="axes fraction", fontsize=9, bbox=box, arrowprops=arrow)  # fmt: skip
 
 
 def gates_figure(networks: Sequence[tuple[str, AnalysedNetwork]], sequence: int = 0, layer: int = 0) -> Figure:

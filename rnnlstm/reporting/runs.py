@@ -43,7 +43,7 @@ MOST_RECORDS = 64
 MOST_LINES = 2048
 MOST_FLOWS = 512
 #: Beginnings of the tags that pictures and pages show; what is logged at every update is not among them.
-SHOWN = ("eval", "baseline/", "clip/", "gate/", "gate_by_kind/")
+SHOWN = ("eval", "baseline/", "clip/", "gate/", "gate_by_kind/", "counterfactual/")
 
 
 def without_processes(folder: Path, summaries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

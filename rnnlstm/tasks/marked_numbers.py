@@ -130,6 +130,30 @@ class MarkedNumbers(Task):
         tenth, wide = lengths // 10, 4 * lengths // 10
         return lengths - 1, random.integers(0, tenth, (B,)), tenth + random.integers(0, wide, (B,))
 
+    def replacements(self, batch: Batch, steps: Tensor, pool: Batch, random: RandomSource) -> Mapping[str, Tensor]:
+        """`number`: a fresh number under the same marker. `mark moved`: the mark stands elsewhere in its range."""
+        (numbers,) = super().replacements(batch, steps, pool, random).values()
+        numbers[..., 1] = batch.inputs[..., 1]  # `hochreiter`: the first and the last step keep their -1
+        return {"number": numbers, "mark moved": self._with_marks_moved(batch, steps, random)}
+
+    def _with_marks_moved(self, batch: Batch, steps: Tensor, random: RandomSource) -> Tensor:
+        """Inputs in which the mark at each of `steps` (B,) has gone to a step, uniform, where it could be as well."""
+        assert batch.kinds is not None
+        inputs, step = batch.inputs.clone(), step_numbers(len(batch.kinds))
+        if self.variant == "hochreiter":  # within the first ten steps it may be either mark
+            within = torch.where(steps < FIRST, step < FIRST, step < self.length // 2)
+        elif self.variant == "pascanu":
+            lengths = batch.mask.int().argmax(0) + 1
+            tenth, wide = lengths // 10, 4 * lengths // 10
+            within = (step < tenth + wide) & ((step < tenth) == (steps < tenth))
+        else:
+            within = (step < self.length // 2) == (steps < self.length // 2)
+        free = within & (batch.kinds == UNMARKED) & (inputs[..., 1] == 0)
+        place = random.uniform((len(step), batch.size)).masked_fill(~free, -1.0).argmax(0)  # (B,)
+        moves = ((batch.kinds.gather(0, steps[None]) == MARKED)[0] & free.any(0)).nonzero()[:, 0]
+        inputs[steps[moves], moves, 1], inputs[place[moves], moves, 1] = 0.0, 1.0
+        return inputs
+
     def decode(self, batch: Batch, b: int) -> str:
         return f"{' '.join(until_over(self.words(batch, b)))} → {batch.targets[:, b][batch.mask[:, b]].item():.2f}"
 

@@ -31,6 +31,7 @@ from rnnlstm.tasks.batch import Batch
 from rnnlstm.tasks.random_streams import RandomSource, RandomStream, RandomStreams
 
 OVER = "·"  #: the word of a time step after its sequence's end
+DRAWS = 32  #: of a replacement, until one differs
 
 TASKS: Registry[type[Task]] = Registry("task", "task")
 register_task = TASKS.register
@@ -202,6 +203,28 @@ class Task(ABC):
     def slices(self, batch: Batch) -> Mapping[str, Tensor]:
         """Parts of the scored positions whose headline metric is reported by itself: names to bool (T, B)."""
         return {}
+
+    # -- what would have been, for counterfactual influence
+
+    def replacements(self, batch: Batch, steps: Tensor, pool: Batch, random: RandomSource) -> Mapping[str, Tensor]:
+        """The batch's inputs with one token of each sequence replaced: at `steps` (B,), by another of its own kind.
+
+        Keys name the ways in which a token is replaced, "" where there is one way. A sequence whose token can't be
+        replaced stays as it is. Unless overridden, the other token is drawn from `pool`, further sequences of the
+        task: uniformly among the tokens there that are of the same kind and differ.
+        """
+        columns, B = torch.arange(batch.size), batch.size
+        inputs, present = batch.inputs.clone(), batch.inputs[steps, columns]  # (T, B, …), (B, …)
+        kinds, pool_kinds = (torch.zeros(b.mask.shape) if b.kinds is None else b.kinds for b in (batch, pool))
+        kind = kinds[steps, columns]
+        for k in kind.unique().tolist():
+            tokens = pool.inputs[pool_kinds == k]  # (N, …)
+            if len(tokens):
+                drawn = tokens[random.integers(0, len(tokens), (DRAWS, B))]  # (DRAWS, B, …)
+                differs = (drawn != present).reshape(DRAWS, B, -1).any(-1)
+                found = (kind == k) & differs.any(0)
+                inputs[steps[found], columns[found]] = drawn[differs.int().argmax(0), columns][found]
+        return {"": inputs}
 
     # -- variations, for evaluation with other options than those of training
 

@@ -176,6 +176,9 @@ class Loop:
                 with self.clock.on("evaluation"):
                     self._evaluate(step, lines)
             with self.clock.on("instruments"):
+                for r, values in lines.items():
+                    if step == last or (evaluated and self._ends_solved(r)):
+                        values |= self.instruments[r].at_end()
                 self._write(step, lines)
             for r, what in update.broken.items():
                 if self.replicas[r].running:
@@ -227,10 +230,14 @@ class Loop:
         for r in lines:
             replica = self.replicas[r]
             replica.speed = replica.updates / self.clock.training
-            if replica.steps_to_solve is not None and self.plan.config.train.stop_when_solved:
+            if self._ends_solved(r):
                 self._finish(r, "done")
             else:
                 replica.write_summary()
+
+    def _ends_solved(self, r: int) -> bool:
+        """Whether the replica stops now, having solved the task."""
+        return self.replicas[r].steps_to_solve is not None and self.plan.config.train.stop_when_solved
 
     def _write(self, step: int, lines: dict[int, dict[str, float]]) -> None:
         for r, values in lines.items():

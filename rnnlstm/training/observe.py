@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TypedDict
 
 from rnnlstm.instruments.probe import Probe
-from rnnlstm.models import Replicas
+from rnnlstm.models import Network, Replicas
 from rnnlstm.record.reader import Sample
 from rnnlstm.record.seed_record import SeedRecord
 from rnnlstm.training.plan import Plan
@@ -58,9 +58,21 @@ class Instruments:
         from rnnlstm.instruments.analysed_network import AnalysedNetwork
         from rnnlstm.instruments.measurement import full_scalars
 
+        return full_scalars(AnalysedNetwork.of(self.plan.task, self._copy(), self.probe.batch))
+
+    def at_end(self) -> dict[str, float]:
+        """Counterfactual influence in the network that is about to finish, by tag."""
+        if not self.on:
+            return {}
+        from rnnlstm.instruments.counterfactual import counterfactual_scalars
+
+        return counterfactual_scalars(self.plan.task, self._copy(), self.record_seed, self.plan.device)
+
+    def _copy(self) -> Network:
+        """The replica's network, on the CPU."""
         network = self.plan.network(self.record_seed)
         network.load_state_dict({name: w.detach().cpu() for name, w in self.model.weights(self.replica).items()})
-        return full_scalars(AnalysedNetwork.of(self.plan.task, network, self.probe.batch))
+        return network
 
     def decode(self, step: int) -> None:
         """Record some sequences as text, each with the right answer, the model's, and whether they agree."""

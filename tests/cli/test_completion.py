@@ -50,7 +50,13 @@ def test_keys_and_choices(line, words):
 
 
 def test_the_other_commands():
-    assert offered("rnnlstm-gradflow show=", "_rnnlstm_gradflow") == ["flow", "surgery", "activations", "map"]
+    assert offered("rnnlstm-gradflow show=", "_rnnlstm_gradflow") == [
+        "flow",
+        "surgery",
+        "activations",
+        "map",
+        "influence",
+    ]
     assert offered("rnnlstm-compare runs --c", "_rnnlstm_compare") == ["--csv"]
 
 

@@ -129,6 +129,28 @@ def test_where_nothing_else_differs_the_folder_is_in_the_label(train, tmp_path):
     assert labels == [f"rnn (trained, seed 0, {run})", f"rnn (trained, seed 0, {tmp_path / 'copy'})"]
 
 
+@pytest.mark.parametrize("task", ["keyword", "adding"])
+def test_what_is_remembered_beside_what_can_be_learned(task, tmp_path, capsys):
+    small = [option for option in SMALL if task == "keyword" or "embedding" not in option]
+    line = [f"task={task}", "model=rnn,lstm", *small, "show=influence", "sequences=24", f"out={tmp_path}"]
+    assert main(line) == 0
+    printed = capsys.readouterr().out
+    assert "answers change" in printed if task == "keyword" else "answer changes by" in printed
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "counterfactual_influence.png", "influence.csv", "results.json",
+    }  # fmt: skip
+    rows = json.loads((tmp_path / "results.json").read_text())["influence"]
+    assert {row["setting"] for row in rows} == {"rnn, init=default", "lstm, init=chrono"}
+    assert len(list(csv.DictReader((tmp_path / "influence.csv").read_text().splitlines()))) == len(rows)
+    if task == "keyword":
+        (first,) = [row for row in rows if row["kind"] == "keyword" and row["setting"].startswith("rnn")]
+        assert (first["places"], first["distance"]) == (24, 11)
+        assert first["divergence"] > 0
+    else:
+        assert {row["way"] for row in rows} == {"number", "mark moved"}
+        assert all(row["divergence"] is None for row in rows)
+
+
 def test_map_and_activations(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("rnnlstm.reporting.gradflow.GAINS", (0.9, 1.1))
     monkeypatch.setattr("rnnlstm.reporting.gradflow.LENGTHS", (4, 8))
@@ -144,9 +166,12 @@ def test_map_and_activations(tmp_path, capsys, monkeypatch):
     ("arguments", "words"),
     [
         (["--fast"], "unknown option --fast"),
-        (["show=flows"], "show=flows: must be one of flow, surgery, activations, map; did you mean flow?"),
+        (["show=flows"], "show=flows: must be one of flow, surgery, activations, map, influence; did you mean flow?"),
         (["sequences=0"], "sequences=0: must be a whole number from 1"),
-        (["show=map", "sequences=4"], "sequences=4: has no effect with show=map; it belongs to show=flow"),
+        (
+            ["show=map", "sequences=4"],
+            "sequences=4: has no effect with show=map; it belongs to show=flow and show=influence",
+        ),
         (["weights=nowhere"], "weights=nowhere: no such folder"),
         (["model=lstn"], "did you mean lstm?"),
         (["seed=0,1,2,3,4,5,6,7,8"], "9 settings: at most 8"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 import shutil
 import socket
@@ -220,6 +221,26 @@ def test_one_run_and_runs_without_instruments(tmp_path, train):
     assert "not recorded (probe=off" in shown
     assert "No gates were recorded" in shown
     assert "No decoded sequences" in shown
+
+
+def test_what_is_remembered_stands_beside_what_can_be_learned(runs):
+    reader = read(runs)
+    (caption,) = [e for e in reader.all("figcaption") if e.attributes["id"] == "g1-influence-caption"]
+    assert "what the network remembers" in caption.text
+    names = [e.text for e in reader.all("title") if ": keyword, 10–99 back: " in e.text]
+    assert len(names) == 4  # two networks, two charts
+    for path in runs.rglob("metrics.jsonl"):  # a record of another's: odd names, numbers that can't be drawn
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        lines[-1] |= {
+            f"counterfactual/changed_{EVIL}_lag_10": 0.5,
+            f"counterfactual/gradient_{EVIL}_lag_10": -1.0,
+            "counterfactual/changed_x_lag_7": 1.0,
+            "counterfactual/changed_x_lag_1": 1e308,
+            "counterfactual/changed_y_lag_1": math.nan,
+            "counterfactual/gradient_y_lag_1": math.inf,
+        }
+        path.write_text("\n".join(map(json.dumps, lines)) + "\n")
+    check_whole(read(runs))
 
 
 @pytest.mark.parametrize("status", ["running", "diverged", "failed", "interrupted"])

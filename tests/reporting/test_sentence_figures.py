@@ -7,8 +7,16 @@ import pytest
 import torch
 
 from rnnlstm.instruments.analysed_network import AnalysedNetwork
+from rnnlstm.instruments.counterfactual import InfluenceRow
 from rnnlstm.instruments.jacobians import influence
-from rnnlstm.reporting.gradflow_figures import distance_figure, gates_figure, influence_figure
+from rnnlstm.reporting.gradflow_figures import (
+    FEW_PLACES,
+    SEEN,
+    counterfactual_figure,
+    distance_figure,
+    gates_figure,
+    influence_figure,
+)
 
 from support.training import SMALL, plan_for
 
@@ -56,4 +64,30 @@ def test_a_word_that_counts_ten_thousand_times_less_is_white(subjects):
     assert shades == sorted(shades, reverse=True)
     assert len(set(shades[-5:])) == 5  # 1, a tenth … a ten-thousandth
     assert len(set(shades[:-4])) == 1  # and everything below
+    plt.close(figure)
+
+
+def row(kind, distance, changed, gradient, places=256):
+    return InfluenceRow(kind, "", distance, distance, distance, places, changed, changed, gradient)
+
+
+def test_a_latch_is_high_above_and_off_the_scale_below():
+    latch = [row("keyword", 99, 0.9, 1e-60), row("filler", 1, 0.0, 1.0), row("filler", 10, 0.0, 1e-9, FEW_PLACES - 1)]
+    figure = counterfactual_figure([("latch", latch), ("constant", [row("filler", 1, 0.0, 0.0)]), ("none", [])], True)
+    figure.canvas.draw()
+    top, _, _, _, _, _, bottom, _, _ = figure.axes
+    marks = {
+        axis: {
+            (line.get_xdata()[0], line.get_marker()): line for line in axis.lines if line.get_marker() in ("o", "v")
+        }
+        for axis in (top, bottom)
+    }
+    assert marks[top][99, "o"].get_ydata() == pytest.approx([0.9])
+    assert marks[bottom][99, "v"].get_ydata() == pytest.approx([SEEN])
+    assert marks[bottom][10, "o"].get_ydata() == pytest.approx([-9])
+    hollow = {x for (x, _), mark in marks[top].items() if mark.get_markerfacecolor() == "white"}
+    assert hollow == {10}
+    words = [text.get_text() for axis in (top, bottom) for text in axis.texts]
+    assert "keyword, 99 back:\n90% of answers change" in words
+    assert "keyword, 99 back:\ngradient $10^{-60}$ of the strongest" in words
     plt.close(figure)

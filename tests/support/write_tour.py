@@ -25,6 +25,7 @@ COLUMNS = "120"
 FIGURES = {
     "gradflow/gradient.png": "gradient.png",
     "gradflow/trained/influence_by_distance.png": "influence_by_distance.png",
+    "gradflow/trained/counterfactual_influence.png": "counterfactual_influence.png",
     "gradflow/trained/gates.png": "gates.png",
 }
 #: Parts of the report that are shown.

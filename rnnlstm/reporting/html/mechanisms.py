@@ -51,11 +51,25 @@ def gradient(report: Report, group: TaskGroup) -> Markup | None:
     panels = [
         Panel(draw_map(f"{group.key}-map-{m.shown.style}-{k}", m), m.name, m.shown) for k, m in enumerate(plain_first)
     ]
-    return (
-        legend(group)
-        + by_lag
-        + figure(report, f"{group.key}-maps", panels, charts.MAPS, None, foot=colour_bar(group.key))
-    )
+    by_training = figure(report, f"{group.key}-maps", panels, charts.MAPS, None, foot=colour_bar(group.key))
+    return legend(group) + by_lag + by_training + _remembered(report, group)
+
+
+def _remembered(report: Report, group: TaskGroup) -> Markup:
+    """What the answer depends on, beside where the gradient arrives; nothing without a record of it."""
+    both = charts.influence_charts(group)
+    if not both:
+        return Markup()
+    names = [name for _, name in both[0].y_axis.ticks]
+    height, room = 64 + 26 * len(names), min(230, 20 + 7 * max(map(len, names)))
+    titles = ("what is remembered", "what can still be learned")
+    panels = [
+        Panel(plot(f"{group.key}-influence-{k}", chart, (460, height), room), title)
+        for k, (chart, title) in enumerate(zip(both, titles, strict=True))
+    ]
+    rows = [tuple(dot.name.rsplit(": ", 1)) for chart in both for dot in chart.dots]
+    numbers = Numbers(f"Tokens replaced, and the gradient there, {group.title}", ("network: token", "value"), rows)
+    return legend(group, dots=True) + figure(report, f"{group.key}-influence", panels, charts.INFLUENCE, numbers)
 
 
 # What the gates do.

@@ -61,10 +61,10 @@ def stroke(class_: str, x1: float, y1: float, x2: float, y2: float) -> Markup:
     return element("line", class_=class_, x1=x1, x2=x2, y1=y1, y2=y2)
 
 
-def plot(key: str, chart: Chart, size: tuple[int, int] = SIZE) -> Markup:
-    """A chart. `key` makes the ids of this drawing."""
+def plot(key: str, chart: Chart, size: tuple[int, int] = SIZE, left: int = LEFT) -> Markup:
+    """A chart. `key` makes the ids of this drawing; `left` is the room for the texts of the y axis."""
     (width, height), (x_axis, y_axis) = size, chart.axes()
-    x, y = _scales(x_axis, y_axis, width - RIGHT, height - BOTTOM)
+    x, y = _scales(x_axis, y_axis, width - RIGHT, height - BOTTOM, left)
     lines = [thinned(line) for line in chart.lines]
     inside = [
         element("path", class_=f"band s{s.style} {s.kind}", d=_band(s, x, y)) for s in lines if s.low is not None
@@ -79,7 +79,7 @@ def plot(key: str, chart: Chart, size: tuple[int, int] = SIZE) -> Markup:
         looks, shape = ("stroke", TICK) if dot.tick else ("dot", STYLES[dot.style].mark)
         name = element("title", dot.name)
         marks.append(element("path", name, class_=f"{looks} s{dot.style}", d=shape, transform=place))
-    frame = {"x": LEFT, "y": TOP, "width": width - LEFT - RIGHT, "height": height - TOP - BOTTOM}
+    frame = {"x": left, "y": TOP, "width": width - left - RIGHT, "height": height - TOP - BOTTOM}
     clip = element("clipPath", element("rect", **frame), id=f"{key}-clip")
     return drawing(
         key, chart.title, chart.description, width, height, clip, *_axes(x_axis, y_axis, x, y),
@@ -88,10 +88,10 @@ def plot(key: str, chart: Chart, size: tuple[int, int] = SIZE) -> Markup:
     )  # fmt: skip
 
 
-def _scales(x_axis: Axis, y_axis: Axis, right: float, bottom: float) -> tuple[Scale, Scale]:
+def _scales(x_axis: Axis, y_axis: Axis, right: float, bottom: float, left: float = LEFT) -> tuple[Scale, Scale]:
     assert x_axis.range is not None
     assert y_axis.range is not None
-    return Scale(*x_axis.range, LEFT, right), Scale(*y_axis.range, bottom, TOP)
+    return Scale(*x_axis.range, left, right), Scale(*y_axis.range, bottom, TOP)
 
 
 def _axes(x_axis: Axis, y_axis: Axis, x: Scale, y: Scale) -> Iterator[Markup]:
