@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.special import xlogy
 
+from rnnlstm.config.errors import OptionError
 from rnnlstm.config.options import option
 from rnnlstm.tasks.batch import Batch
 from rnnlstm.tasks.random_streams import LookupTable, RandomSource
@@ -84,6 +85,11 @@ class StateTracking(Task):
     elements: str = option(
         "all", "what is read: all elements; swaps: of two neighbours, and the identity", choices=("all", "swaps")
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.variant == "parity" and self.elements == "swaps":
+            raise OptionError("elements", self.elements, "parity has no others than the swap and the identity")
 
     @property
     def group(self) -> Group:

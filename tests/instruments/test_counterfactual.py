@@ -195,7 +195,12 @@ def test_a_replaced_token_is_another_of_its_kind_and_the_rest_stays(name, option
                 else:
                     assert (there == inputs[t, b]).reshape(len(there), -1).all(-1).any()
                 changed += 1
-    assert changed > 40
+    of_each_kind = [pool.inputs[pool.kinds == kind].unique(dim=0) for kind in pool.kinds.unique()]
+    if max(map(len, of_each_kind)) == 1:  # each token is the only one of its kind: nothing can take its place
+        assert name in ("counting", "state_tracking")
+        assert not changed
+    else:
+        assert changed > 40
 
 
 @pytest.mark.parametrize("variant", ["standard", "hochreiter", "pascanu"])

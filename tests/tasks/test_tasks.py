@@ -142,6 +142,7 @@ def test_streams_are_apart_and_mix_the_whole_seed():
     ("adding", {"length": 2.5}, "must be a whole number"),
     ("adding", {"length": 10, "variant": "hochreiter"}, "length=10: must be at least 11: a first mark in ten steps"),
     ("multiplication", {"length": 9, "variant": "pascanu"}, "length=9: must be at least 10"),
+    ("state_tracking", {"elements": "swaps"}, "elements=swaps: parity has no others"),
     ("keyword", {"length": 10, "shortest": 11}, "shortest=11: must be between 2 .* and length=10"),
     ("keyword", {"length": 10, "shortest": 4, "keyword_window": 4}, "shortest=4: must be between 5"),
     ("temporal_order", {"length": 9}, "length=9: must be at least 10"),
