@@ -41,7 +41,6 @@ from torch import Tensor, nn
 import rnnlstm.recurrence as ours
 from rnnlstm.benchmarks.timing import Timing, in_turn
 from rnnlstm.cells import CELLS
-from rnnlstm.recurrence import fused_replicas
 from rnnlstm.recurrence.fused.ceilings import activations, multiply_adds, reads
 from rnnlstm.recurrence.fused.native import slices
 
@@ -110,7 +109,7 @@ def _replicated(T: int, B: int, H: int, R: int) -> Callable[[], None]:
     x, cotangent = torch.randn(R, T, B, INPUTS), torch.randn(R, T, B, H)
 
     def step() -> None:
-        outputs = fused_replicas(module.cell, [weights], x)
+        outputs = ours.fused_replicas(module.cell, [weights], x)
         torch.autograd.grad(outputs, list(weights.values()), cotangent)
 
     return step

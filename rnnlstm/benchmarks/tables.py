@@ -13,15 +13,17 @@ from typing import Any
 
 import torch
 
-from rnnlstm.benchmarks import costs, recurrences, training
+from rnnlstm.benchmarks import costs, training
 from rnnlstm.benchmarks.recurrences import (
     FULL_GRID,
     INPUTS,
     QUICK_GRID,
     RECURRENCES,
     Result,
+    beside_a_neighbour,
     bound,
     ceilings,
+    growth,
     least_time,
     measure,
     multiply_add_peak,
@@ -211,11 +213,11 @@ def _instruments() -> dict[str, Any]:
 
 def _growth(rounds: int) -> dict[str, Any]:
     print("\nGrowth of a fused LSTM's step, ms")
-    grown = recurrences.growth(rounds)
+    grown = growth(rounds)
     for name, t in grown.items():
         print(f"  {name:<24} {t.median:6.1f} ({t.low:.1f}…{t.high:.1f})")
     print("\nAn LSTM's step beside a busy neighbour, ms (B=20, T=200, H=128)")
-    beside = recurrences.beside_a_neighbour(rounds)
+    beside = beside_a_neighbour(rounds)
     for name, times in beside.items():
         print(f"  {name:<24} {_shown(times)}")
     return {"growth": _plain(grown), "neighbour": {name: _plain(times) for name, times in beside.items()}}
