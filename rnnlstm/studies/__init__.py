@@ -18,6 +18,7 @@ from rnnlstm.studies import (  # noqa: F401
     long_lag,
     memory_trace,
     restored_gradient,
+    slow_paths,
     start_map,
     state_tracking,
     truncation,
@@ -43,6 +44,7 @@ ORDER = (
     "interference",
     "counting",
     "state_tracking",
+    "slow_paths",
 )
 
 

@@ -216,3 +216,31 @@ def test_the_sigmoid_family_tells_slope_and_centring_apart():
     torch.testing.assert_close(make_cell("rnn", nonlinearity="centred_sigmoid").phi(x), torch.tanh(x / 2))
     for name in ("tanh", "relu", "identity"):
         assert make_cell("rnn", nonlinearity=name).steepest == 1.0
+
+
+def test_the_leaky_rnn_s_time_constants_are_log_uniform():
+    cell, w = make_cell("leaky_rnn", max_lag=16), {"weight_hh": torch.zeros(4, 4, dtype=torch.float64)}
+    torch.testing.assert_close(
+        1 / (1 - cell.prepare(w)["kept"]), torch.tensor([2**0.5, 2**1.5, 2**2.5, 2**3.5], dtype=torch.float64)
+    )
+
+
+def test_the_leaky_rnn_without_lags_is_the_plain_one_and_else_mixes_by_hand():
+    generator = torch.Generator().manual_seed(0)
+    plain, cell = make_cell("rnn"), make_cell("leaky_rnn", max_lag=9)
+    w = {
+        name: torch.randn(shape, generator=generator, dtype=torch.float64)
+        for name, shape in plain.parameter_shapes(I, 2, True).items()
+    }
+    assert cell.parameter_shapes(I, 2, True) == plain.parameter_shapes(I, 2, True)
+    x, h = (torch.randn(3, size, generator=generator, dtype=torch.float64) for size in (I, 2))
+    (new,), _ = plain.step(plain.project(x, w), (h,), w)
+    none = make_cell("leaky_rnn", max_lag=1)
+    (same,), gates = none.step(none.project(x, w), (h,), none.prepare(w))
+    assert torch.equal(same, new)
+    assert not gates["kept"].any()
+    (mixed,), gates = cell.step(cell.project(x, w), (h,), cell.prepare(w))
+    # Time constants 9^¼ and 9^¾.
+    kept = torch.tensor([1 - 3**-0.5, 1 - 3**-1.5], dtype=torch.float64)
+    torch.testing.assert_close(mixed, kept * h + (1 - kept) * new)
+    torch.testing.assert_close(cell.retention(gates), kept.expand(3, 2))

@@ -222,6 +222,12 @@ QUICK_TABLES = {
         for setting in ("parity", "S3")
         for arm, solves in (("tanh RNN", True), ("LSTM, default", True), ("minGRU, 2 layers", False))
     ],
+    "slow_paths": lambda good: [
+        row(f"keyword T={T}", arm, FAST if (reach >= T) == good else NEVER)
+        for T in (10, 20)
+        for arm, reach in (("tanh RNN", 0), ("leaky tanh RNN", 10), ("GRU", 10), ("GRU, chrono", 20),
+                           ("LSTM, chrono", 20))
+    ],
 }  # fmt: skip
 
 
