@@ -17,8 +17,10 @@ INPUT: tuple[float | str, ...] = (0, -1, -3, -5, "opposite")
 LENGTHS = (50, 100, 200)
 #: A start remembers if its memory fades by at most e^−3 over the text, and lets in at most five writes.
 LIMITS = MOST_LOST, MOST_LET_IN = (3.0, 5.0)
-#: The five best at T = 200, by seeds that solve, then by updates; entered after that setting had been run.
-BEST: tuple[str, ...] = ()
+#: The five best at T = 200, entered after that setting had been run: those that all ten seeds solve.
+BEST = tuple(
+    f"forget {forget}, input {entered}" for forget, entered in ((5, -3), (5, -5), (7, -3), (7, -5), (7, "opposite"))
+)
 
 
 def _arm(forget: float | str, entered: float | str) -> Arm:
@@ -69,8 +71,7 @@ class StartMap(Study):
         column = [pair for pair in PAIRS if pair[1] == -5 and pair not in row]
         settings = [_at(T, tuple(ARMS.values())) for T in LENGTHS]
         settings.append(_at(100, tuple(ARMS[pair] for pair in (*row, *column)), rate=1e-2))
-        if BEST:
-            settings.append(_at(400, tuple(arm for arm in ARMS.values() if arm.name in BEST)))
+        settings.append(_at(400, tuple(arm for arm in ARMS.values() if arm.name in BEST)))
         return Sweep(tuple(settings), final_seeds=10, common=(*STANDARD, "threads=1", "eval.decoys=[]"))
 
     def checks(self, size: str) -> list[Check]:
@@ -174,7 +175,7 @@ def draw_map(rows: Rows, path: Path) -> None:
     from rnnlstm.reporting.figures import save_picture
     from rnnlstm.studies.figure import draw_share_map, panels
 
-    lengths = [T for T in (20, *LENGTHS) if f"T={T}" in rows.settings] or [20]
+    lengths = [T for T in (20, *LENGTHS, 400) if f"T={T}" in rows.settings] or [20]
     wide = max(len(lengths), 2)
     figure, axes = panels(2, wide, 1.5 + 3.1 * wide, 6.4)
     for panel in (*axes[0, len(lengths) :], *axes[1, 2:]):
