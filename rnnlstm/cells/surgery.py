@@ -28,7 +28,7 @@ def operated(cell: Cell, surgery: Surgery) -> Cell:
     if is_noisy(cell):  # surgery goes inside the noise, since it must not change what zoneout keeps
         return with_noise(operated(cell.noiseless, surgery), cell.recurrent_dropout, cell.zoneout)
     held: set[str] = set()
-    for key in ("open", "shut", "freeze", "cut"):
+    for key in ("open", "shut", "freeze", "round", "cut"):
         for gate in getattr(surgery, key):
             if gate not in cell.gate_names:
                 gates = f"its gates are {', '.join(cell.gate_names)}" if cell.gate_names else "it has none"
@@ -63,6 +63,8 @@ class _Operated(Cell):
             return torch.zeros_like(activation)
         if name in self.surgery.freeze:
             return activation.detach().mean(0, keepdim=True).expand_as(activation)
+        if name in self.surgery.round:
+            return activation + (activation.round() - activation).detach()
         return activation
 
     def truncates(self, remaining: int) -> bool:

@@ -177,6 +177,7 @@ class Surgery:
     open: list[str] = option([], "gates held at 1: [forget]")
     shut: list[str] = option([], "gates held at 0")
     freeze: list[str] = option([], "gates held, for each unit, at their mean over the batch's sequences")
+    round: list[str] = option([], "gates rounded to 0 or 1; gradients pass as if they were not")
     cut: list[str] = option([], "gates that don't see h of the step before: those weights count as zero")
     detach: bool = option(False, "no gradient through h of the step before into gates and candidate (1997 LSTM)")
     truncate: int | None = option(

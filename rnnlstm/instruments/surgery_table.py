@@ -38,8 +38,11 @@ def surgeries(cell: Cell) -> Iterator[tuple[str, Surgery]]:
         yield f"{gate} gate open (1)", Surgery(open=[gate])
         yield f"{gate} gate shut (0)", Surgery(shut=[gate])
         yield f"{gate} gate frozen at its mean", Surgery(freeze=[gate])
+        yield f"{gate} gate rounded to 0 or 1", Surgery(round=[gate])
         if cell.gate_blocks:
             yield f"{gate} gate blind to h", Surgery(cut=[gate])
+    if len(cell.gate_names) > 1:
+        yield "all gates rounded to 0 or 1", Surgery(round=list(cell.gate_names))
     if len(cell.gate_names) > 1 and cell.gate_blocks:
         yield "all gates blind to h", Surgery(cut=list(cell.gate_names))
     if "cell" in cell.state_names:

@@ -40,7 +40,11 @@ HOUSEKEEPING = (
 #: Keys that configurations of earlier versions lack, with the value that says what was done then. At that value a key
 #: is no part of a run's identity, so that earlier runs keep their names.
 LATER = {"precision": "full", "data": "cpu"}
-LATER_OPTIONS = {"model": {"lstm": {"input_bias": None}}}  #: those of a section, by its `name`
+#: Those of a section: its key, its `name` (None: it has none), and the options.
+LATER_OPTIONS: tuple[tuple[str, str | None, dict[str, Any]], ...] = (
+    ("model", "lstm", {"input_bias": None}),
+    ("surgery", None, {"round": []}),
+)
 SEED_FOLDER = re.compile(r"seed_(0|[1-9][0-9]{0,18})", re.ASCII)
 #: Files in a seed's folder.
 METRICS, CLIP_EVENTS, FLOW, SAMPLES = "metrics.jsonl", "clip_events.jsonl", "flow.jsonl", "samples.jsonl"
@@ -125,9 +129,8 @@ def completed(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 def _later_options(tree: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The options that came later, with their values then, of each section of this configuration that has any."""
-    sections = {key: tree[key] for key in LATER_OPTIONS if isinstance(tree.get(key), Mapping)}
-    found = {key: LATER_OPTIONS[key].get(str(section.get("name")), {}) for key, section in sections.items()}
-    return {key: later for key, later in found.items() if later}
+    sections = {key: tree[key] for key, _, _ in LATER_OPTIONS if isinstance(tree.get(key), Mapping)}
+    return {key: later for key, name, later in LATER_OPTIONS if key in sections and sections[key].get("name") == name}
 
 
 def plain_numbers(value: Any) -> Any:

@@ -7,6 +7,7 @@ from rnnlstm.studies import (  # noqa: F401
     activations,
     adding,
     clipping,
+    clipping_map,
     copy,
     cost,
     counting,
@@ -21,6 +22,7 @@ from rnnlstm.studies import (  # noqa: F401
     slow_paths,
     start_map,
     state_tracking,
+    surgery,
     truncation,
 )
 from rnnlstm.studies.study import STUDIES, Study
@@ -45,6 +47,8 @@ ORDER = (
     "counting",
     "state_tracking",
     "slow_paths",
+    "surgery",
+    "clipping_map",
 )
 
 

@@ -117,6 +117,16 @@ def more_solve(row: Row, other: Row) -> Comparison:
     return a * other.n > b * row.n, told, p
 
 
+def more_diverge(row: Row, other: Row) -> Comparison:
+    """Does a larger share of the seeds of `row` diverge? Fisher's exact test."""
+    from rnnlstm.reporting.statistics import fisher_exact
+
+    a, b = row.diverged_count, other.diverged_count
+    p = fisher_exact(a, row.n - a, b, other.n - b)
+    told = f"diverged {_both(row, other, *(f'{r.diverged_count} of {r.n}' for r in (row, other)))}"
+    return a * other.n > b * row.n, told, p
+
+
 def sooner(row: Row, other: Row) -> Comparison:
     """Does `row` solve the task in fewer updates? Mann & Whitney's test; unsolved runs are tied behind all others.
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from rnnlstm.reporting.statistics import wilson
 from rnnlstm.studies.common import common, each, few_solve, flow_and_units, most_solve, solved
+from rnnlstm.studies.loop import kept_rows, plan_of, train_row
 from rnnlstm.studies.study import Check, Minutes, Row, Rows, Study, register_study
 
 if TYPE_CHECKING:
-    from rnnlstm.training.plan import Plan
     from rnnlstm.training.step import Trainer
 
 #: By arm: the backward pass of `backward_passes.py`, and λ.
@@ -34,7 +34,6 @@ SIZES = {
     "quick": ((12, 30), 300, 5, ("task.num_keywords=4", "eval.every=25", "eval.samples=512")),
     "standard": ((20, 50, 100), 2000, 10, ()),
 }
-KEPT = "rows.json"
 
 
 @register_study("restored_gradient")
@@ -69,19 +68,11 @@ class RestoredGradient(Study):
 
     def measured(self, size: str, setting: str, folder: Path) -> list[Row]:
         """The rows; each is kept in `folder` once it is there, and then read. Other budgets have other names."""
-        from rnnlstm.config.errors import writing
-        from rnnlstm.record.files import read_json, write_json
-
-        with writing(f"in {folder}"):
-            folder.mkdir(parents=True, exist_ok=True)
-            kept, (_, steps, seeds, _) = read_json(folder / KEPT) or {}, SIZES[size]
-            here = [at for at in conditions(size) if names(*at)[0] == setting]
-            wanted = {f"{', '.join(names(*at))}, {steps} updates, {seeds} seeds": at for at in here}
-            for name, at in wanted.items():
-                if name not in kept:
-                    kept[name] = trained(size, *at).as_data()
-                    write_json(folder / KEPT, kept)
-        return [Row.from_data(kept[name]) for name in wanted]
+        _, steps, seeds, _ = SIZES[size]
+        here = [at for at in conditions(size) if names(*at)[0] == setting]
+        budget = f"{steps} updates, {seeds} seeds"
+        wanted = {f"{', '.join(names(*at))}, {budget}": functools.partial(trained, size, *at) for at in here}
+        return kept_rows(folder, wanted)
 
     def checks(self, size: str) -> list[Check]:
         short, *longer = SIZES[size][0]
@@ -133,76 +124,25 @@ def names(length: int, rate: float, arm: str) -> tuple[str, str]:
     return f"T={length}", f"{arm}, lr {rate:g}"
 
 
-def plan_of(size: str, length: int, rate: float) -> Plan:
-    from rnnlstm.jobs.job import compose_jobs
-    from rnnlstm.training.plan import make_plan
+def trained(size: str, length: int, rate: float, arm: str) -> Row:
+    """All seeds of one condition, trained in lockstep."""
+    from rnnlstm.studies.backward_passes import GivenGradient
+
+    def give(trainer: Trainer) -> None:
+        trainer.model = GivenGradient(trainer.model, *METHODS[arm])
 
     _, steps, seeds, further = SIZES[size]
     task = ("task=keyword", f"task.length={length}", "model=rnn")
     numbers = (f"optimizer.lr={rate}", f"train.steps={steps}", f"seeds={seeds}", "device=cpu", "threads=1")
-    (job,) = compose_jobs([*common(size), *task, *numbers, *further], to_train=False)
-    return make_plan(job.config)
+    plan = plan_of(*common(size), *task, *numbers, *further)
+    return train_row(plan, *names(length, rate, arm), change=give, inside=_inside)
 
 
-def trained(size: str, length: int, rate: float, arm: str) -> Row:
-    """All seeds of one condition, trained in lockstep."""
-    from rnnlstm.studies.backward_passes import GivenGradient
-    from rnnlstm.training.device import own_settings
-    from rnnlstm.training.evaluation import evaluate
-    from rnnlstm.training.step import Trainer
-
-    plan = plan_of(size, length, rate)
-    config, task, seeds = plan.config, plan.task, list(plan.config.seed_numbers)
-    scores: list[dict[str, float]] = [{} for _ in seeds]
-    steps_to_solve: list[int | None] = [None] * len(seeds)
-    diverged, fired, updates = [False] * len(seeds), [0] * len(seeds), [0] * len(seeds)
-    with own_settings(config.threads):
-        trainer = Trainer(plan, seeds)
-        trainer.model = GivenGradient(trainer.model, *METHODS[arm])
-        for step in range(1, config.train.steps + 1):
-            update = trainer.step(step)
-            for r in update.broken:
-                diverged[r] = True
-            live = [r for r in range(len(seeds)) if r not in trainer.frozen]
-            for r in live:
-                updates[r], fired[r] = step, fired[r] + update.clips[r].fired
-            if step % config.eval.every == 0 or step == config.train.steps:
-                for r in live:
-                    network = functools.partial(trainer.model.one, r)
-                    scores[r], _ = evaluate(network, task, seeds[r], config.eval.samples)
-                    if task.solved(scores[r]):
-                        steps_to_solve[r] = step
-                        trainer.freeze(r)
-            if len(trainer.frozen) == len(seeds):
-                break
-        inside = [{} if diverged[r] else _inside(plan, trainer, r) for r in range(len(seeds))]
-    setting, name = names(length, rate, arm)
-    return Row(
-        setting=setting,
-        arm=name,
-        metric_name=task.metric_name,
-        rate=rate,
-        steps=config.train.steps,
-        batch_size=config.train.batch_size,
-        hidden_size=config.network.hidden_size,
-        parameters=plan.cost.parameters,
-        baseline=task.baseline,
-        seeds=seeds,
-        solved=[step is not None for step in steps_to_solve],
-        diverged=diverged,
-        steps_to_solve=steps_to_solve,
-        metric=[values.get(task.metric_name) for values in scores],
-        loss=[values.get("loss") for values in scores],
-        clip_rate=[fired[r] / max(updates[r], 1) for r in range(len(seeds))],
-        scores={name: [values.get(name) for values in inside] for name in RestoredGradient.columns},
-    )
-
-
-def _inside(plan: Plan, trainer: Trainer, r: int) -> dict[str, float]:
+def _inside(trainer: Trainer, r: int) -> dict[str, float]:
     """`columns` of a trained replica."""
-    network = plan.network(trainer.seeds[r])
+    network = trainer.plan.network(trainer.seeds[r])
     network.load_state_dict(trainer.model.weights(r))
-    values = flow_and_units(plan, network, trainer.seeds[r])
+    values = flow_and_units(trainer.plan, network, trainer.seeds[r])
     return {name: values[name] for name in RestoredGradient.columns if math.isfinite(values[name])}
 
 

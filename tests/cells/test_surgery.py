@@ -59,6 +59,25 @@ def test_gates_are_held(model):
         frozen = trace.gates(0)[gate]
         assert (frozen == frozen[:, :1]).all()  # the same for every sequence
         torch.testing.assert_close(frozen[0], plain.gates(0)[gate][0].mean(0, keepdim=True).expand(B, H))
+        _, trace, _, _ = run(model, Surgery(round=[gate]))
+        rounded = trace.gates(0)[gate]
+        assert ((rounded == 0) | (rounded == 1)).all()
+        assert torch.equal(rounded[0], plain.gates(0)[gate][0].round())
+
+
+def test_gradients_pass_a_rounded_gate_as_if_it_were_not():
+    """One step of an LSTM whose forget gate is rounded: ∂c/∂(its bias) = c_0 · σ'(…), with the cell before."""
+    cell = operated(make_cell("lstm", init="default"), Surgery(round=["forget"]))
+    w = {name: torch.zeros(shape, dtype=torch.float64) for name, shape in cell.parameter_shapes(1, 1, True).items()}
+    w["bias_ih"][1] = 0.3
+    w["bias_ih"].requires_grad_()
+    before, nothing = torch.full((1, 1), 2.0, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64)
+    (_, c), gates = cell.step(cell.project(nothing, w), (nothing, before), w)
+    assert gates["forget"].item() == 1
+    assert c.item() == 2
+    c.sum().backward()
+    forget = torch.sigmoid(torch.tensor(0.3, dtype=torch.float64))
+    torch.testing.assert_close(w["bias_ih"].grad[1], 2 * forget * (1 - forget))
 
 
 #: Gates that are a sigmoid of their own pre-activation of x and h, and of nothing else.

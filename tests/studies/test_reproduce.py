@@ -66,7 +66,8 @@ def test_every_study_composes_and_plans(study, size, tmp_path, monkeypatch):
         assert job.folder.is_relative_to(tmp_path)
         assert job.config.train.steps == condition.setting.steps
         assert job.config.optimizer.lr == GRID[0]
-        asked = "model.backend=reference" in condition.arm.overrides  # where a scan is slower than steps
+        # A scan is slower than steps, and the leaky RNN has no kernel.
+        asked = not {"model.backend=reference", "model=leaky_rnn"}.isdisjoint(condition.arm.overrides)
         assert plan.backend == "fused" or not job.config.surgery.nothing or asked
 
 
@@ -221,6 +222,14 @@ QUICK_TABLES = {
         row(setting, arm, SLOW if solves == good else NEVER, 1.0 if solves == good else 0.7)
         for setting in ("parity", "S3")
         for arm, solves in (("tanh RNN", True), ("LSTM, default", True), ("minGRU, 2 layers", False))
+    ],
+    "surgery": lambda good: [
+        row("keyword T=20", "LSTM, chrono", FAST if good else NEVER, 1.0, as_it_is=1.0,
+            forget_open=0.995 if good else 0.9, forget_shut=0.25)
+    ],
+    "clipping_map": lambda good: [
+        row("tanh RNN, T=10", "SGD 0.1, clip none", SLOW, diverged=0),
+        row("tanh RNN, T=10", "SGD 0.1, clip norm 1", FAST, diverged=0 if good else 2),
     ],
     "slow_paths": lambda good: [
         row(f"keyword T={T}", arm, FAST if (reach >= T) == good else NEVER)

@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from rnnlstm.studies import restored_gradient, studies
+from rnnlstm.studies import loop, restored_gradient, studies
 from rnnlstm.studies.backward_passes import GivenGradient, LastState, omega, omega_gradient, passed_back
 from rnnlstm.studies.study import Row
 from rnnlstm.training.step import Trainer
@@ -200,7 +200,7 @@ def test_rows_are_kept_and_read(tmp_path, monkeypatch):
     monkeypatch.setattr(restored_gradient, "trained", trained)
     with pytest.raises(KeyboardInterrupt):
         study.measured("quick", "T=12", tmp_path / "runs")
-    assert len(json.loads((tmp_path / "runs" / restored_gradient.KEPT).read_text())) == 3
+    assert len(json.loads((tmp_path / "runs" / loop.KEPT).read_text())) == 3
     rows = [row for name in study.settings("quick") for row in study.measured("quick", name, tmp_path / "runs")]
     expected = restored_gradient.conditions("quick")
     assert asked == [*expected[:4], *expected[3:]]
