@@ -25,7 +25,6 @@ from rnnlstm.record.files import json_bytes, write_output
 from rnnlstm.record.folders import HOUSEKEEPING, flatten
 from rnnlstm.reporting import gradflow_figures
 from rnnlstm.reporting.colours import network_name, style_numbers
-from rnnlstm.reporting.dynamics_figure import dynamics_figure
 from rnnlstm.reporting.figures import save_picture
 from rnnlstm.reporting.gradflow_figures import half_life_text
 from rnnlstm.reporting.runs import Run, labels, task_title
@@ -177,7 +176,7 @@ class Analysis:
              "curves": {"right": as_lists(d.right), "told": as_lists(d.told)}}
             for (name, orbits), (_, _, d) in zip(rows, found, strict=True)
         ]  # fmt: skip
-        self._figure("dynamics.png", dynamics_figure(found))
+        self._figure("dynamics.png", gradflow_figures.dynamics_figure(found))
 
     def surgery(self, settings: Sequence[Setting]) -> None:
         """For each setting the table of operations."""
