@@ -369,16 +369,14 @@ def dynamics_table(
     lines = [
         *([f"{more} more in dynamics.csv"] if more else []),
         *_no_room(left_out, "dynamics.csv"),
-        "texts: that end here under held input; grow: directions in which a deviation grows;",
-        f"slow: that change by less than a factor e in {T} steps; |λ|: the largest",
+        "texts: end here under held input; grow: directions in which deviations grow",
+        f"slow: directions that change by less than a factor e in {T} steps; |λ|: the largest",
         *([] if left_out else ["away: from the nearest state of a text, in units of the states' spread"]),
         f"After {found.held:,} steps {found.at_rest:.0%} of {B} texts are at rest, {found.cycling:.0%} in a cycle, "
         f"{moving:.0%} move",
     ]
     if found.classes:
-        lines.append(
-            f"Answers after {' / '.join(f'{k:,}' for k in found.after)} steps, each over the {T} steps before:"
-        )
+        lines.append(f"Answers after {' / '.join(f'{k:,}' for k in found.after)} steps (means over the last {T}):")
         for words, shares in (("right", found.right), ("tell the class", found.told)):
             lines.append(f"  {words} {' / '.join(f'{found.over(shares, k):.0%}' for k in found.after)}")
     return table, [*lines, ""]
