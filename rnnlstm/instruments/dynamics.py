@@ -127,9 +127,10 @@ class Dynamics:
 
     @property
     def named(self) -> set[int]:
-        """The classes that are answered at fixed points that attract; empty where answers are numbers."""
-        points = [orbit for orbit in self.orbits if orbit.attracts and orbit.period == 1]
-        return {int(orbit.outputs[0].argmax()) for orbit in points} if self.classes else set()
+        """The classes that attractors answer: fixed points, and cycles with the same answer at each phase. Empty
+        where answers are numbers."""
+        answers = [set(orbit.outputs.argmax(1).tolist()) for orbit in self.orbits if orbit.attracts]
+        return {k for one in answers for k in one if len(one) == 1} if self.classes else set()
 
     def project(self, states: Tensor) -> Tensor:
         """(…, N) → (…, 2), on the principal components."""

@@ -339,7 +339,7 @@ def dynamics_numbers(found: Dynamics) -> dict[str, Any]:
     numbers: dict[str, Any] = {
         "length": found.length, "starts": found.starts, "lost": found.lost, "spread": found.spread,
         "at_rest": found.at_rest, "cycling": found.cycling, "slow_directions_on_the_way": found.slow_on_the_way,
-        "classes_named_at_fixed_points": len(found.named), "variance_explained": found.explained,
+        "classes_named_at_attractors": len(found.named), "variance_explained": found.explained,
     }  # fmt: skip
     for steps in found.after:
         numbers[f"right_after_{steps}"] = _finite(found.over(found.right, steps))
@@ -370,7 +370,7 @@ def dynamics_table(
         *([f"{more} more in dynamics.csv"] if more else []),
         *_no_room(left_out, "dynamics.csv"),
         "texts: end here under held input; grow: directions in which deviations grow",
-        f"slow: directions that change by less than a factor e in {T} steps; |λ|: the largest",
+        f"slow: directions in which they change by under a factor e in {T:,} steps",
         *([] if left_out else ["away: from the nearest state of a text, in units of the states' spread"]),
         f"After {found.held:,} steps {found.at_rest:.0%} of {B} texts are at rest, {found.cycling:.0%} in a cycle, "
         f"{moving:.0%} move",

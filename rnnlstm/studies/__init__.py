@@ -10,6 +10,7 @@ from rnnlstm.studies import (  # noqa: F401
     copy,
     cost,
     counting,
+    dynamics,
     gates,
     gradient,
     interference,
@@ -43,6 +44,7 @@ ORDER = (
     "interference",
     "counting",
     "state_tracking",
+    "dynamics",
 )
 
 
