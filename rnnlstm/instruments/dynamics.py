@@ -115,7 +115,7 @@ class Dynamics:
     centre: Tensor  #: (N,), mean of the visited states
     axes: Tensor  #: (2, N): their principal components
     explained: list[float]  #: shares of the variance
-    visited: Tensor  #: (T − 1, B, N)
+    visited: Tensor  #: (T − 1, B, N), states before the question; NaN from it on where a text is shorter
     target: Tensor  #: (B,) or (B, O): the answer to each text
     classes: bool  #: whether answers are classes
     choices: int  #: O, the classes there are
@@ -174,7 +174,9 @@ def dynamics(analysed: AnalysedNetwork, held: int = HELD) -> Dynamics:
     visited = torch.cat([analysed.path.states[0][name] for name in analysed.cell.state_names], -1)  # (T, B, N)
     batch, texts = analysed.at_last, torch.arange(analysed.batch.size)
     last = batch.mask.int().argmax(0)  # (B,), of the question
-    visited, T = visited[: max(int(last.max()), 1)], int(last.max()) + 1
+    T = int(last.max()) + 1
+    there = torch.arange(max(T - 1, 1))[:, None] < last.clamp(min=1)  # before the question, which may come earlier
+    visited = torch.where(there[:, :, None], visited[: len(there)], torch.nan)
     target = batch.targets[last, texts]
     classes = not target.is_floating_point()
 
@@ -188,7 +190,7 @@ def dynamics(analysed: AnalysedNetwork, held: int = HELD) -> Dynamics:
         orbit.append(step(orbit[-1]))
     onwards = torch.stack(orbit)  # (PERIODS + 1, B, N)
 
-    flat = visited.flatten(0, 1)
+    flat = visited[there]
     centre, axes, explained = _principal_axes(flat)
     spread = (flat - centre).norm() / len(flat) ** 0.5
     generator = torch.Generator().manual_seed(0)

@@ -516,7 +516,7 @@ def _draw_states(axis: Axes, d: Dynamics) -> None:
     paths = d.project(d.visited[:, :MOST_TEXTS]).numpy()  # (T − 1, B, 2)
     for path, colour in zip(paths.transpose(1, 0, 2), _colours(d, d.target[:MOST_TEXTS]), strict=True):
         axis.plot(path[:, 0], path[:, 1], "-", color=colour, alpha=0.35, linewidth=0.8)
-        axis.plot(*path[-1], ".", color=colour, markersize=5, alpha=0.8)
+        axis.plot(*path[np.isfinite(path[:, 0])][-1:].T, ".", color=colour, markersize=5, alpha=0.8)
     low, high = (np.nanquantile(paths, q, axis=(0, 1)) for q in (0, 1))
     margin = 0.25 * np.maximum(high - low, 1e-6)
     low, high = low - margin, high + margin
@@ -610,10 +610,10 @@ def _legend(figure: Figure, found: Sequence[tuple[str, AnalysedNetwork, Dynamics
         Line2D([], [], marker="s", **look, label="cycle, its phases"),
         Line2D([], [], color="black", linestyle=":", label="on the way, before the question (median)"),
     ]
-    _, subject, d = found[0]
+    _, subject, d = max(found, key=lambda one: one[2].choices)
     if d.classes:
         handles.append(Line2D([], [], color=RIGHT, linewidth=2.4, label="share of answers that are right"))
-        handles.append(Line2D([], [], color=TOLD, linewidth=2.4, label="of answers that tell the class"))
+        handles.append(Line2D([], [], color=TOLD, linewidth=2.4, label="share of answers that tell the class"))
         outputs = torch.eye(d.choices, dtype=torch.float64)[: len(PALETTE)]
         for name, colour in zip(answers(subject, outputs), PALETTE, strict=False):
             handles.append(Line2D([], [], color=colour, linewidth=4, label=name))

@@ -65,6 +65,24 @@ def test_a_latch_of_one_unit_has_an_attractor_for_each_word():
     assert found.after == [0, 12, 120, 200]
 
 
+def test_texts_that_end_earlier_are_left_where_they_end():
+    """The state runs on from before each text's own question; what follows is no state of the text."""
+    plan = plan_for("model=rnn", "task.length=12", "task.shortest=3", "model.hidden_size=4", "model.embedding_size=4")
+    one = AnalysedNetwork.of(plan.task, plan.network(0), plan.task.sample(0, 0, "probe", 16))
+    found = dynamics(one, held=3)
+    ends = one.batch.mask.int().argmax(0)
+    assert ends.min() < ends.max() == found.length - 1
+    assert found.visited.isfinite().all(2).sum(0).tolist() == ends.tolist()
+    state = one.path.states[0]["hidden"][ends - 1, torch.arange(16)]
+    w, h = one.weights(0)["weight_hh"], held_step(one)(state)
+    expected = torch.linalg.eigvals((1 - h**2)[:, :, None] * w).abs().sort(1, descending=True).values
+    assert found.on_the_way.abs().tolist() == [pytest.approx(row) for row in expected.tolist()]
+    x = one.path.inputs[0][one.batch.kinds == 1].mean(0)
+    assert torch.allclose(
+        h, torch.tanh(one.cell.project(x, one.weights(0)) + one.cell.recurrent(state, one.weights(0)))
+    )
+
+
 def test_between_the_two_lies_a_point_that_repels():
     step = held_step(one_unit(2.0))
     states, speeds = minimise(step, torch.tensor([[0.05], [-0.3], [0.8]], dtype=torch.float64))
