@@ -483,7 +483,7 @@ def dynamics_figure(found: Sequence[tuple[str, AnalysedNetwork, Dynamics]]) -> F
     """A row for each network. States on their two principal components, a colour for each class that is to be
     answered; eigenvalues beside the unit circle; time constants against T; what answers keep under held input."""
     figure, axes = plt.subplots(
-        len(found), 4, figsize=(18, 0.9 + 4.3 * len(found)), squeeze=False, layout="constrained",
+        len(found), 4, figsize=(16, 0.9 + 3.8 * len(found)), squeeze=False, layout="constrained",
         gridspec_kw={"width_ratios": [1.25, 1, 1, 1]},
     )  # fmt: skip
     for (name, _, d), row in zip(found, axes, strict=True):

@@ -166,7 +166,7 @@ def _draw(t: Rows, path: Path) -> None:
                 one = {name: value for name, values in row.scores.items() if (value := values[r]) is not None}
                 if NAMED not in one:
                     continue
-                left.plot(one[RIGHT] + shift, one[NAMED] + shift, markerfacecolor=face, linestyle="", **look)
+                left.plot(one[RIGHT] + shift, one[NAMED] + 0.05 * (r - 2), markerfacecolor=face, linestyle="", **look)
                 names = ("accuracy_at_T", LONGER_BY_FEW, LONGER_BY_FAR)
                 places = [x + shift for x in range(3)]
                 middle.plot(
