@@ -169,7 +169,10 @@ def require_dynamics(config: Config) -> None:
 
 def dynamics(analysed: AnalysedNetwork, held: int = HELD) -> Dynamics:
     """The points of a network of one layer, searched from a state that each text visits and from where each text ends
-    after `held` steps of held input."""
+    after `held` steps of held input.
+
+    Raises: ConfigError if a state is not finite.
+    """
     step, asked = held_step(analysed), _asked(analysed)
     visited = torch.cat([analysed.path.states[0][name] for name in analysed.cell.state_names], -1)  # (T, B, N)
     batch, texts = analysed.at_last, torch.arange(analysed.batch.size)
@@ -191,6 +194,8 @@ def dynamics(analysed: AnalysedNetwork, held: int = HELD) -> Dynamics:
     onwards = torch.stack(orbit)  # (PERIODS + 1, B, N)
 
     flat = visited[there]
+    if not flat.isfinite().all():
+        raise ConfigError("show=dynamics needs finite states; this network's overflow before the question")
     centre, axes, explained = _principal_axes(flat)
     spread = (flat - centre).norm() / len(flat) ** 0.5
     generator = torch.Generator().manual_seed(0)
@@ -303,8 +308,8 @@ def minimise(step: Map, states: Tensor, iterations: int = ITERATIONS) -> tuple[T
         J = jacobians(step, states[active]) - torch.eye(N, dtype=states.dtype)
         r, mu = residual[active], damping[active]
         matrix = J.mT @ J + mu[:, None, None] * torch.eye(N, dtype=states.dtype)
-        delta = -torch.linalg.solve(matrix, (J.mT @ r[:, :, None]))[:, :, 0]
-        tried = states[active] + delta
+        delta, _ = torch.linalg.solve_ex(matrix, J.mT @ -r[:, :, None])  # of a singular matrix, a step that fails
+        tried = states[active] + delta[:, :, 0]
         after = step(tried) - tried
         better = after.norm(dim=1) < r.norm(dim=1)
         states[active] = torch.where(better[:, None], tried, states[active])
@@ -343,7 +348,8 @@ def _periods(onwards: Tensor) -> Tensor:
     """The period (B,) of states that run on (PERIODS + 1, B, N): 1 at rest, 0 if none does return."""
     first = onwards[0]
     returned = (onwards[1:] - first).norm(dim=2) <= RETURNS * (1 + first.norm(dim=1))
-    return torch.where(returned.any(0), returned.int().argmax(0) + 1, 0)
+    found = returned.any(0) & onwards.isfinite().all(2).all(0)
+    return torch.where(found, returned.int().argmax(0) + 1, 0)
 
 
 def _cycles(onwards: Tensor, periods: Tensor, radius: Tensor) -> list[tuple[Tensor, float, bool, int, int]]:

@@ -571,12 +571,13 @@ def _draw_time_constants(axis: Axes, d: Dynamics) -> None:
         axis.plot(range(1, len(steps) + 1), steps, "-", color=_colour(d, orbit.outputs[0]), linewidth=1.4)
     on_the_way = time_constants(d.on_the_way)
     on_the_way = torch.where(on_the_way < 0, torch.inf, on_the_way).sort(1, descending=True).values
-    median = on_the_way.quantile(0.5, dim=0).clamp(max=LONGEST)
+    median = on_the_way.clamp(max=LONGEST).quantile(0.5, dim=0)
     axis.plot(range(1, len(median) + 1), median, ":", color="black", linewidth=1.6)
     axis.axhline(d.length, color="0.35", linestyle="--", linewidth=1)
     axis.annotate(f"T = {d.length}", (1, d.length), (-4, 3), ("axes fraction", "data"), "offset points", ha="right",
                   fontsize=8)  # fmt: skip
-    axis.set(yscale="log", xscale="log", ylim=(0.1, 2 * LONGEST), xlabel="direction, the slowest first")
+    axis.set(xlim=(0.9, 1.1 * len(median)), ylim=(0.1, 2 * LONGEST), xlabel="direction, the slowest first")
+    axis.set(xscale="log", yscale="log")
     axis.set_ylabel("steps")
     axis.grid(alpha=0.3)
 

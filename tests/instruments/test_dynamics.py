@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from rnnlstm.config.errors import ConfigError
 from rnnlstm.instruments.analysed_network import AnalysedNetwork
 from rnnlstm.instruments.dynamics import (
     PERIODS,
@@ -29,8 +30,8 @@ LATCH = 0.9575040240772687
 
 def network(model, *further, hidden_size=1, texts=16):
     """An analysed network on keyword recall with two dishes, T = 12, whose weights a test may change."""
-    sizes = ("task.length=12", "task.num_keywords=2", f"model.hidden_size={hidden_size}", "model.embedding_size=4")
-    plan = plan_for(f"model={model}", *sizes, *further)
+    sizes = ("task.num_keywords=2", f"model.hidden_size={hidden_size}", "model.embedding_size=4")
+    plan = plan_for(f"model={model}", "task.length=12", *sizes, *further)
     return AnalysedNetwork.of(plan.task, plan.network(0), plan.task.sample(0, 0, "probe", texts))
 
 
@@ -141,6 +142,16 @@ def test_an_lstm_with_fixed_gates():
     assert point.time_constants[0].item() == pytest.approx(-1 / math.log(f))
     assert point.slow_directions(12) == found.slow_on_the_way == H
     assert point.slow_directions(25) == 0
+
+
+def test_a_state_that_overflows_is_refused_and_one_that_grows_is_not():
+    found = dynamics(network("linear", "model.gain=5"), held=1000)
+    (point,) = found.orbits
+    assert (point.unstable, point.ends, found.at_rest, found.cycling) == (1, 0, 0, 0)
+    assert found.right[-1] == 0  # overflown: no answer
+    one = network("linear", "model.gain=1000", "task.length=150")
+    with pytest.raises(ConfigError, match="overflow before the question"):
+        dynamics(one)
 
 
 def test_the_jacobian_of_a_tanh_rnn_is_its_formula():
