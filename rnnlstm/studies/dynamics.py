@@ -35,7 +35,7 @@ class Dynamics(Study):
         "sentences on clocks and longer texts were written after a look at networks of the quick size, before any of "
         "the standard size were trained. Quick: T=12, 32 units, 4 dishes."
     )
-    claims = ("C15",)
+    claims = ("C11", "C17")
     caption = (
         "What to see, a mark a seed, hollow where it did not solve the task. Left: dishes that attractors name "
         "against dishes that are answered right. Middle: accuracy on texts as long as in training, a few tokens "
