@@ -17,6 +17,7 @@ Examples
   python -m rnnlstm.gradflow weights=runs/keyword_T100                every trained network below a folder
   python -m rnnlstm.gradflow weights=RUN,RUN show=influence           what each remembers, and could still learn
   python -m rnnlstm.gradflow weights=RUN show=surgery                 the table "what makes the LSTM remember"
+  python -m rnnlstm.gradflow weights=RUN show=dynamics                fixed points and cycles that hold a word
   python -m rnnlstm.gradflow show=map,activations                     where gradients vanish and explode
 
 Keys of its own; every other key is one of rnnlstm.train's
@@ -24,9 +25,9 @@ Keys of its own; every other key is one of rnnlstm.train's
                      further keys change their configuration; one with a cell or task of your own needs its
                      plugins=[MODULE,…] here too
   show=PART,…        flow (the table and most figures), influence (tokens replaced: does the answer change?),
-                     surgery, activations, map; default flow
+                     surgery, activations, map, dynamics (fixed points and cycles under held input); default flow
   out=FOLDER         where figures, table.csv and results.json go; default gradflow
-  sequences=N        sequences that are looked at; default 16, of influence 256
+  sequences=N        sequences that are looked at; default 16, of influence and dynamics 256
 
 Gradients are exact and in float64. The loss is that at the last scored position. `--help` prints this text.
 """
@@ -96,8 +97,8 @@ def parse(arguments: Sequence[str]) -> Request:
             request.sequences = int(value)
         else:
             (request.groups[-1] if request.groups else request.overrides).append(argument)
-    if request.sequences is not None and not {"flow", "influence"} & set(request.parts):
-        rule = f"has no effect with show={','.join(request.parts)}; it belongs to show=flow and show=influence"
+    if request.sequences is not None and not {"flow", "influence", "dynamics"} & set(request.parts):
+        rule = f"has no effect with show={','.join(request.parts)}; it belongs to show=flow, influence and dynamics"
         raise OptionError("sequences", request.sequences, rule)
     if request.weights and request.groups:
         raise ConfigError("weights= and groups of settings don't go together: name several runs, weights=A,B")
@@ -110,6 +111,11 @@ def _main(arguments: Sequence[str]) -> int:
         print(__doc__.strip())
         return DONE
     settings = _settings(request)
+    if "dynamics" in request.parts:
+        from rnnlstm.instruments.dynamics import require_dynamics
+
+        for setting in settings:
+            require_dynamics(setting.plan.config)
 
     from rnnlstm.reporting.gradflow import Analysis
 
@@ -118,6 +124,8 @@ def _main(arguments: Sequence[str]) -> int:
             analysis.flow(settings, request.sequences or 16)
         if "influence" in request.parts:
             analysis.influence(settings, request.sequences or 256)
+        if "dynamics" in request.parts:
+            analysis.dynamics(settings, request.sequences or 256)
         if "surgery" in request.parts:
             analysis.surgery(settings)
         if "activations" in request.parts:

@@ -491,7 +491,7 @@ TOP = tuple(f.name for f in dataclasses.fields(Config) if "help" in f.metadata)
 #: Keys that `rnnlstm.gradflow` takes besides the trainer's.
 GRADFLOW = ("weights", "show", "out", "sequences")
 #: Values of its `show`.
-PARTS = ("flow", "surgery", "activations", "map", "influence")
+PARTS = ("flow", "surgery", "activations", "map", "influence", "dynamics")
 
 
 # -- a composed configuration, checked

@@ -8,9 +8,9 @@ text again. With p and q its probabilities for the text as it is and as it would
     divergence = mean KL(p ‖ q) = Σ_c p_c ln(p_c / q_c)        classes alone, nats
 
 No target is needed: what counts is whether the network's answer changes, not whether it is right. Beside it stands
-gradient influence ‖∂answer/∂x_t‖ (`jacobians.py`) at the same places. The two part where a unit is saturated: a latch
-holds a word, so that another word changes the answer, while its derivative is zero. The first says what the network
-remembers (forward), the second what training could still learn about that place (backward).
+gradient influence ‖∂answer/∂x_t‖ (`jacobians.py`) at the same places. The two part where units are
+saturated: they hold a word, so that another word changes the answer, while its derivative is zero. The first says
+what the network remembers (forward), the second what training could still learn about that place (backward).
 
 Of each kind of token at most `PLACES` places of a text are measured, from the answer back with growing gaps.
 

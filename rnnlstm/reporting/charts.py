@@ -52,7 +52,7 @@ LAGS = (
 INFLUENCE = (
     "One token of a text is replaced by another of its kind. Left: how many answers change, which is what the "
     "network remembers. Right: the gradient at the same tokens, which is what training can still learn from. A token "
-    "with much on the left and next to nothing on the right is held in saturated units: a latch, which the gradient "
+    "with much on the left and next to nothing on the right is held in saturated units, which the gradient "
     "can’t see. Numbers of steps are counted back from the answer. Medians over seeds, at the end."
 )
 MAPS = (

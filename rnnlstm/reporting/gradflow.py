@@ -16,6 +16,7 @@ from rich.text import Text
 from rnnlstm.config.errors import printable, writing
 from rnnlstm.instruments.analysed_network import AnalysedNetwork
 from rnnlstm.instruments.counterfactual import InfluenceRow, by_decade, counterfactual_influence
+from rnnlstm.instruments.dynamics import Dynamics, answers, dynamics
 from rnnlstm.instruments.flow import GAINS, LENGTHS, gain_map
 from rnnlstm.instruments.measurement import Measurement, as_lists, measure
 from rnnlstm.instruments.surgery_table import SurgeryRow, surgery_table
@@ -30,6 +31,7 @@ from rnnlstm.reporting.runs import Run, labels, task_title
 from rnnlstm.reporting.tables import as_table, csv_text, leave_out
 from rnnlstm.training.plan import Plan
 
+MOST_ORBITS = 10  # in a table
 WIDE = 400  # characters in a line, where it isn't a terminal: a file has room for all columns
 MAPPED = ("identity", "tanh", "relu")
 #: Columns that a narrow terminal lacks, in the order of leaving them out.
@@ -156,6 +158,26 @@ class Analysis:
         figure = gradflow_figures.counterfactual_figure(found, classes)
         self._figure("counterfactual_influence.png", figure)
 
+    def dynamics(self, settings: Sequence[Setting], sequences: int) -> None:
+        """Where each network's state stays or moves to under held input: tables and a figure."""
+        found: list[tuple[str, AnalysedNetwork, Dynamics]] = []
+        for name, setting in zip(setting_labels(settings), settings, strict=True):
+            with self.console.status(Text(f"searching for fixed points of {name}")):
+                subject = setting.subject(sequences)
+                found.append((name, subject, dynamics(subject)))
+        rows = [(name, dynamics_rows(subject, d)) for name, subject, d in found]
+        for (name, orbits), (_, _, d) in zip(rows, found, strict=True):
+            self._print(*dynamics_table(name, orbits, d, self.console.width))
+        self._write(
+            "dynamics.csv", lambda path: _write_csv(path, [{"setting": n, **r} for n, rs in rows for r in rs])
+        )
+        self.results["dynamics"] = [
+            {"setting": name, **dynamics_numbers(d), "orbits": orbits,
+             "curves": {"right": as_lists(d.right), "told": as_lists(d.told)}}
+            for (name, orbits), (_, _, d) in zip(rows, found, strict=True)
+        ]  # fmt: skip
+        self._figure("dynamics.png", gradflow_figures.dynamics_figure(found))
+
     def surgery(self, settings: Sequence[Setting]) -> None:
         """For each setting the table of operations."""
         self.results["surgery"] = {}
@@ -222,6 +244,10 @@ def _as_data(m: Measurement) -> dict[str, Any]:
     curves["lyapunov"] = as_lists(m.lyapunov)
     curves["influence_mean"] = as_lists(m.influence.mean(1))
     return {**numbers, "curves": curves}
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
@@ -291,6 +317,75 @@ def influence_table(found: Sequence[tuple[str, Sequence[InfluenceRow]]], classes
         "Gradient: ‖∂answer/∂x‖ at the same tokens, against the strongest: what training can still learn from",
     ]
     return _table(columns), lines
+
+
+def dynamics_rows(subject: AnalysedNetwork, found: Dynamics) -> list[dict[str, Any]]:
+    """The numbers of each point and cycle, by name."""
+    return [
+        {
+            "kind": orbit.kind, "texts_end": orbit.ends, "starts": orbit.starts,
+            "unstable_directions": orbit.unstable,
+            "largest_eigenvalue": orbit.eigenvalues[0].abs().item(),
+            "time_constant": _finite(orbit.time_constants[0].item()),
+            "slow_directions": orbit.slow_directions(found.length), "speed": orbit.speed, "distance": orbit.distance,
+            "answer": " → ".join(answers(subject, orbit.outputs)),
+        }
+        for orbit in found.orbits
+    ]  # fmt: skip
+
+
+def dynamics_numbers(found: Dynamics) -> dict[str, Any]:
+    """What is measured of the network as a whole, by name."""
+    numbers: dict[str, Any] = {
+        "length": found.length, "starts": found.starts, "lost": found.lost, "spread": found.spread,
+        "at_rest": found.at_rest, "cycling": found.cycling, "slow_directions_on_the_way": found.slow_on_the_way,
+        "classes_named_at_attractors": len(found.named), "variance_explained": found.explained,
+    }  # fmt: skip
+    for steps in found.after:
+        numbers[f"right_after_{steps}"] = _finite(found.over(found.right, steps))
+        numbers[f"told_after_{steps}"] = _finite(found.over(found.told, steps))
+    return numbers
+
+
+def dynamics_table(
+    name: str, rows: Sequence[dict[str, Any]], found: Dynamics, width: int = 200
+) -> tuple[Table, list[str]]:
+    """A row for each of the points and cycles in which most texts end, and what became of the texts."""
+    shown = rows[:MOST_ORBITS]
+    columns = {
+        "found": [row["kind"] for row in shown],
+        "texts": [f"{row['texts_end']}" for row in shown],
+        "grow": [f"{row['unstable_directions']}" for row in shown],
+        "slow": [f"{row['slow_directions']}" for row in shown],
+        "|λ|": [f"{row['largest_eigenvalue']:.4f}" for row in shown],
+        "away": [f"{row['distance']:.3g}" for row in shown],
+        "answer": [_short(row["answer"]) for row in shown],
+    }
+    left_out = leave_out(columns, ("away", "|λ|"), width)
+    table = as_table(columns, [header for header in columns if header not in ("found", "answer")], title=name)
+    B, T = found.visited.shape[1], found.length
+    moving = max(1 - found.at_rest - found.cycling, 0)
+    more = len(rows) - len(shown)
+    lines = [
+        *([f"{more} more in dynamics.csv"] if more else []),
+        *_no_room(left_out, "dynamics.csv"),
+        "texts: end here under held input; grow: directions in which deviations grow",
+        f"slow: directions in which they change by under a factor e in {T:,} steps",
+        *([] if left_out else ["away: from the nearest state of a text, in units of the states' spread"]),
+        f"After {found.held:,} steps {found.at_rest:.0%} of {B} texts are at rest, {found.cycling:.0%} in a cycle, "
+        f"{moving:.0%} move",
+    ]
+    if found.classes:
+        lines.append(f"Answers after {' / '.join(f'{k:,}' for k in found.after)} steps (means over the last {T}):")
+        for words, shares in (("right", found.right), ("tell the class", found.told)):
+            lines.append(f"  {words} {' / '.join(f'{found.over(shares, k):.0%}' for k in found.after)}")
+    return table, [*lines, ""]
+
+
+def _short(answer: str) -> str:
+    """Of a cycle the first answer, and how many there are."""
+    first, *others = answer.split(" → ")
+    return f"{first}, … ({len({first, *others})})" if others else first
 
 
 def _range(nearest: int, farthest: int) -> str:

@@ -56,6 +56,7 @@ def test_the_other_commands():
         "activations",
         "map",
         "influence",
+        "dynamics",
     ]
     assert offered("rnnlstm-compare runs --c", "_rnnlstm_compare") == ["--csv"]
 

@@ -13,8 +13,9 @@ from rich.console import Console
 
 from rnnlstm.gradflow import _settings, main, parse
 from rnnlstm.instruments.analysed_network import AnalysedNetwork
+from rnnlstm.instruments.dynamics import dynamics
 from rnnlstm.instruments.measurement import measure
-from rnnlstm.reporting.gradflow import gradient_table, setting_labels
+from rnnlstm.reporting.gradflow import dynamics_table, gradient_table, setting_labels
 from rnnlstm.training.weights import load_network
 
 from support.training import plan_for
@@ -151,6 +152,43 @@ def test_what_is_remembered_beside_what_can_be_learned(task, tmp_path, capsys):
         assert all(row["divergence"] is None for row in rows)
 
 
+@pytest.mark.parametrize("task", ["keyword", "adding"])
+def test_what_a_network_does_under_held_input(task, tmp_path, capsys):
+    small = [option for option in SMALL if task == "keyword" or "embedding" not in option]
+    line = [f"task={task}", "model=rnn,lstm,lru", *small, "show=dynamics", "sequences=12", f"out={tmp_path}"]
+    assert main(line) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("After 1,000 steps") == 3
+    assert ("tell the class" in printed) == (task == "keyword")
+    assert {path.name for path in tmp_path.iterdir()} == {"dynamics.png", "dynamics.csv", "results.json"}
+    found = json.loads((tmp_path / "results.json").read_text())["dynamics"]
+    assert [one["setting"].split(",")[0] for one in found] == ["rnn", "lstm", "lru"]
+    rows = list(csv.DictReader((tmp_path / "dynamics.csv").read_text().splitlines()))
+    assert len(rows) == sum(len(one["orbits"]) for one in found)
+    (point,) = found[0]["orbits"]  # an untrained tanh RNN contracts
+    assert (point["kind"], point["texts_end"], point["unstable_directions"]) == ("fixed point", 12, 0)
+    assert found[0]["at_rest"] == 1
+    if task == "keyword":
+        assert found[0]["told_after_1000"] < 1  # wherever the text began
+
+
+def test_the_table_of_dynamics_fits_a_narrow_terminal():
+    orbit = {
+        "kind": "cycle of 60", "texts_end": 256, "starts": 0, "unstable_directions": 10, "largest_eigenvalue": 1.25,
+        "slow_directions": 128, "distance": 123.4, "answer": " → ".join(["sweet and sour pork"] * 60),
+    }  # fmt: skip
+    plan = plan_for(*SMALL, "model=lstm")
+    found = dynamics(AnalysedNetwork.of(plan.task, plan.network(0), _sample(plan)), held=20)
+    table, lines = dynamics_table("lstm", [orbit] * 12, found, 80)
+    assert lines[0] == "2 more in dynamics.csv"
+    assert max(map(len, lines)) <= 80
+    console = Console(width=80, file=io.StringIO())
+    console.print(table)
+    printed = console.file.getvalue().splitlines()
+    assert max(map(len, printed)) <= 80
+    assert sum("sweet and sour pork, … (1)" in line for line in printed) == 10
+
+
 def test_map_and_activations(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("rnnlstm.reporting.gradflow.GAINS", (0.9, 1.1))
     monkeypatch.setattr("rnnlstm.reporting.gradflow.LENGTHS", (4, 8))
@@ -166,11 +204,14 @@ def test_map_and_activations(tmp_path, capsys, monkeypatch):
     ("arguments", "words"),
     [
         (["--fast"], "unknown option --fast"),
-        (["show=flows"], "show=flows: must be one of flow, surgery, activations, map, influence; did you mean flow?"),
+        (
+            ["show=flows"],
+            "show=flows: must be one of flow, surgery, activations, map, influence, dynamics; did you mean flow?",
+        ),
         (["sequences=0"], "sequences=0: must be a whole number from 1"),
         (
             ["show=map", "sequences=4"],
-            "sequences=4: has no effect with show=map; it belongs to show=flow and show=influence",
+            "sequences=4: has no effect with show=map; it belongs to show=flow, influence and dynamics",
         ),
         (["weights=nowhere"], "weights=nowhere: no such folder"),
         (["model=lstn"], "did you mean lstm?"),
@@ -178,6 +219,9 @@ def test_map_and_activations(tmp_path, capsys, monkeypatch):
         (["model.hiden_size=3"], "did you mean model.hidden_size?"),
         (["weight=runs"], "weight=runs: unknown key; did you mean weights?"),
         (["sequence=4"], "did you mean sequences?"),
+        (["show=dynamics", "model.num_layers=2"], "show=dynamics takes networks of one layer; this one has 2"),
+        (["show=dynamics", "surgery.detach=true"], "needs derivatives that surgery.detach cuts off"),
+        (["show=dynamics", "surgery.freeze=[forget]"], "needs derivatives that surgery.freeze cuts off"),
         (["lr=4"], "did you mean optimizer.lr?"),
     ],
 )

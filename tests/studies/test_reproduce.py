@@ -237,6 +237,12 @@ QUICK_TABLES = {
         for arm, reach in (("tanh RNN", 0), ("leaky tanh RNN", 10), ("GRU", 10), ("GRU, chrono", 20),
                            ("LSTM, chrono", 20))
     ],
+    "dynamics": lambda good: [
+        row("T=12", arm, FAST, 1.0, dishes_named_at_attractors=4 if good else 3, dishes_right=4,
+            slow_directions_on_the_way=2 if good else 1, right_after_10_T=0.96 if good else 0.8,
+            accuracy_at_1_to_5_more=0.1 if good else 0.9)
+        for arm in ("tanh RNN", "tanh RNN, T/2 … T", "GRU", "LSTM, default", "LSTM, chrono")
+    ],
 }  # fmt: skip
 
 
