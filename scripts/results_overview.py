@@ -13,7 +13,7 @@ from rnnlstm.config.errors import DiskError
 from rnnlstm.reporting.colours import NETWORKS as TABLE
 from rnnlstm.reporting.colours import STYLES
 from rnnlstm.studies.common import CHRONO, DEFAULT, GRU, TANH, forget_bias
-from rnnlstm.studies.gradient import MEMORY, PLACES
+from rnnlstm.studies.gradient import PLACES, memory
 from rnnlstm.studies.results import OVERVIEW, read
 from rnnlstm.studies.study import Row, Rows
 
@@ -32,7 +32,7 @@ NETWORKS: Mapping[str, tuple[str, ...]] = {
     "LSTM, PyTorch's start": (DEFAULT.name, forget_bias(0).name),
     "LSTM, forget bias 1": (forget_bias(1).name,),
     "LSTM, forget bias 5": (forget_bias(5).name,),
-    "LSTM, chrono": (CHRONO.name, MEMORY),
+    "LSTM, chrono": (CHRONO.name,),
     "GRU": (GRU.name,),
 }
 #: The style of each, from the project's table.
@@ -95,16 +95,22 @@ def _style(k: int) -> dict[str, Any]:
 
 
 def _gradient(axes: Axes, table: Rows) -> None:
+    """Solid: of the output h, for every network; dotted: of an LSTM's memory c."""
     names = ("at_the_first_step", "half_way", "three_quarters", "at_the_last_step")
-    last = PLACES[-1]
+    back = [PLACES[-1] - place for place in PLACES]
     for k, (row,) in _networks(table):
         whole = row.median("at_the_last_step")
-        axes.plot([last - place for place in PLACES], [row.median(name) / whole for name in names], **_style(k))
+        axes.plot(back, [row.median(name) / whole for name in names], **_style(k))
+    for k, arms in enumerate(NETWORKS.values()):
+        for row in (row for arm in arms for row in table.arm(memory(arm))):
+            whole = row.median("at_the_last_step")
+            looks = {"color": LOOKS[k].on_white, "linestyle": ":", "linewidth": 1.8}
+            axes.plot(back, [row.median(name) / whole for name in names], **looks)
     axes.set_yscale("log")
     axes.set_ylim(FAINTEST, 1e3)
     axes.invert_xaxis()
     axes.set(xlabel="steps before the answer", ylabel="gradient, as a share of the last step's")
-    _title(axes, "How much gradient comes back", "untrained, T = 200")
+    _title(axes, "How much gradient comes back", "untrained, T = 200; solid: ∂L/∂h, dotted: ∂L/∂c")
 
 
 def _accuracies(axes: Axes, table: Rows) -> None:
@@ -128,12 +134,14 @@ def _accuracies(axes: Axes, table: Rows) -> None:
 
 
 def _updates(axes: Axes, table: Rows) -> None:
-    """A network that most seeds did not solve is drawn at the budget's end, hollow."""
+    """A network that most seeds did not solve is drawn at the budget's end, hollow and joined to nothing."""
     for k, rows in _networks(table):
-        lengths, until = _lengths(rows), [min(row.median_steps, row.steps) for row in rows]
-        axes.plot(lengths, until, color=LOOKS[k].on_white, linewidth=1.8)
+        lengths, until = _lengths(rows), [row.median_steps for row in rows]
+        axes.plot(
+            lengths, [y if math.isfinite(y) else math.nan for y in until], color=LOOKS[k].on_white, linewidth=1.8
+        )
         for row, x, y in zip(rows, lengths, until, strict=True):
-            axes.plot(x, y, **_style(k), fillstyle="full" if math.isfinite(row.median_steps) else "none")
+            axes.plot(x, min(y, row.steps), **_style(k), fillstyle="full" if math.isfinite(y) else "none")
     axes.set_yscale("log")
     axes.set_yticks(UPDATES, [f"{n:,}" for n in UPDATES])
     axes.yaxis.set_minor_locator(NullLocator())

@@ -54,6 +54,10 @@ NETWORKS: Mapping[str, Mapping[str, object]] = {
 }
 
 
+#: Other names of networks in figures.
+SHORT = {"tanh": "tanh RNN", "ReLU": "ReLU RNN"}
+
+
 def network_name(config: Mapping[str, object]) -> str:
     """The name in `NETWORKS` of a flat configuration (`model.init` → `chrono`); empty for another network."""
     if "model.name" not in config:
@@ -66,6 +70,8 @@ def network_name(config: Mapping[str, object]) -> str:
 
 def named_network(name: str) -> str:
     """The name in `NETWORKS` with which a study's name of a network begins: `GRU` of `GRU, 2 layers`; or empty."""
+    first, comma, rest = name.partition(",")
+    name = f"{SHORT.get(first, first)}{comma}{rest}"
     return max((network for network in NETWORKS if f"{name},".startswith(f"{network},")), key=len, default="")
 
 

@@ -21,11 +21,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import ScalarFormatter
 
-MOST_PANELS = 4
+ACROSS = 4  #: panels beside each other
 
 
 def save_figure(study: Study, rows: Sequence[Row], path: Path) -> None:
-    """A panel for each of the first settings: networks down, every seed a dot, the median a bar; or the study's
+    """A panel for each setting: networks down, every seed a dot, the median a bar; or the study's
     scatter plots. Raises: OSError."""
     if study.scatter:
         save_picture(scatter_plots(rows, study.scatter), path, 90)
@@ -34,10 +34,12 @@ def save_figure(study: Study, rows: Sequence[Row], path: Path) -> None:
     what = _drawn(study, rows)
     settings = _panels(table, what)
     count = max(len(table.of(setting)) for setting in settings)
-    figure, axes = plt.subplots(
-        1, len(settings), figsize=(2.2 + 2.6 * len(settings), 1.1 + 0.27 * count), squeeze=False, layout="constrained"
-    )
-    for panel, setting in zip(axes[0], settings, strict=True):
+    across = min(len(settings), ACROSS)
+    down = -(-len(settings) // across)
+    figure, axes = panels(down, across, 2.2 + 2.6 * across, 0.3 + (0.8 + 0.27 * count) * down)
+    for panel in axes.flat[len(settings) :]:
+        panel.axis("off")
+    for panel, setting in zip(axes.flat, settings, strict=False):
         _draw(panel, table.of(setting), what, study.log_scale)
         panel.set_title(setting, fontsize=9)
     figure.supxlabel(axis_label(study, rows), fontsize=9)
@@ -104,11 +106,7 @@ def _drawn(study: Study, rows: Sequence[Row]) -> str:
 
 def _panels(table: Rows, what: str) -> list[str]:
     settings = [s for s in table.settings if what == "solved" or any(row.values(what) for row in table.of(s))]
-    settings = settings or table.settings
-    if len(settings) <= MOST_PANELS:
-        return settings
-    last = len(settings) - 1
-    return [settings[round(k * last / (MOST_PANELS - 1))] for k in range(MOST_PANELS)]
+    return settings or table.settings
 
 
 def axis_label(study: Study, rows: Sequence[Row]) -> str:
@@ -127,6 +125,9 @@ def _draw(axes: Axes, rows: Sequence[Row], what: str, log_scale: bool) -> None:
             axes.plot([low, high], [y, y], color=colour, linewidth=3, alpha=0.35)
             axes.plot(row.solved_count / max(row.n, 1), y, "o", color=colour, markersize=5)
             axes.set_xlim(-0.03, 1.03)
+            if row.diverged_count:
+                told, at = f"{row.diverged_count} of {row.n} diverged", 0.99 if row.solved_count < row.n / 2 else 0.6
+                axes.text(at, y, told, fontsize=7, color="0.25", va="center", ha="right")
             continue
         values = row.values(what)
         shown = [v for v in values if v > 0] if log_scale else values
@@ -146,6 +147,6 @@ def _draw(axes: Axes, rows: Sequence[Row], what: str, log_scale: bool) -> None:
     if log_scale:
         axes.set_xscale("log")
     elif what == "steps":  # the budget's end, and room for what stands beside a dot there
-        axes.set_xlim(0, 1.12 * max(row.steps for row in rows))
+        axes.set_xlim(0, 1.25 * max(row.steps for row in rows))
     axes.grid(axis="x", alpha=0.3)
     axes.tick_params(axis="x", labelsize=8)

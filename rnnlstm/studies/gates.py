@@ -32,10 +32,11 @@ class Gates(Study):
     )
     claims = ("C12", "C14", "C16")
     caption = (
-        "What to see: the headline metric after training, with every gate (LSTM, chrono) and without some of them. "
+        "What to see: updates to solve the task, with every gate (LSTM, chrono) and without some of them. "
         "Right of it in the table: trained networks with a gate held at 1 or 0."
     )
     minutes = Minutes(quick=0.4, standard=40)
+    figure = "steps"  # accuracy would show where training stopped
     columns = tuple(f"{gate}_{how}" for gate in GATES for how in ("open", "shut"))
 
     def sweep(self, size: str) -> Sweep:

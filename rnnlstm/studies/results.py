@@ -26,13 +26,27 @@ def verdict(findings: Sequence[Finding]) -> str:
     return "pass" if findings and all(finding.passed for finding in findings) else "miss"
 
 
-def result(study: Study, size: str, rows: Sequence[Row], seconds: Mapping[str, float]) -> dict[str, Any]:
+def result(
+    study: Study,
+    size: str,
+    rows: Sequence[Row],
+    seconds: Mapping[str, float],
+    before: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Everything that the page shows of a study, as plain data. `seconds` by setting. While settings are missing, the
-    verdict is `unfinished`."""
+    verdict is `unfinished`. `before`: what was there; if it has these very rows, it also says when and where
+    they were measured."""
     import torch
 
     missing = [name for name in study.settings(size) if not any(name in ("all", row.setting) for row in rows)]
     findings = [] if missing else study.findings(size, rows)
+    data = [row.as_data() for row in rows]
+    measured = {
+        "written": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "machine": {**describe_here(), "torch": torch.__version__, "threads": torch.get_num_threads()},
+    }
+    if before and [Row.from_data(row).as_data() for row in before["rows"]] == data:
+        measured = {name: before[name] for name in measured}
     return {
         "study": study.name,
         "size": size,
@@ -41,9 +55,8 @@ def result(study: Study, size: str, rows: Sequence[Row], seconds: Mapping[str, f
         "checks": [dataclasses.asdict(finding) for finding in findings],
         "seconds": round(sum(seconds.values()), 1),
         "setting_seconds": {name: round(value, 1) for name, value in seconds.items()},
-        "written": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "machine": {**describe_here(), "torch": torch.__version__, "threads": torch.get_num_threads()},
-        "rows": [row.as_data() for row in rows],
+        **measured,
+        "rows": data,
     }
 
 

@@ -77,10 +77,11 @@ def reproduce(
 
     for study in chosen:
         say(f"== {study.name} ({size}): {study.title}")
-        runner = Runner(study, size, runs / study.name / size, say, progress, read(study.name, size, out))
+        before = read(study.name, size, out)
+        runner = Runner(study, size, runs / study.name / size, say, progress, before)
         try:
             for rows in runner.rows(setting):
-                data = result(study, size, rows, runner.setting_seconds)
+                data = result(study, size, rows, runner.setting_seconds, before)
                 paths = write(study, data, out)
         except StoppedError as stopped:
             print(

@@ -151,7 +151,8 @@ QUICK_TABLES = {
             scores={"at_the_first_step": [first if good else 1 - first], "at_the_last_step": [0.16]})
         for arm, first in (("tanh RNN", 1e-40), ("LSTM, default", 1e-35), ("LSTM, forget bias 1", 1e-14),
                            ("tanh RNN, orthogonal", 1e-6), ("IRNN", 0.09), ("LSTM, forget bias 5", 1.7),
-                           ("LSTM, chrono (memory)", 0.02 if good else 0.9999))
+                           ("LSTM, default (memory)", 1e-30), ("LSTM, forget bias 1 (memory)", 1e-12),
+                           ("LSTM, chrono (memory)", 0.02 if good else 0.9999), ("LSTM, forget bias 5 (memory)", 2.0))
     ],
     "long_lag": lambda good: [
         *(row(f"{v}, 20", "LSTM of 1997", FAST if good else NEVER) for v in ("2a", "2b", "2c")),
@@ -558,6 +559,26 @@ def test_a_result_is_written_and_read_and_its_page_says_no_more(tmp_path):
         assert f"## {other.name}\n" in text
 
 
+def test_rows_that_were_there_keep_when_and_where_they_were_measured():
+    study, rows = studies()["adding"], QUICK_TABLES["adding"](True)
+    before = {**result(study, "quick", rows, {}), "written": "2020-01-01", "machine": {"processor": "another"}}
+    again = result(study, "quick", rows, {}, json.loads(json.dumps(before)))
+    assert (again["written"], again["machine"]) == ("2020-01-01", {"processor": "another"})
+    other = result(study, "quick", QUICK_TABLES["adding"](False), {}, before)
+    assert other["written"] != "2020-01-01"
+    assert other["machine"] != before["machine"]
+
+
+def test_a_figure_has_a_panel_for_each_setting_and_says_who_diverged(tmp_path, monkeypatch):
+    rows = [row(f"T={T}", "tanh", NEVER, diverged=2 if T == 5 else 0) for T in range(6)]
+    kept = []
+    monkeypatch.setattr(plt, "close", kept.append)
+    save_figure(studies()["clipping"], rows, tmp_path / "figure.png")
+    shown = [axes for axes in kept[0].axes if axes.axison]
+    assert [axes.get_title() for axes in shown] == [f"T={T}" for T in range(6)]
+    assert [[text.get_text() for text in axes.texts] for axes in shown] == [[]] * 5 + [["2 of 5 diverged"]]
+
+
 def test_the_overview_needs_three_studies_and_stands_on_the_page(tmp_path):
     (tmp_path / "standard").mkdir()
     for name in OVERVIEW_STUDIES:
@@ -580,13 +601,21 @@ def test_what_the_overview_draws():
     assert list(tanh.get_xdata()) == [199, 99, 49, 0]
     assert tanh.get_ydata()[0] < 1e-40
     assert tanh.get_ydata()[3] == chrono.get_ydata()[3] == 1
-    assert 0.1 < chrono.get_ydata()[0] < 1
+    dotted = [line for line in figure.axes[0].get_lines() if line.get_linestyle() == ":"]
+    assert len(dotted) == 4  # ∂L/∂c of the four LSTMs
+    memory = tables["gradient"]("T=200", "LSTM, chrono (memory)")
+    (drawn,) = [line for line in dotted if line.get_color() == chrono.get_color()]
+    assert drawn.get_ydata()[0] == memory.median("at_the_first_step") / memory.median("at_the_last_step")
+    assert 0.1 < drawn.get_ydata()[0] < 1
     assert list(lines[1]["LSTM, chrono"].get_ydata()) == [
         tables["keyword"](f"T={T}", "LSTM, chrono").median("metric") for T in (50, 100, 200)
     ]
     drawn = [line for line in figure.axes[2].get_lines() if line.get_label() == "LSTM, PyTorch's start"]
     assert [line.get_fillstyle() for line in drawn] == ["full", "full", "none"]
     assert [float(line.get_ydata()[0]) for line in drawn] == [750, 1200, 4000]
+    joined = next(line for line in figure.axes[2].get_lines() if line.get_color() == drawn[0].get_color())
+    assert list(joined.get_ydata())[:2] == [750, 1200]
+    assert math.isnan(joined.get_ydata()[2])
     plt.close(figure)
 
 
