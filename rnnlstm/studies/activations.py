@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rnnlstm.studies.common import common, each
-from rnnlstm.studies.study import FIRST, Arm, Check, Minutes, Rows, Setting, Study, Sweep, register_study
+from rnnlstm.studies.common import common, each, more_solve
+from rnnlstm.studies.study import FIRST, Arm, Check, Minutes, Row, Rows, Setting, Study, Sweep, register_study
 
 NAMES = {"tanh": "tanh", "sigmoid": "σ", "centred_sigmoid": "2σ−1", "steep_sigmoid": "σ(4x)", "relu": "ReLU"}
 ARMS = tuple(Arm(shown, ("model=rnn", f"model.nonlinearity={name}")) for name, shown in NAMES.items())
@@ -58,19 +58,20 @@ class Activations(Study):
         at = "lr 0.01"
         checks = [
             Check(
-                "keyword T=10: over all rates tanh is solved by more seeds than σ",
-                lambda t: (_solved(t, "tanh") > _solved(t, "σ"), _all_solved(t)),
+                "keyword T=10, each at its best rate: more seeds of tanh solve it than of σ",
+                lambda t: more_solve(_best(t, "tanh"), _best(t, "σ")),
             ),
             Check(
-                "centring counts: 2σ−1 (slope ½) is solved at least as often as σ(4x) (slope 1, not centred)",
-                lambda t: (_solved(t, "2σ−1") >= _solved(t, "σ(4x)"), _all_solved(t)),
+                "centring counts: each at its best rate, more seeds of 2σ−1 (slope ½) solve it than of σ(4x) (slope "
+                "1, not centred)",
+                lambda t: more_solve(_best(t, "2σ−1"), _best(t, "σ(4x)")),
             ),
             Check(
                 f"adding T=50, {at}: in the IRNN more units are dead at the end without clipping than by norm",
                 lambda t: _dead(t, at),
             ),
             Check(
-                "adding T=50: over all rates no more seeds diverge by norm than without clipping, of either start",
+                "adding T=50: at no rate do more seeds diverge by norm than without clipping, of either start",
                 _diverged,
             ),
         ]
@@ -88,14 +89,10 @@ def _keyword(length: int, rate: float) -> str:
     return f"keyword T={length}, lr {rate:g}"
 
 
-def _solved(t: Rows, arm: str) -> int:
-    return sum(row.solved_count for row in t.arm(arm))
-
-
-def _all_solved(t: Rows) -> str:
-    return "solved " + ", ".join(
-        f"{arm.name} {_solved(t, arm.name)} of {sum(r.n for r in t.arm(arm.name))}" for arm in ARMS
-    )
+def _best(t: Rows, arm: str) -> Row:
+    """The row of keyword recall at the rate at which most seeds solve it, then in the fewest updates. Rates are
+    chosen by the same seeds, for every network alike: one seed at two rates is not two."""
+    return min(t.arm(arm), key=lambda row: (-row.solved_count, row.median_steps, row.rate))
 
 
 def _dead(t: Rows, at: str) -> tuple[bool, str]:
@@ -107,9 +104,10 @@ def _dead(t: Rows, at: str) -> tuple[bool, str]:
 
 
 def _diverged(t: Rows) -> tuple[bool, str]:
-    counts = {arm.name: sum(row.diverged_count for row in t.arm(arm.name)) for arm in RELU}
-    free, held = [counts[RELU[k].name] for k in (0, 2)], [counts[RELU[k].name] for k in (1, 3)]
-    return all(h <= f for h, f in zip(held, free, strict=True)), ", ".join(f"{k} {v}" for k, v in counts.items())
+    counts = {arm.name: [row.diverged_count for row in t.arm(arm.name)] for arm in RELU}
+    pairs = [pair for k in (0, 2) for pair in zip(counts[RELU[k].name], counts[RELU[k + 1].name], strict=True)]
+    told = ", ".join(f"{arm} {'/'.join(map(str, by_rate))}" for arm, by_rate in counts.items())
+    return all(held <= free for free, held in pairs), f"by rate: {told}"
 
 
 def _half_lives(t: Rows) -> tuple[bool, str]:
