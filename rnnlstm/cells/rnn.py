@@ -12,7 +12,8 @@ from rnnlstm.cells import initialisation
 from rnnlstm.cells.cell import Cell, State, Weights, register_cell, torch_arguments
 from rnnlstm.config.options import option
 
-#: Name: (φ, the steepest slope it has anywhere). The last two tell slope and zero-centring of the sigmoid apart.
+#: Name: (φ, the steepest slope it has anywhere). The last four tell slope, amplitude and zero-centring of the sigmoid
+#: apart.
 NONLINEARITIES: dict[str, tuple[Callable[[Tensor], Tensor], float]] = {
     "tanh": (torch.tanh, 1.0),
     "relu": (torch.relu, 1.0),
@@ -20,6 +21,8 @@ NONLINEARITIES: dict[str, tuple[Callable[[Tensor], Tensor], float]] = {
     "identity": (lambda a: a, 1.0),
     "centred_sigmoid": (lambda a: 2 * torch.sigmoid(a) - 1, 0.5),
     "steep_sigmoid": (lambda a: torch.sigmoid(4 * a), 1.0),
+    "centred_steep_sigmoid": (lambda a: torch.sigmoid(4 * a) - 0.5, 1.0),
+    "wide_steep_sigmoid": (lambda a: 2 * torch.sigmoid(4 * a) - 1, 2.0),
 }
 
 
@@ -29,7 +32,9 @@ class RNNCell(Cell):
     """h_t = φ(W_ih x_t + b_ih + W_hh h_{t−1} + b_hh)
 
     φ is tanh, ReLU, the logistic sigmoid σ or the identity; or centred_sigmoid, 2σ(x) − 1, with its mean at zero and
-    slope up to ½, or steep_sigmoid, σ(4x), with a slope up to 1 as tanh has it but a mean of ½.
+    slope up to ½, or steep_sigmoid, σ(4x), with a slope up to 1 as tanh has it but a mean of ½ and half of tanh's
+    amplitude; centred_steep_sigmoid, σ(4x) − ½, moves that mean to zero, and wide_steep_sigmoid, 2σ(4x) − 1, gives it
+    tanh's amplitude, too, at slope 2.
     Source: Elman 1990; as `torch.nn.RNN` computes it.
     """
 

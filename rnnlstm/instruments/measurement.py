@@ -161,7 +161,9 @@ def _slopes(cell: Cell, states: dict[str, Tensor]) -> Tensor:
         return 1 - torch.tanh(states["cell"]) ** 2
     h = states["hidden"]
     name = cell.nonlinearity if isinstance(cell, RNNCell) else "tanh"
-    if name in ("tanh", "centred_sigmoid"):
+    if name == "centred_steep_sigmoid":
+        return 1 - 4 * h**2
+    if name in ("tanh", "centred_sigmoid", "wide_steep_sigmoid"):
         return 1 - h**2
     if name in ("sigmoid", "steep_sigmoid"):
         return 4 * h * (1 - h)

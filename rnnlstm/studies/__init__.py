@@ -6,6 +6,7 @@ Every study's file is imported here, which registers it.
 from rnnlstm.studies import (  # noqa: F401
     activations,
     adding,
+    centring,
     clipping,
     clipping_map,
     copy,
@@ -51,6 +52,7 @@ ORDER = (
     "slow_paths",
     "surgery",
     "clipping_map",
+    "centring",
 )
 
 

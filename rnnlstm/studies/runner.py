@@ -38,7 +38,7 @@ from rnnlstm.jobs.sweep import train_jobs
 from rnnlstm.record.files import LineWriter, read_json, read_lines, write_json
 from rnnlstm.record.folders import METRICS, SUMMARY, WEIGHTS, identity, run_folder, seed_folder
 from rnnlstm.studies.results import BEFORE, read, result, text_table, write
-from rnnlstm.studies.study import ABOVE, GIVES_UP_ABOVE, GIVES_UP_AT, Arm, Row, Setting, Study, Sweep
+from rnnlstm.studies.study import ABOVE, FIRST_FINAL, GIVES_UP_ABOVE, GIVES_UP_AT, Arm, Row, Setting, Study, Sweep
 from rnnlstm.training.plan import make_plan
 from rnnlstm.training.progress import Progress, progress_on
 
@@ -132,6 +132,8 @@ class Condition:
     def identity(self, sweep: Sweep) -> str:
         """A hash of everything that its row depends on."""
         protocol = {field.name: getattr(sweep, field.name) for field in fields(sweep) if field.name != "settings"}
+        if sweep.first_final == FIRST_FINAL:  # a later key, which leaves earlier rows theirs
+            del protocol["first_final"]
         return identity({**self.tree, "protocol": repr(protocol), "rate": [self.setting.rate, self.setting.rates_of]})
 
 

@@ -74,12 +74,14 @@ class Sweep:
     `one_above`: if the top of the grid is chosen, the next rate above it is tried, too. `gives_up`: a rate without
     any progress is stopped early (`GIVES_UP_AT`). Final networks are scored on `test_samples` sequences of the stream
     `test`, which nothing else sees; None: by their last evaluation, which also decides when training stops.
+    `first_final`: where these seeds must not be those of an earlier study that raised the question.
     """
 
     settings: tuple[Setting, ...]
     grid: tuple[float, ...] = GRID
     tuning_seeds: int = 3
     final_seeds: int = 5
+    first_final: int = FIRST_FINAL
     one_above: bool = True
     gives_up: bool = True
     test_samples: int | None = 4096
@@ -88,7 +90,7 @@ class Sweep:
 
     @property
     def final(self) -> range:
-        return range(FIRST_FINAL, FIRST_FINAL + self.final_seeds)
+        return range(self.first_final, self.first_final + self.final_seeds)
 
     @property
     def tuning(self) -> range:

@@ -206,6 +206,8 @@ def test_the_sigmoid_family_tells_slope_and_centring_apart():
         ("sigmoid", 0.5, 0.25),
         ("centred_sigmoid", 0.0, 0.5),
         ("steep_sigmoid", 0.5, 1.0),
+        ("centred_steep_sigmoid", 0.0, 1.0),
+        ("wide_steep_sigmoid", 0.0, 2.0),
     ):
         cell = make_cell("rnn", nonlinearity=name)
         y = cell.phi(x)

@@ -298,7 +298,8 @@ def test_units_dead_and_saturated():
         weights = subject.network.recurrence.layer_weights(0)
         weights["bias_ih"][:2] = -100.0
     assert unit_shares(subject, 0)["dead"] == pytest.approx(2 / 6)
-    for nonlinearity, high in (("tanh", 10.0), ("sigmoid", 10.0), ("steep_sigmoid", 5.0), ("centred_sigmoid", 20.0)):
+    for nonlinearity, high in (("tanh", 10.0), ("sigmoid", 10.0), ("steep_sigmoid", 5.0), ("centred_sigmoid", 20.0),
+                               ("centred_steep_sigmoid", 5.0), ("wide_steep_sigmoid", 5.0)):  # fmt: skip
         subject = subject_for("rnn", f"model.nonlinearity={nonlinearity}")
         with torch.no_grad():
             subject.network.recurrence.layer_weights(0)["bias_ih"][:3] = high

@@ -24,6 +24,7 @@ CELLS = [
     ("RNN", {"nonlinearity": "identity"}),
     ("RNN", {"nonlinearity": "centred_sigmoid"}),
     ("RNN", {"nonlinearity": "steep_sigmoid"}),
+    ("RNN", {"nonlinearity": "wide_steep_sigmoid"}),
     ("LSTM", {}),
     ("LSTM1997", {}),
     ("GRU", {}),

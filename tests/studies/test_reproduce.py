@@ -232,6 +232,11 @@ QUICK_TABLES = {
         row("tanh RNN, T=10", "SGD 0.1, clip none", SLOW, diverged=0),
         row("tanh RNN, T=10", "SGD 0.1, clip norm 1", FAST, diverged=0 if good else 2),
     ],
+    "centring": lambda good: [
+        row("keyword T=10", arm, FAST * 2 if solves == good else NEVER * 2)
+        for arm, solves in (("tanh", True), ("σ", False), ("σ(4x)", False), ("σ(4x)−½", True), ("2σ−1", True),
+                            ("2σ(4x)−1", True))
+    ],
     "slow_paths": lambda good: [
         row(f"keyword T={T}", arm, FAST if (reach >= T) == good else NEVER)
         for T in (10, 20)

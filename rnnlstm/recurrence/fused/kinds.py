@@ -35,10 +35,14 @@ GRU = Kind("gru", 4, 3, False, {"reset": 1, "update": 2})
 def kind_of(cell: Cell) -> Kind | None:
     """The kind of a cell whose equations are exactly these; a subclass may have changed them."""
     if type(cell) is RNNCell:
+        if cell.nonlinearity == "centred_steep_sigmoid":
+            return None
         # 2σ(x) − 1 = tanh(x/2), and σ(4x) is the sigmoid of 4x.
-        name, scale = {"centred_sigmoid": ("tanh", 0.5), "steep_sigmoid": ("sigmoid", 4.0)}.get(
-            cell.nonlinearity, (cell.nonlinearity, 1.0)
-        )
+        name, scale = {
+            "centred_sigmoid": ("tanh", 0.5),
+            "steep_sigmoid": ("sigmoid", 4.0),
+            "wide_steep_sigmoid": ("tanh", 2.0),
+        }.get(cell.nonlinearity, (cell.nonlinearity, 1.0))
         return Kind(f"rnn_{name}", 1, 1, scale=scale)
     if type(cell) is LinearCell:
         return Kind("rnn_identity", 1, 1)
