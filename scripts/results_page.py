@@ -22,11 +22,14 @@ HEADINGS = {
     "long": "Long",
 }
 READING = "reading"  #: folder of the texts beside the results
-INTRODUCTION = """# Results
+ANSWERS = "answers"  #: of the texts: a line `name: answer` for each study
+OPENING = """# Results
 
-Each study asks again what a paper has reported, with one command: `python -m rnnlstm.reproduce NAME`. Criteria
-are in the code (`rnnlstm/studies/`) and were committed before the final runs. A study passes if all of
-its sentences hold; a miss is reported as a miss. "Not run" means that nothing is claimed.
+Each study is one command, `python -m rnnlstm.reproduce NAME`. It holds if every sentence of its criterion does, which
+is in the code (`rnnlstm/studies/`) and was committed before the final runs; what was missed is said, and explained in
+the study's own section. "Not run" means that nothing is claimed.
+"""
+INTRODUCTION = """## How it was measured
 
 *Fair to all.* The learning rate of each network in each setting is chosen from the same grid,
 {grid}, with the same budget, on three tuning seeds (from {first} on) that no verdict uses: most seeds solved, then
@@ -54,11 +57,11 @@ def page(out: Path, beside: Path) -> str:
     }
     grid = ", ".join(f"{rate:g}" for rate in GRID)
     earlier = ", ".join(f"{rate:g}" for rate in FIRST["grid"])
-    parts = [INTRODUCTION.format(grid=grid, first=FIRST_TUNING, above=f"{ABOVE:g}", earlier=earlier).strip()]
+    parts = [OPENING.strip(), _overview(results, _answers(out))]
+    parts.append(INTRODUCTION.format(grid=grid, first=FIRST_TUNING, above=f"{ABOVE:g}", earlier=earlier).strip())
     if (out / OVERVIEW).is_file():
         parts.append(f"![Three of the studies in one picture]({os.path.relpath(out / OVERVIEW, beside)})")
         parts.append(_reading("overview", out))
-    parts.append(_overview(results))
     for study in studies().values():
         parts.append(_section(study, results, os.path.relpath(out, beside), _reading(study.name, out)))
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -75,15 +78,21 @@ def write_page(path: Path, out: Path) -> None:
 Results = Mapping[tuple[str, str], Mapping[str, Any]]
 
 
-def _overview(results: Results) -> str:
+def _answers(out: Path) -> dict[str, str]:
+    """The answers, by study, written by hand after the runs."""
+    lines = [line.partition(": ") for line in _reading(ANSWERS, out).splitlines()]
+    return {name: answer for name, _, answer in lines}
+
+
+def _overview(results: Results, answers: Mapping[str, str]) -> str:
     sizes = ["standard", "quick", "long"]
-    lines = [["study", "asks", *sizes]]
+    lines = [["study", "question", "answer", *sizes]]
     for study in studies().values():
         cells = []
         for size in sizes:
             data = results.get((study.name, size))
             cells.append("–" if size not in study.sizes else "not run" if data is None else _verdict(data))
-        lines.append([f"[{study.name}](#{study.name})", study.question, *cells])
+        lines.append([f"[{study.name}](#{study.name})", study.question, answers.get(study.name, "–"), *cells])
     return markdown(lines)
 
 
@@ -91,7 +100,10 @@ def _verdict(data: Mapping[str, Any]) -> str:
     if not data["checks"]:
         return data["verdict"]
     passed = sum(check["passed"] for check in data["checks"])
-    return f"**{data['verdict']}** ({passed} of {len(data['checks'])})"
+    word = {"pass": "holds", "miss": "holds in part" if passed else "does not hold"}.get(
+        data["verdict"], data["verdict"]
+    )
+    return f"**{word}** ({passed} of {len(data['checks'])})"
 
 
 def _reading(name: str, out: Path) -> str:

@@ -554,12 +554,15 @@ def test_a_result_is_written_and_read_and_its_page_says_no_more(tmp_path):
     assert [Row.from_data(r) for r in data["rows"]] == rows
     text = page(tmp_path / "results", tmp_path)
     assert "results/quick/adding.png" in text
-    assert "**pass** (3 of 3)" in text
+    assert "**holds** (3 of 3)" in text
     assert text.count("Not run.") == len(studies()) - 1
     assert str(tmp_path) not in text
     (tmp_path / "results" / "reading").mkdir()
     (tmp_path / "results" / "reading" / "adding.md").write_text("*What it means.* A gate.\n")
-    assert "\n\n*What it means.* A gate.\n\n" in page(tmp_path / "results", tmp_path)
+    (tmp_path / "results" / "reading" / "answers.md").write_text("adding: Gates do.\ncopy: No.\n")
+    text = page(tmp_path / "results", tmp_path)
+    assert "\n\n*What it means.* A gate.\n\n" in text
+    assert f"{study.question} | Gates do. | not run | **holds** (3 of 3)" in text
     for other in studies().values():
         assert f"## {other.name}\n" in text
 
