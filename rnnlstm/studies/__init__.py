@@ -16,6 +16,7 @@ from rnnlstm.studies import (  # noqa: F401
     gates,
     gradient,
     interference,
+    irnn,
     keyword,
     length,
     long_lag,
@@ -53,6 +54,7 @@ ORDER = (
     "surgery",
     "clipping_map",
     "centring",
+    "irnn",
 )
 
 

@@ -33,7 +33,7 @@ class Activations(Study):
         "centring, σ(4x), does not help."
     )
     minutes = Minutes(quick=0.4, standard=20)
-    columns = ("half_life_at_start", "log10_gradient_kept", "dead", "saturated")
+    columns = ("half_life_at_start", "log10_gradient_kept", "dead_at_start", "dead", "saturated")
     figure = "steps"
 
     def sweep(self, size: str) -> Sweep:

@@ -73,8 +73,9 @@ def scores(task: Task, network: Network, seed: int, samples: int, surgery: Surge
 
 
 def flow_and_units(plan: Plan, network: Network, seed: int) -> dict[str, float]:
-    """On 32 sequences, in float64: `half_life_at_start` of ∂L/∂h in steps, before training; of the trained network
-    `log10_gradient_kept`, at the first step against the last, and the shares of dead and saturated units."""
+    """On 32 sequences, in float64: before training `half_life_at_start` of ∂L/∂h in steps, and `dead_at_start`, the
+    share of dead units; of the trained network `log10_gradient_kept`, at the first step against the last, and the
+    shares of dead and saturated units."""
     from rnnlstm.instruments.analysed_network import AnalysedNetwork
     from rnnlstm.instruments.flow import flow
     from rnnlstm.instruments.measurement import unit_shares
@@ -87,6 +88,7 @@ def flow_and_units(plan: Plan, network: Network, seed: int) -> dict[str, float]:
     norms = flow(after).total["hidden"][-1]
     return {
         "half_life_at_start": half_life(flow(before).total["hidden"][-1]),
+        "dead_at_start": unit_shares(before, before.layers - 1)["dead"],
         "log10_gradient_kept": (norms[-1] / norms[0]).log10().item(),
         **unit_shares(after, after.layers - 1),
     }

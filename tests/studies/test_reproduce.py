@@ -237,6 +237,11 @@ QUICK_TABLES = {
         for arm, solves in (("tanh", True), ("σ", False), ("σ(4x)", False), ("σ(4x)−½", True), ("2σ−1", True),
                             ("2σ(4x)−1", True))
     ],
+    "irnn": lambda good: [
+        row(f"threshold {threshold}", f"IRNN, {optimizer}", FAST if (optimizer == "SGD") == good else NEVER)
+        for threshold in (1, 100)
+        for optimizer in ("SGD", "Adam")
+    ],
     "slow_paths": lambda good: [
         row(f"keyword T={T}", arm, FAST if (reach >= T) == good else NEVER)
         for T in (10, 20)
