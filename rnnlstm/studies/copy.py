@@ -26,7 +26,7 @@ class Copy(Study):
     )
     deviations = (
         "Adam, batch 32, all networks with the parameters of an LSTM of 64 units (quick: 32), a tenth of the "
-        "updates or fewer. Chrono's longest lag is the sequence's length, T+20; which one Tallec & Ollivier took here, "
+        "updates or fewer. Chrono's longest lag is the sequence's length, T+20; which one Tallec & Ollivier took, "
         "and Henaff, Szlam & LeCun 2016 on this task, was not seen."
     )
     caption = (
