@@ -13,7 +13,7 @@ Examples
   python -m rnnlstm.reproduce --list               the studies: what they ask, how long they take
   python -m rnnlstm.reproduce --list adding        one of them in full: what was published, the criterion
   python -m rnnlstm.reproduce adding --quick       smaller sizes with a criterion of their own, within a minute or so
-  python -m rnnlstm.reproduce all --quick          every study, under ten minutes on two cores
+  python -m rnnlstm.reproduce all --quick          every study, about a quarter of an hour on one core
   python -m rnnlstm.reproduce adding copy          two studies at the sizes of the page, one after the other
   python -m rnnlstm.reproduce adding --setting T=50                  one setting of a study; --list adding names them
 
