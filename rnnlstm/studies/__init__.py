@@ -18,6 +18,7 @@ from rnnlstm.studies import (  # noqa: F401
     interference,
     irnn,
     keyword,
+    leak,
     length,
     long_lag,
     memory_trace,
@@ -55,6 +56,7 @@ ORDER = (
     "clipping_map",
     "centring",
     "irnn",
+    "leak",
 )
 
 

@@ -242,6 +242,11 @@ QUICK_TABLES = {
         for threshold in (1, 100)
         for optimizer in ("SGD", "Adam")
     ],
+    "leak": lambda good: [
+        row("adding 10–20", arm, FAST, 0.005, left_at_20=1.0,
+            left_at_40=0.9 if good else 1.1, left_at_100=0.8 if good else 0.95)
+        for arm in ("LSTM, chrono", "GRU")
+    ],
     "slow_paths": lambda good: [
         row(f"keyword T={T}", arm, FAST if (reach >= T) == good else NEVER)
         for T in (10, 20)
