@@ -1,8 +1,8 @@
 """Mean-field theory of the gradient at the start: E‖∂L/∂h_{T−k}‖² of wide random networks, without making one.
 
 A unit's pre-activation is a sum over many random weights, so that it is Gaussian over the units, with variance
-q_t = σ_w² E[h_{t−1}²] + σ_in² E‖x_t‖² + σ_b². The moments of the state follow from it step by step, and from them those
-of the gradient on its way back. For the plain RNN
+q_t = σ_w² E[h_{t−1}²] + σ_in² E‖x_t‖² + σ_b². The moments of the state follow from it step by step, and from them
+those of the gradient on its way back. For the plain RNN
 
     q_t = σ_w² E[φ(√q_{t−1} z)²] + σ_in² E‖x‖² + σ_b²,   z ~ N(0, 1)
     E‖δ_{t−1}‖² = χ E‖δ_t‖²,   χ = σ_w² E[φ'(√q* z)²],   half-life = ln ½ / (½ ln χ) steps
@@ -50,8 +50,8 @@ from rnnlstm.cells.lstm import LSTMCell
 from rnnlstm.cells.rnn import LinearCell, RNNCell
 from rnnlstm.tasks import Task
 
-#: Nodes of the trapezoidal rule on ±9 standard deviations. It converges exponentially for smooth functions, also where
-#: √q is large and φ' is a narrow peak between the nodes of Gauss & Hermite's rule. An even number: none is at ReLU's
+#: Nodes of the trapezoidal rule on ±9 standard deviations. It converges exponentially for smooth functions, also
+#: where √q is large and φ' is a narrow peak between the nodes of Gauss & Hermite's rule. An even number: none is at ReLU's
 #: step, so that its moments are exact by symmetry.
 NODES = 800
 Z = np.linspace(-9.0, 9.0, NODES)
@@ -139,12 +139,14 @@ def start_of(cell: Cell, hidden_size: int, input_power: float, max_lag: int) -> 
         if init == "forget_bias":
             return replace(start, forget=np.array([cell.forget_bias]))
         return replace(start, forget=chrono, input=-chrono) if init == "chrono" else start
-    raise ValueError(f"the theory covers rnn (tanh, relu, identity; not init=identity), linear, lstm and gru, not {cell}")
+    raise ValueError(
+        f"the theory covers rnn (tanh, relu, identity; not init=identity), linear, lstm and gru, not {cell}"
+    )
 
 
 def input_power(task: Task, embedding_size: int) -> float:
-    """E‖x_t‖² over steps and sequences: of tokens the embedding's size, whose entries are N(0, 1); of numbers the mean
-    of a sample."""
+    """E‖x_t‖² over steps and sequences: of tokens the embedding's size, whose entries are N(0, 1); of numbers the
+    mean of a sample."""
     if task.num_tokens is not None:
         return float(embedding_size)
     return task.sample(0, 0, "probe", SEQUENCES).inputs.double().square().sum(-1).mean().item()
@@ -308,3 +310,18 @@ def gradient_curve(start: Start, steps: int, tied: bool = True) -> Curve:
     gated = start.kind == "lstm"
     hidden, memory = (np.sqrt(u2), np.sqrt(m2)) if gated else (np.sqrt(m2), np.sqrt(m2))
     return Curve(hidden, memory)
+
+
+def border(drive: float) -> float:
+    """The gain g of a tanh RNN at which χ = 1, given the variance `drive` that input and biases add: gradients vanish
+    below it and explode above it.
+
+    Both conditions hold there: g² E[φ'(√q z)²] = 1, and q = g² E[φ(√q z)²] + drive. With the first put into the
+    second, q is found by bisection. Without a drive g = 1.
+    """
+    low, high = 0.0, 4.0 * (drive + 4.0)
+    for _ in range(100):
+        q = (low + high) / 2
+        left = q - mean(squared(np.tanh), q) / mean(squared(tanh_slope), q)
+        low, high = (q, high) if left < drive else (low, q)
+    return float(1 / np.sqrt(mean(squared(tanh_slope), low)))

@@ -26,6 +26,7 @@ from rnnlstm.studies import (  # noqa: F401
     start_map,
     state_tracking,
     surgery,
+    theory,
     truncation,
 )
 from rnnlstm.studies.study import STUDIES, Study
@@ -55,6 +56,7 @@ ORDER = (
     "clipping_map",
     "centring",
     "irnn",
+    "theory",
 )
 
 
