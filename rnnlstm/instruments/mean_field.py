@@ -51,8 +51,8 @@ from rnnlstm.cells.rnn import LinearCell, RNNCell
 from rnnlstm.tasks import Task
 
 #: Nodes of the trapezoidal rule on ±9 standard deviations. It converges exponentially for smooth functions, also
-#: where √q is large and φ' is a narrow peak between the nodes of Gauss & Hermite's rule. An even number: none is at ReLU's
-#: step, so that its moments are exact by symmetry.
+#: where √q is large and φ' is a narrow peak between the nodes of Gauss & Hermite's rule. An even number: none is at
+#: ReLU's step, so that its moments are exact by symmetry.
 NODES = 800
 Z = np.linspace(-9.0, 9.0, NODES)
 WEIGHTS = np.exp(-(Z**2) / 2) / np.exp(-(Z**2) / 2).sum()

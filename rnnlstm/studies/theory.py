@@ -63,8 +63,8 @@ class Theory(Study):
     reference = (
         "Chen, Pennington & Schoenholz 2018 (plain RNN, minimal gated RNN) and Gilboa et al. 2019 (LSTM, GRU): mean-"
         "field theory with weights drawn afresh at each step; the time scale of signal and gradient bounds the "
-        "length that can be learned (from memory, *not seen*). The recursion with the same weights at each step is this "
-        "project's"
+        "length that can be learned (from memory, *not seen*). The recursion with the same weights at each step "
+        "is this project's"
     )
     deviations = (
         "Networks at their usual starts, one W at every step; adding and keyword recall with 60 steps, 16 sequences; "
@@ -78,7 +78,7 @@ class Theory(Study):
         "diagonal theory is right. The border: growth of the gradient in one step back, with theory's line χ = 1. "
         "If there: the longest length that most seeds solve, over the predicted half-life."
     )
-    minutes = Minutes(quick=0.7, standard=60)
+    minutes = Minutes(quick=0.7, standard=20)
     columns = ("half_life", "predicted", "predicted_fresh", "growth", "predicted_growth")
 
     def settings(self, size: str) -> tuple[str, ...]:
@@ -372,7 +372,6 @@ def _draw_border(figure: Figure, panel: Axes, rows: Sequence[Row]) -> None:
     measured = [measured_border(Rows(rows), size, scale) for scale in SCALES[size]]
     panel.plot(SCALES[size], measured, "ko", markerfacecolor="white", label="measured")
     panel.set_xscale("log")
-    panel.set_yscale("log")
     panel.set_xlabel("factor of the input weights", fontsize=9)
     panel.set_ylabel("gain of W_hh", fontsize=9)
     panel.legend(fontsize=7, loc="upper left")
