@@ -87,19 +87,26 @@ class Theory(Study):
     def measured(self, size: str, setting: str, folder: Path) -> list[Row]:
         """Each row is kept in `folder` once it is there."""
         seeds = SEEDS[size]
+        probe = f"{STEPS} steps, {SEQUENCES} sequences, {seeds} seeds"
         if setting == LEARNING:
             grid = [(gain, rate, length) for gain in MAP_GAINS for rate in MAP_RATES for length in MAP_LENGTHS]
-            budget = f"{MAP_UPDATES} updates, {MAP_SEEDS} seeds"
-            return kept_rows(folder, {f"{_map_arm(*at)}, {budget}": functools.partial(learned, *at) for at in grid})
+            budget = f"{MAP_UNITS} units, {MAP_UPDATES} updates, {MAP_SEEDS} seeds"
+            return kept_rows(
+                folder, {f"{_map_arm(*place)}, {budget}": functools.partial(learned, *place) for place in grid}
+            )
         if setting == BORDER:
             edges = [(scale, gain) for scale in SCALES[size] for gain in GAINS[size]]
             return kept_rows(
-                folder, {f"{_edge(*at)}, {seeds} seeds": functools.partial(growth, *at, seeds) for at in edges}
+                folder,
+                {
+                    f"{_edge(*edge)}, {BORDER_UNITS} units, {probe}": functools.partial(growth, *edge, seeds)
+                    for edge in edges
+                },
             )
         pairs = [(arm, H) for arm in NETWORKS for H in WIDTHS[size]]
         return kept_rows(
             folder,
-            {f"{at(*p)}, {setting}, {seeds} seeds": functools.partial(half_lives, setting, *p, seeds) for p in pairs},
+            {f"{at(*p)}, {setting}, {probe}": functools.partial(half_lives, setting, *p, seeds) for p in pairs},
         )
 
     def checks(self, size: str) -> list[Check]:
