@@ -6,7 +6,7 @@ import functools
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,9 +26,6 @@ from rnnlstm.studies.loop import kept_rows, plan_of, train_row
 from rnnlstm.studies.study import Arm, Check, Minutes, Row, Rows, Study, register_study
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
     from rnnlstm.instruments.mean_field import Start
     from rnnlstm.training.plan import Plan
 
@@ -339,7 +336,7 @@ def draw_theory(rows: Rows, path: Path) -> None:
     save_picture(figure, path, 90)
 
 
-def _draw_diagonal(panel: Axes, rows: Sequence[Row]) -> None:
+def _draw_diagonal(panel: Any, rows: Sequence[Row]) -> None:
     from rnnlstm.reporting.colours import PALETTE
 
     for arm, colour in zip(NETWORKS, PALETTE, strict=False):
@@ -361,7 +358,7 @@ def _draw_diagonal(panel: Axes, rows: Sequence[Row]) -> None:
     panel.legend(fontsize=6.5, frameon=False)
 
 
-def _draw_border(figure: Figure, panel: Axes, rows: Sequence[Row]) -> None:
+def _draw_border(figure: Any, panel: Any, rows: Sequence[Row]) -> None:
     size = next(size for size in SCALES if {row.arm for row in rows} == {
         _edge(scale, gain) for scale in SCALES[size] for gain in GAINS[size]
     })  # fmt: skip
