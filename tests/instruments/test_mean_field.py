@@ -96,6 +96,7 @@ STARTS = {
     "LSTM": Start("lstm", 3.0, 1.0, 0.0),
     "LSTM, forget bias 1": Start("lstm", 2.0, 0.5, 0.0, forget=np.array([1.0])),
     "GRU": Start("gru", 2.0, 0.5, 0.0),
+    "GRU, larger weights": Start("gru", 6.0, 0.1, 0.0),
 }
 
 
