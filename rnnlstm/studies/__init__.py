@@ -27,6 +27,7 @@ from rnnlstm.studies import (  # noqa: F401
     start_map,
     state_tracking,
     surgery,
+    theory,
     truncation,
 )
 from rnnlstm.studies.study import STUDIES, Study
@@ -57,6 +58,7 @@ ORDER = (
     "centring",
     "irnn",
     "leak",
+    "theory",
 )
 
 

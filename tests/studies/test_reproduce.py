@@ -259,6 +259,15 @@ QUICK_TABLES = {
             accuracy_at_1_to_5_more=0.1 if good else 0.9)
         for arm in ("tanh RNN", "tanh RNN, T/2 … T", "GRU", "LSTM, default", "LSTM, chrono")
     ],
+    "theory": lambda good: [
+        *(row(task, f"{arm}, H=128", half_life=3.0, predicted=3.1 if good else 4.0,
+              predicted_fresh=2.0 if good else 3.0)
+          for task in ("adding", "keyword")
+          for arm in ("tanh RNN", "ReLU RNN", "LSTM, default", "LSTM, forget bias 1", "LSTM, chrono", "GRU")),
+        *(row("border", f"input × {scale:g}, gain {gain:g}", growth=(gain / edge) ** 0.5)
+          for scale, edge in ((0.1, 1.16), (1, 1.39 if good else 1.1), (10, 2.67))
+          for gain in (0.9, 1.1, 1.3, 1.5, 2, 2.5, 3, 3.5, 4)),
+    ],
 }  # fmt: skip
 
 
