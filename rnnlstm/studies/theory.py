@@ -337,9 +337,12 @@ def draw_theory(rows: Rows, path: Path) -> None:
 
 
 def _draw_diagonal(panel: Any, rows: Sequence[Row]) -> None:
-    from rnnlstm.reporting.colours import PALETTE
+    from rnnlstm.reporting.colours import PALETTE, named_network, style_numbers
 
-    for arm, colour in zip(NETWORKS, PALETTE, strict=False):
+    names = [arm.name for arm in NETWORKS]
+    numbers = style_numbers(names, [named_network(name) or name for name in names])
+    for arm, number in zip(NETWORKS, numbers, strict=True):
+        colour = PALETTE[number]
         mine = [row for row in rows if row.arm == at(arm, row.hidden_size)]
         for row in mine:
             values = row.values("half_life")
