@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from rnnlstm.studies.common import QUIET, Comparison, more_diverge, more_solve
+from rnnlstm.studies.common import ORTHOGONAL_TANH, QUIET, Comparison, more_diverge, more_solve
 from rnnlstm.studies.loop import kept_rows, plan_of, train_row
 from rnnlstm.studies.study import Check, Minutes, Row, Rows, Study, register_study
 
@@ -40,10 +41,10 @@ class Block(NamedTuple):
 RNN, LSTM, STARTED = "tanh RNN", "LSTM", "Pascanu's starts"
 BLOCKS: dict[str, dict[str, Block]] = {
     "quick": {
-        RNN: Block(("model=rnn", "model.init=orthogonal"), (10,), (0.01, 0.1), (NONE, NORM_1), 500, 5),
+        RNN: Block(ORTHOGONAL_TANH.overrides, (10,), (0.01, 0.1), (NONE, NORM_1), 500, 5),
     },
     "standard": {
-        RNN: Block(("model=rnn", "model.init=orthogonal"), (20, 30, 50), (0.01, 0.03, 0.1), tuple(CLIPS), 20_000, 20),
+        RNN: Block(ORTHOGONAL_TANH.overrides, (20, 30, 50), (0.01, 0.03, 0.1), tuple(CLIPS), 20_000, 20),
         LSTM: Block(("model=lstm",), (20, 50, 100), (0.1, 1.0), (NONE, NORM_1), 5_000, 20),
         STARTED: Block(("model=rnn",), (20, 30, 50), (0.01,), (NONE, NORM_1), 20_000, 8),
     },
@@ -78,18 +79,18 @@ class ClippingMap(Study):
         return tuple(_setting(name, T) for name, block in BLOCKS[size].items() for T in block.lengths)
 
     def measured(self, size: str, setting: str, folder: Path) -> list[Row]:
-        wanted = {}
-        for name, block in BLOCKS[size].items():
-            starts = tuple(STARTS) if name == STARTED else ("",)
-            for T in block.lengths:
-                if _setting(name, T) != setting:
-                    continue
-                for start in starts:
-                    for rate in block.rates:
-                        for clip in block.clips:
-                            arm = arm_name(rate, clip, start)
-                            key = f"{setting}, {arm}, {block.updates} updates, {block.seeds} seeds"
-                            wanted[key] = functools.partial(trained, setting, block, T, rate, clip, start)
+        ((name, block, T),) = [
+            (name, block, T)
+            for name, block in BLOCKS[size].items()
+            for T in block.lengths
+            if _setting(name, T) == setting
+        ]
+        budget = f"{block.updates} updates, {block.seeds} seeds"
+        arms = itertools.product(block.rates, block.clips, STARTS if name == STARTED else ("",))
+        wanted = {
+            f"{setting}, {arm_name(*arm)}, {budget}": functools.partial(trained, setting, block, T, *arm)
+            for arm in arms
+        }
         return kept_rows(folder, wanted)
 
     def checks(self, size: str) -> list[Check]:

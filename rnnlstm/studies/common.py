@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 TANH = Arm("tanh RNN", ("model=rnn",))
 RELU = Arm("ReLU RNN", ("model=rnn", "model.nonlinearity=relu"))
+ORTHOGONAL_TANH = Arm("tanh RNN, orthogonal", ("model=rnn", "model.init=orthogonal"))
 IRNN = Arm("IRNN", ("model=rnn", "model.nonlinearity=relu", "model.init=identity"))
 DEFAULT = Arm("LSTM, default", ("model=lstm", "model.init=default"))
 CHRONO = Arm("LSTM, chrono", ("model=lstm", "model.init=chrono"))

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 
-from rnnlstm.studies.common import CHRONO, DEFAULT, TANH, common, each, forget_bias
+from rnnlstm.studies.common import CHRONO, DEFAULT, ORTHOGONAL_TANH, TANH, common, each, forget_bias
 from rnnlstm.studies.study import FIRST, Arm, Check, Minutes, Rows, Setting, Study, Sweep, register_study
 
 ORTHOGONAL = Arm("linear, orthogonal", ("model=linear", "model.init=orthogonal"))
-ORTHOGONAL_TANH = Arm("tanh RNN, orthogonal", ("model=rnn", "model.init=orthogonal"))
 BIAS_1 = forget_bias(1)
 ARMS = (TANH, DEFAULT, BIAS_1, CHRONO, ORTHOGONAL_TANH, ORTHOGONAL)
 

@@ -7,16 +7,16 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from rnnlstm.studies.common import CHRONO, DEFAULT, IRNN, TANH, forget_bias
+from rnnlstm.studies.common import CHRONO, DEFAULT, IRNN, ORTHOGONAL_TANH, TANH, forget_bias
+from rnnlstm.studies.loop import plan_of
 from rnnlstm.studies.study import Arm, Check, Minutes, Row, Rows, Study, register_study
 
-ORTHOGONAL = Arm("tanh RNN, orthogonal", ("model=rnn", "model.init=orthogonal"))
 FIVE, ONE = forget_bias(5), forget_bias(1)
-ARMS = (TANH, ORTHOGONAL, IRNN, DEFAULT, ONE, FIVE, CHRONO)
+ARMS = (TANH, ORTHOGONAL_TANH, IRNN, DEFAULT, ONE, FIVE, CHRONO)
 #: ‖∂L/∂h_t‖ (chrono: ∂L/∂c_t) at t = 0, 100, 150, 199, from a separate measurement made before: adding, T=200, H=128.
 EXPECTED = {
     TANH.name: (0.0, 0.0, 6e-14, 0.16),
-    ORTHOGONAL.name: (2.6e-6, 5e-4, 9e-3, 0.16),
+    ORTHOGONAL_TANH.name: (2.6e-6, 5e-4, 9e-3, 0.16),
     IRNN.name: (0.095, 0.095, 0.095, 0.15),
     DEFAULT.name: (0.0, 5e-21, 1e-11, 0.16),
     ONE.name: (2e-14, 2e-8, 2e-5, 0.15),
@@ -27,9 +27,12 @@ PLACES = (0, 100, 150, 199)
 LSTMS = (DEFAULT, ONE, FIVE, CHRONO)
 
 
+MEMORY = " (memory)"
+
+
 def memory(arm: str) -> str:
     """The row of ∂L/∂c of an LSTM, beside that of ∂L/∂h, which has the network's name."""
-    return f"{arm} (memory)"
+    return arm + MEMORY
 
 
 UNITS = {"quick": 64, "standard": 128}
@@ -64,13 +67,13 @@ class Gradient(Study):
     columns = ("at_the_first_step", "half_way", "three_quarters", "at_the_last_step", "half_life")
 
     def measured(self, size: str, setting: str, folder: Path) -> list[Row]:
-        rows = [_row(size, arm, "hidden") for arm in ARMS]
-        return rows + [_row(size, arm, "cell") for arm in LSTMS]
+        rows = [row for arm in ARMS for row in _rows(size, arm)]
+        return sorted(rows, key=lambda row: row.arm.endswith(MEMORY))  # stable: ∂L/∂h of all first
 
     def checks(self, size: str) -> list[Check]:
         order = Check(
             "order of ∂L/∂h at the first step: tanh < LSTM default < forget bias 1 < orthogonal < IRNN",
-            lambda t: _rising(t, [arm.name for arm in (TANH, DEFAULT, ONE, ORTHOGONAL, IRNN)]),
+            lambda t: _rising(t, [arm.name for arm in (TANH, DEFAULT, ONE, ORTHOGONAL_TANH, IRNN)]),
         )
         opened = Check(
             "order of ∂L/∂c at the first step: LSTM default < forget bias 1 < chrono < forget bias 5",
@@ -101,28 +104,35 @@ class Gradient(Study):
         ]
 
 
-def _row(size: str, arm: Arm, state: str) -> Row:
-    """An untrained network of each seed on 64 sequences: ∂L/∂c for the state `cell`, ∂L/∂h for `hidden`."""
+def _rows(size: str, arm: Arm) -> list[Row]:
+    """An untrained network of each seed on 64 sequences: the rows of ∂L/∂h and, of an LSTM, of ∂L/∂c."""
     from rnnlstm.instruments.analysed_network import AnalysedNetwork
     from rnnlstm.instruments.flow import flow
     from rnnlstm.instruments.probe import half_life
-    from rnnlstm.jobs.job import compose_jobs
-    from rnnlstm.training.plan import make_plan
 
     T = PLACES[-1] + 1
-    overrides = ["task=adding", f"task.length={T}", f"model.hidden_size={UNITS[size]}", *arm.overrides]
-    (job,) = compose_jobs(overrides, to_train=False)
-    plan = make_plan(job.config)
-    scores: dict[str, list[float | None]] = {name: [] for name in Gradient.columns}
+    plan = plan_of("task=adding", f"task.length={T}", f"model.hidden_size={UNITS[size]}", *arm.overrides)
+    names = {"hidden": arm.name} | ({"cell": memory(arm.name)} if arm in LSTMS else {})
+    rows = [
+        Row(
+            setting=f"T={T}",
+            arm=name,
+            seeds=list(range(SEEDS)),
+            scores={column: [] for column in Gradient.columns},
+            parameters=plan.cost.parameters,
+        )
+        for name in names.values()
+    ]
     for seed in range(SEEDS):
         analysed = AnalysedNetwork.of(plan.task, plan.network(seed), plan.task.sample(seed, 0, "probe", 64))
-        norms = flow(analysed).total[state][0]  # (K,), by lag
-        for name, place in zip(Gradient.columns, PLACES, strict=False):
-            scores[name].append(norms[T - 1 - place].item())
-        life = half_life(norms)
-        scores["half_life"].append(life if math.isfinite(life) else None)
-    name = memory(arm.name) if state == "cell" else arm.name
-    return Row(setting=f"T={T}", arm=name, seeds=list(range(SEEDS)), scores=scores, parameters=plan.cost.parameters)
+        total = flow(analysed).total
+        for state, row in zip(names, rows, strict=True):
+            norms = total[state][0]  # (K,), by lag
+            for column, place in zip(Gradient.columns, PLACES, strict=False):
+                row.scores[column].append(norms[T - 1 - place].item())
+            life = half_life(norms)
+            row.scores["half_life"].append(life if math.isfinite(life) else None)
+    return rows
 
 
 def _of(t: Rows, arm: str) -> Row:

@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rnnlstm.reporting.statistics import spearman
-from rnnlstm.studies.common import CHRONO, DEFAULT, GRU, TANH, common, each, forget_bias
+from rnnlstm.studies.common import CHRONO, DEFAULT, GRU, RELU, TANH, common, each, forget_bias
 from rnnlstm.studies.study import Arm, Check, Minutes, Rows, Setting, Study, Sweep, register_study
 
 if TYPE_CHECKING:
     from rnnlstm.models import Network
     from rnnlstm.training.plan import Plan
 
-RELU = Arm("ReLU RNN", ("model=rnn", "model.nonlinearity=relu"))
 ONE, FIVE = forget_bias(1), forget_bias(5)
 #: Forget gate open and input gate shut at the start.
 SHUT_INPUT = Arm("LSTM, forget bias 5, input bias −5", (*FIVE.overrides, "model.input_bias=-5"))

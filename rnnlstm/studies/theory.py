@@ -14,11 +14,13 @@ from rnnlstm.studies.common import (
     CHRONO,
     DEFAULT,
     GRU,
+    ORTHOGONAL_TANH,
     RELU,
     TANH,
     Comparison,
     common,
     forget_bias,
+    most_solve,
     smaller,
     together,
 )
@@ -29,8 +31,7 @@ if TYPE_CHECKING:
     from rnnlstm.instruments.mean_field import Start
     from rnnlstm.training.plan import Plan
 
-ORTHOGONAL = Arm("tanh RNN, orthogonal", ("model=rnn", "model.init=orthogonal"))
-NETWORKS = (TANH, ORTHOGONAL, RELU, DEFAULT, forget_bias(1), CHRONO, GRU)
+NETWORKS = (TANH, ORTHOGONAL_TANH, RELU, DEFAULT, forget_bias(1), CHRONO, GRU)
 #: Gated networks of which weights drawn afresh at each step are a wrong model.
 GATED = (DEFAULT.name, forget_bias(1).name, GRU.name)
 TASKS = ("adding", "keyword")
@@ -228,7 +229,7 @@ def growth(scale: float, gain: float, seeds: int) -> Row:
 
 def _border_of(gain: float) -> tuple[str, ...]:
     task = ("task=keyword", f"task.length={STEPS}", f"model.hidden_size={BORDER_UNITS}", "threads=1")
-    return (*task, *ORTHOGONAL.overrides, f"model.gain={gain}")
+    return (*task, *ORTHOGONAL_TANH.overrides, f"model.gain={gain}")
 
 
 def predicted_border(scale: float) -> float:
@@ -245,7 +246,7 @@ def learned(gain: float, rate: float, length: int) -> Row:
     from rnnlstm.instruments.probe import decay_rate
 
     task = ("task=keyword", f"task.length={length}", f"model.hidden_size={MAP_UNITS}", "eval.samples=512")
-    network = (*ORTHOGONAL.overrides, f"model.gain={gain}", f"optimizer.lr={rate}", f"train.steps={MAP_UPDATES}")
+    network = (*ORTHOGONAL_TANH.overrides, f"model.gain={gain}", f"optimizer.lr={rate}", f"train.steps={MAP_UPDATES}")
     plan = plan_of(*common("standard"), *task, *network, f"seeds={MAP_SEEDS}", "device=cpu", "threads=1")
     row = train_row(plan, LEARNING, _map_arm(gain, rate, length))
     factor = math.exp(decay_rate(gradient_curve(start(plan), STEPS).hidden))
@@ -292,7 +293,7 @@ def _borders(t: Rows, size: str, most: float) -> tuple[bool, str]:
 def longest(t: Rows, gain: float, rate: float) -> int:
     """The longest length that most seeds solve; 0 if none."""
     rows = {length: t(LEARNING, _map_arm(gain, rate, length)) for length in MAP_LENGTHS}
-    return max((length for length, row in rows.items() if 2 * row.solved_count > row.n), default=0)
+    return max((length for length, row in rows.items() if most_solve(row)), default=0)
 
 
 def _followed(t: Rows) -> tuple[bool, str]:
