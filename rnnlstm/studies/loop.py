@@ -16,7 +16,7 @@ from rnnlstm.studies.study import Row
 
 if TYPE_CHECKING:
     from rnnlstm.training.plan import Plan
-    from rnnlstm.training.step import Trainer
+    from rnnlstm.training.step import Trainer, Update
 
 KEPT = "rows.json"
 #: Norms that are kept of the last updates before a divergence.
@@ -56,13 +56,16 @@ def train_row(
     arm: str,
     *,
     change: Callable[[Trainer], None] = lambda trainer: None,
+    watch: Callable[[Trainer, Update], None] = lambda trainer, update: None,
+    confirm: int = 0,
     inside: Callable[[Trainer, int], Mapping[str, float]] = lambda trainer, r: {},
 ) -> Row:
     """Train all seeds of a plan in lockstep, each until it solves the task or diverges; the row.
 
-    `change` is applied to the trainer before the first update. `inside(trainer, r)` measures replica r after
-    training; its values become scores, as do the gradient's norms in the updates before a divergence,
-    `norm_before_1` and so on.
+    `change` is applied to the trainer before the first update, `watch` after each. A seed that seems to have solved
+    the task has to do so on `confirm` sequences, too, if that is more than `eval.samples`. `inside(trainer, r)`
+    measures replica r after training; its values become scores, as do the gradient's norms in the updates before a
+    divergence, `norm_before_1` and so on.
     """
     from rnnlstm.training.device import own_settings
     from rnnlstm.training.evaluation import evaluate
@@ -80,6 +83,7 @@ def train_row(
         for step in range(1, config.train.steps + 1):
             running = [r for r in range(R) if r not in trainer.frozen]
             update = trainer.step(step)
+            watch(trainer, update)
             for r in running:
                 norms[r].append(update.clips[r].norm_before)
             for r in update.broken:
@@ -91,6 +95,8 @@ def train_row(
                 for r in live:
                     network = functools.partial(trainer.model.one, r)
                     scores[r], _ = evaluate(network, task, seeds[r], config.eval.samples)
+                    if confirm > config.eval.samples and task.solved(scores[r]):
+                        scores[r], _ = evaluate(network, task, seeds[r], confirm)
                     if task.solved(scores[r]):
                         steps_to_solve[r] = step
                         trainer.freeze(r)

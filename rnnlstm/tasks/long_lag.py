@@ -137,10 +137,14 @@ class LongLag(Task):
         """`accuracy` and `largest_error`, that of a probability of any class: both at the end of the sequence."""
         assert batch.kinds is not None
         end = batch.at_scored(batch.kinds) == 2  # (scored,)
-        said, targets = batch.answers(outputs)[end].double().softmax(-1), batch.at_scored(batch.targets)[end]
+        said, targets = self.probabilities(batch.answers(outputs)[end]), batch.at_scored(batch.targets)[end]
         error = said - torch.nn.functional.one_hot(targets, said.shape[-1])
         right = said.argmax(-1) == targets
         return {"accuracy": right.double().mean().item(), "largest_error": error.abs().max().item()}
+
+    def probabilities(self, answers: Tensor) -> Tensor:
+        """Of each class, in float64, from answers (…, O)."""
+        return answers.double().softmax(-1)
 
     def right(self, outputs: Tensor, batch: Batch, b: int) -> bool:
         """Whether the most probable class is the right one, whatever its probability."""

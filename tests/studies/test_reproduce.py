@@ -158,6 +158,13 @@ QUICK_TABLES = {
         *(row(f"{v}, 20", "LSTM of 1997", FAST if good else NEVER) for v in ("2a", "2b", "2c")),
         row("2c, 20", "tanh RNN", NEVER if good else FAST),
     ],
+    "lag_parts": lambda good: [
+        row(f"{v}, 20", arm, FAST if (arm in ("direct connection", "direct connection, squared error, cell delayed"))
+            == good else NEVER)
+        for v in ("2a", "2b")
+        for arm in ("LSTM of 1997", "direct connection", "squared error", "cell delayed",
+                    "direct connection, squared error, cell delayed")
+    ],
     "gates": lambda good: [
         row(f"{task} T=20", "LSTM, chrono", FAST if good else NEVER, 0.99, input_open=0.3,
             forget_shut=0.25 if good else 0.9, forget_open=0.98 if good else 0.1)
