@@ -329,8 +329,9 @@ def draw_theory(rows: Rows, path: Path) -> None:
                 ]
                 reached = [longest(rows, g, rate) for g in MAP_GAINS]
                 panel.plot(factors, reached, "o-", color=colour, label=f"lr {rate:g}", alpha=0.8)
-            panel.set_xlabel("predicted factor of the gradient in one step back", fontsize=9)
-            panel.set_ylabel("longest length that most seeds solve", fontsize=9)
+            panel.set_xlabel("predicted growth of ‖∂L/∂h‖ in one step back", fontsize=9)
+            panel.set_ylabel("longest T that most seeds solve", fontsize=9)
+            panel.set_yticks(MAP_LENGTHS)
             panel.legend(fontsize=7, frameon=False)
         else:
             _draw_diagonal(panel, here)
@@ -371,10 +372,14 @@ def _draw_border(figure: Any, panel: Any, rows: Sequence[Row]) -> None:
         [math.log(by_arm[_edge(scale, gain)].median("growth")) for scale in SCALES[size]] for gain in GAINS[size]
     ])  # fmt: skip
     reach = np.abs(logs).max()
-    image = panel.pcolormesh(
-        SCALES[size], GAINS[size], logs, cmap="RdBu_r", vmin=-reach, vmax=reach, shading="nearest"
-    )
-    figure.colorbar(image, ax=panel).set_label("ln growth of ‖∂L/∂h‖ in one step back", fontsize=8)
+    edges = [_between(values) for values in (SCALES[size], GAINS[size])]
+    image = panel.pcolormesh(*edges, logs, cmap="RdBu_r", vmin=-reach, vmax=reach)
+    bar = figure.colorbar(image, ax=panel)
+    bar.set_label("ln growth of ‖∂L/∂h‖ in one step back", fontsize=8)
+    bar.ax.tick_params(labelsize=8)
+    panel.set_yscale("log")
+    panel.set_yticks([1, 1.5, 2, 3, 4], labels=["1", "1.5", "2", "3", "4"], minor=False)
+    panel.minorticks_off()
     fine = np.geomspace(SCALES[size][0], SCALES[size][-1], 25)
     panel.plot(fine, [predicted_border(scale) for scale in fine], color="black", label="theory, χ = 1")
     measured = [measured_border(Rows(rows), size, scale) for scale in SCALES[size]]
@@ -383,3 +388,10 @@ def _draw_border(figure: Any, panel: Any, rows: Sequence[Row]) -> None:
     panel.set_xlabel("factor of the input weights", fontsize=9)
     panel.set_ylabel("gain of W_hh", fontsize=9)
     panel.legend(fontsize=7, loc="upper left")
+
+
+def _between(values: Sequence[float]) -> np.ndarray:
+    """Borders of the cells around `values`, halfway between them on a logarithmic scale."""
+    logs = np.log(values)
+    middle = (logs[1:] + logs[:-1]) / 2
+    return np.exp([2 * logs[0] - middle[0], *middle, 2 * logs[-1] - middle[-1]])
