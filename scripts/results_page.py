@@ -29,7 +29,7 @@ OPENING = """# Results
 
 Each study is one command, `python -m rnnlstm.reproduce NAME`. It holds if every sentence of its criterion does, which
 is in the code (`rnnlstm/studies/`) and was committed before the final runs. What was missed is said, and explained on
-the study's own page. "Not run" means that nothing is claimed.
+the study's own page. "Not run" means that nothing is claimed. [demo](#demo) holds README's demo against twenty seeds.
 """
 INTRODUCTION = """## How it was measured
 
