@@ -15,7 +15,7 @@ from rnnlstm.record.folders import METRICS, seed_folder
 from rnnlstm.record.reader import read_metrics
 from rnnlstm.reporting.runs import Run
 
-MLFLOW_BATCH = 1000  #: metrics that MLflow takes at once
+MLFLOW_BATCH, MLFLOW_PARAMS = 1000, 100  #: metrics, and parameters, that MLflow takes at once
 MLFLOW_TAG = "rnnlstm.identity"
 
 
@@ -104,7 +104,8 @@ def _mlflow(mlflow: Any, project: str) -> Callable[[ExportedSeed], int | None]:
         now = int(1000 * time.time())
         run = client.create_run(there, run_name=f"{seed.group}/{seed.name}").info.run_id
         params = [entities.Param(key, str(value)) for key, value in seed.config.items()]
-        client.log_batch(run, params=params)
+        for start in range(0, len(params), MLFLOW_PARAMS):
+            client.log_batch(run, params=params[start : start + MLFLOW_PARAMS])
         lines, metrics = 0, []
         for step, values in seed.lines:
             metrics += [entities.Metric(tag, value, now, step) for tag, value in values.items()]
