@@ -55,6 +55,26 @@ def read_flow(
     return _read(path, check, quiet, most=most)
 
 
+class Fired(TypedDict):
+    """What clipping did to one update, as TensorBoard shows it."""
+
+    norm_before: float
+    coefficient: float | None  #: None by value
+    clipped_share: float | None  #: None by norm
+
+
+def read_clip_events(path: Path) -> Iterator[tuple[int, Fired]]:
+    """Step and event of each line of clip_events.jsonl: the updates on which clipping fired."""
+
+    def check(line: dict[str, Any]) -> Fired:
+        share, coefficient = (
+            None if line.get(name) is None else number(line[name]) for name in ("clipped_share", "coefficient")
+        )
+        return {"norm_before": number(line["norm_before"]), "coefficient": coefficient, "clipped_share": share}
+
+    return _read(path, check)
+
+
 class Sample(TypedDict):
     """A decoded sequence."""
 
