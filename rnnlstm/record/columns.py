@@ -25,6 +25,7 @@ MOST_SIBLINGS = 256  #: runs that are looked at; with more of them a run knows i
 TICKED = 5  #: columns that TensorBoard's page shows before one ticks others
 #: Keys that are looked at first, and those that are shown where less than five differ.
 FIRST = ("task.name", "model.name", "task.variant", "task.length", "model.init")
+LAST = ("eval.", "log.", "probe.", "checkpoint.", "train.steps")  # say how a run is looked at, and how long it is
 USUAL = ("model.name", "model.init", "model.hidden_size", "optimizer.lr", "task.length")
 
 
@@ -39,7 +40,7 @@ def hparams(configuration: Mapping[str, Any]) -> dict[str, Any]:
 
 def ticked(mine: Mapping[str, Any], configurations: Sequence[Mapping[str, Any]]) -> list[str]:
     """The keys to tick, at most five: first those that tell the flat configurations apart, each of which splits runs
-    that the ones before leave together; then others that differ, then where `mine` differs from the defaults."""
+    that the ones before leave together; then where `mine` differs from the defaults, then others that differ."""
     keys = list(dict.fromkeys(key for one in (mine, *configurations) for key in hparams(one)))
     keys.sort(key=lambda key: FIRST.index(key) if key in FIRST else len(FIRST))
     values = {key: [repr(one.get(key)) for one in configurations] for key in keys}
@@ -51,7 +52,9 @@ def ticked(mine: Mapping[str, Any], configurations: Sequence[Mapping[str, Any]])
         if len(set(split)) > len(set(groups)):
             apart.append(key)
             groups = split
-    order = (*apart, *differing, *off_default(mine), *(key for key in USUAL if key in keys))
+    first = [key for key in differing if key in FIRST]
+    changed = sorted(off_default(mine), key=lambda key: key.startswith(LAST))
+    order = (*apart, *first, *changed, *differing, *(key for key in USUAL if key in keys))
     return list(dict.fromkeys(order))[:TICKED]
 
 

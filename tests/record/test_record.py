@@ -154,7 +154,9 @@ def test_very_many_clip_events_are_thinned_and_that_is_said(tmp_path, monkeypatc
 def test_the_glossary_explains_every_emitted_tag_and_nothing_else(outcome, train, monkeypatch):
     monkeypatch.setattr(seed_view, "MOST_EVENTS", 1)
     value = train("task=adding", "train.steps=2", "clip=value", "name=value", "model.num_layers=2")
-    full = train("train.steps=2", "probe=full", "probe.every=1", "name=full", "precision=bfloat16", "clip.threshold=0.01")
+    full = train(
+        "train.steps=2", "probe=full", "probe.every=1", "name=full", "precision=bfloat16", "clip.threshold=0.01"
+    )
     growing = train("train.steps=2", "curriculum=growing", "curriculum.start=5", "name=growing")
     tags = set()
     for run in (outcome, value, full, growing):
