@@ -18,7 +18,9 @@ def columns(run):
 
 def test_a_key_that_a_sweep_varies_is_ticked_in_all_its_runs(train):
     options = ("train.steps=2", "train.batch_size=64", "model.hidden_size=64", "eval.samples=1024", "probe=off")
-    runs = [train(*options, f"model.zoneout={z}", f"clip.threshold={c}").folder for z, c in ((0, 1), (0.1, 1), (0, 2))]
+    runs = [
+        train(*options, f"model.zoneout={z}", f"clip.threshold={c}").folder for z, c in ((0, 1), (0.1, 1), (0, 2))
+    ]
     shown = [{key for key, differs in columns(run).items() if differs} for run in runs]
     assert shown[0] == shown[1] == shown[2]
     assert {"model.zoneout", "clip.threshold", "task.length"} <= shown[0]
