@@ -32,6 +32,7 @@ from typing import Any
 
 from rnnlstm.cli.arguments import Parser, check_writable
 from rnnlstm.cli.exits import DONE, run_command
+from rnnlstm.cli.look import look
 from rnnlstm.config.errors import ConfigError, show
 
 ROWS = 40  # of the table, unless asked for more
@@ -104,6 +105,11 @@ def _main(arguments: Sequence[str]) -> int:
         console.print(f"Written: {options.html}", markup=False, soft_wrap=True)
         if options.open and not webbrowser.open(Path(options.html).resolve().as_uri()):
             console.print("No browser was found to open it.", markup=False)
+    seeds = [seed for run in comparison.rows for seed in run.seeds]
+    every = [run.config.get("log.every") for run in comparison.rows]
+    intervals = [n for n in every if isinstance(n, int) and n > 0]
+    for line in look(options.runs, seeds, min(intervals, default=1)):
+        console.print(line, markup=False, soft_wrap=True)
     return DONE
 
 

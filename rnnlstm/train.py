@@ -113,7 +113,7 @@ def _main(arguments: Sequence[str]) -> int:
 
     with TerminalListener() as listener:
         ranking = train(request.overrides, request.sweep, listener, apart=True, config_dir=request.config_dir)
-    for line in ranking:
+    for line in [*ranking, *listener.how_to_look()]:
         listener.console.print(line, markup=False)
     return listener.code
 

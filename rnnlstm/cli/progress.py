@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.text import Text
 
 from rnnlstm.cli.exits import DONE, JOB_FAILED, code_of, fail
+from rnnlstm.cli.look import look
 from rnnlstm.jobs.failures import failure_log, failure_reason
 from rnnlstm.jobs.job import Job
 from rnnlstm.jobs.listener import Listener
@@ -34,6 +35,9 @@ class TerminalListener(Listener):
         self._jobs, self._search = 1, False
         self._failed, self._stopped = 0, False
         self._sweep = SweepProgress(self.console)
+        self._roots: list[str] = []
+        self._summaries: list[dict[str, Any]] = []
+        self._log_every = 0
 
     def __enter__(self) -> Self:
         return self
@@ -65,6 +69,9 @@ class TerminalListener(Listener):
             sys.stderr.write(failure_log(outcome))
             self.code = fail(f"{job.folder}: {failure_reason(outcome)}", JOB_FAILED)
             return
+        self._roots.append(job.config.runs_root)
+        self._summaries += outcome.summaries
+        self._log_every = min(self._log_every or job.config.log.every, job.config.log.every)
         if not outcome.trained:
             self.console.print("  finished already; overwrite=true trains it again", markup=False)
         for summary in outcome.summaries:
@@ -77,6 +84,10 @@ class TerminalListener(Listener):
 
             if done := queue_again(outcome.stopped_by):
                 print(done, file=sys.stderr)
+
+    def how_to_look(self) -> list[str]:
+        """The last lines of the command: TensorBoard over the runs that were trained; none if there are none."""
+        return look(self._roots, self._summaries, self._log_every) if self._summaries else []
 
 
 def summary_line(s: dict[str, Any]) -> str:

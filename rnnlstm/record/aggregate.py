@@ -13,12 +13,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rnnlstm.config.errors import printable
+from rnnlstm.record.columns import columns, refresh
 from rnnlstm.record.folders import METRICS, seed_folders
 from rnnlstm.record.reader import read_metrics
-from rnnlstm.record.tensorboard import TensorBoardView, layout
+from rnnlstm.record.tensorboard import EVERY_TASK, TensorBoardView, experiment, layout
 
 #: Beginnings of the tags that are aggregated.
-PREFIXES = ("eval", "train/loss", "grad/norm_before_clip", "clip/rate", "flow/", "curriculum/")
+PREFIXES = ("eval", "train/loss", "grad/norm_", "clip/rate", "curriculum/")
+#: Of the gradient through time, what has a chart: the other lags are in the seeds' own.
+FLOW = re.compile(r"flow/(\w+_lag_10|(\w+_)?half_life)(/layer_\d+)?")
+#: Tags of which every seed has the same value, which is shown as it is.
+SAME = ("baseline/", "clip/threshold")
+SEED_CHARTS = {
+    "gradient norm before and after clipping, and the threshold":
+        "^(grad/norm_before_clip|grad/norm_after_clip|clip/threshold)$",
+    "each update on which clipping fired: norm before clipping": "^(clip/event_norm|clip/threshold)$",
+    "largest norm before clipping since the last line": "^(grad/window_max_norm|clip/threshold)$",
+    "share of updates clipped since the last line": "^clip/window_rate$",
+}  # fmt: skip
 
 
 class Aggregate:
@@ -28,10 +40,20 @@ class Aggregate:
     That the folder can't be written is a warning; with `strict`, an OSError.
     """
 
-    def __init__(self, folder: Path, task: str, metric: str, plateaus: Sequence[str], strict: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        task: str,
+        metric: str,
+        plateaus: Sequence[str],
+        headlines: Sequence[str],
+        strict: bool = False,
+    ) -> None:
+        """`headlines`: the tasks' headline metrics. HParams has a column for each."""
         self._folder, self._strict = folder, strict
         self._group = printable(folder.resolve().parent.parent.name) or task
         self._metric, self._plateaus = metric, list(plateaus)
+        self._columns = [*(f"eval/{name}" for name in sorted({*headlines, metric})), *EVERY_TASK]
         self._start()
 
     def add(self, step: int, lines: Mapping[int, Mapping[str, float]]) -> None:
@@ -56,6 +78,10 @@ class Aggregate:
             raise
         self._view.publish()
 
+    def refresh_columns(self) -> None:
+        """Once the run has ended: HParams' columns here and in the finished runs beside this one."""
+        refresh(self._folder.parent, self._columns)
+
     def close(self) -> None:
         self._view.publish()
         self._view.close()
@@ -65,9 +91,9 @@ class Aggregate:
             self._latest.setdefault(seed, {}).update(line)
         values: dict[str, float] = {}
         for tag in dict.fromkeys(tag for line in lines.values() for tag in line):
-            if tag.startswith("baseline/"):
+            if tag.startswith(SAME):
                 values[tag] = next(line[tag] for line in lines.values() if tag in line)
-            elif tag.startswith(PREFIXES):
+            elif tag.startswith(PREFIXES) or FLOW.fullmatch(tag):
                 of_seeds = self._latest.values() if tag.startswith("eval") else lines.values()
                 numbers = sorted(line[tag] for line in of_seeds if tag in line)
                 values |= dict(zip((f"{tag}/low", f"{tag}/median", f"{tag}/high"), band(numbers), strict=True))
@@ -75,11 +101,17 @@ class Aggregate:
 
     def _start(self) -> None:
         self._latest: dict[int, dict[str, float]] = {}
-        self._view = TensorBoardView(self._folder, self._strict)
+        self._view = TensorBoardView(self._folder, self._strict, describe=False)
+        self._view.add(0, [experiment(columns(self._folder.parent), self._columns)])
         told = ", ".join(tag.partition("/")[2] for tag in self._plateaus)
         title = f"{self._group}: median and band over seeds" + (f" ({told})" if told else "")
-        beside = f"^{re.escape(self._group)}/(eval/loss/median|baseline/.*)$"
-        self._view.add(0, [layout(title, self._bands(), {"eval/loss beside its baseline": beside})])
+        own = f"^{re.escape(self._group)}/"
+        lines = {
+            "eval/loss beside its baseline": f"{own}(eval/loss/median|baseline/.*)$",
+            "gradient norm before and after clipping, and the threshold":
+                f"{own}(grad/norm_(before|after)_clip/median|clip/threshold)$",
+        }  # fmt: skip
+        self._view.add(0, [layout({title: (self._bands(), lines), "clipping, seed by seed": ({}, SEED_CHARTS)})])
 
     def _bands(self) -> dict[str, tuple[str, ...]]:
         """By title: tags of value, low and high. Of a second band in a chart TensorBoard says that seeds lack it."""

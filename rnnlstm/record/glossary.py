@@ -33,11 +33,20 @@ baseline/loss | the task's loss | loss of the best predictor that knows the task
 baseline/<plateau> | the task's loss | a loss on which training tends to stall
 grad/norm_before_clip | 1 | Euclidean norm of the gradient over all parameters, as backward() left it
 grad/norm_after_clip | 1 | the same norm after clipping: what the optimiser was given
+grad/window_max_norm | 1 | the largest norm before clipping of all updates since the last line
 grad_param/<parameter> | 1 | norm before clipping of one parameter's gradient
 clip/fired | 0 or 1 | whether clipping changed this update's gradient
 clip/rate | share | share of all updates since the start on which clipping fired
 clip/coefficient | factor | by norm: min(1, threshold/norm), what the gradient was multiplied by
 clip/clipped_share | share | by value: share of the gradient's entries that were cut
+clip/threshold | 1 | by norm: the threshold, the largest norm that the optimiser is given
+clip/window_rate | share | share of all updates since the last line on which clipping fired
+clip/window_min_coefficient | factor | by norm: the smallest coefficient of all updates since the last line
+clip/event_norm | 1 | an update on which clipping fired, at its own step: norm before clipping
+clip/event_coefficient | factor | the same update: what its gradient was multiplied by
+clip/event_clipped_share | share | the same update, by value: share of the gradient's entries that were cut
+clip/event_thinning | fired updates | from this step on one in so many fired updates is shown as clip/event_…;
+    clip_events.jsonl holds all
 clip/norm_before_<quantile> | 1 | quantile of the norm before clipping, over updates since the last evaluation
 clip/norm_after_<quantile> | 1 | quantile of the norm after clipping, over updates since the last evaluation
 clip/largest/<parameter> | share | share of fired updates in which this parameter's gradient was largest

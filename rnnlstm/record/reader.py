@@ -55,6 +55,33 @@ def read_flow(
     return _read(path, check, quiet, most=most)
 
 
+class Fired(TypedDict):
+    """What clipping did to one update, as TensorBoard shows it."""
+
+    norm_before: float
+    coefficient: float | None  #: None by value
+    clipped_share: float | None  #: None by norm
+    largest_parameter: str
+
+
+def read_clip_events(path: Path, quiet: bool = False, most: int | None = None) -> Iterator[tuple[int, Fired]]:
+    """Step and event of each line of clip_events.jsonl: the updates on which clipping fired. `most`: so many lines,
+    evenly spaced."""
+
+    def check(line: dict[str, Any]) -> Fired:
+        share, coefficient = (
+            None if line.get(name) is None else number(line[name]) for name in ("clipped_share", "coefficient")
+        )
+        return {
+            "norm_before": number(line["norm_before"]),
+            "coefficient": coefficient,
+            "clipped_share": share,
+            "largest_parameter": _tag(line["largest_parameter"]),
+        }
+
+    return _read(path, check, quiet, most=most)
+
+
 class Sample(TypedDict):
     """A decoded sequence."""
 

@@ -41,14 +41,13 @@ def rebuild_events(folder: Path, configuration: Mapping[str, Any], headlines: Ma
         summaries = {summary["seed"]: summary for summary in readable}
         task = configuration["task.name"]
         metric = next((s["metric_name"] for s in readable if s["metric_name"]), headlines.get(task, "metric"))
-        columns = [f"eval/{name}" for name in sorted({*headlines.values(), metric})]
         group = "/".join(folder.resolve().parts[-2:])
         seeds = seed_folders(folder)
         lines = 0
         for seed, place in seeds:
             view = SeedView(place, strict=True)
             try:
-                view.begin(configuration, group, [*columns, "eval/loss", "clip/rate"])
+                view.begin(configuration, group)
                 lines += view.replay()
                 summary = summaries.get(seed)
                 if summary is not None and summary["status"] != "running":
@@ -57,7 +56,8 @@ def rebuild_events(folder: Path, configuration: Mapping[str, Any], headlines: Ma
             finally:
                 view.close()
         if seeds:
-            aggregate = Aggregate(folder / AGGREGATE, task, metric, _plateaus(seeds[0][1]), strict=True)
+            plateaus = _plateaus(seeds[0][1])
+            aggregate = Aggregate(folder / AGGREGATE, task, metric, plateaus, list(headlines.values()), strict=True)
             aggregate.rebuild(folder)
             aggregate.close()
         return Rebuilt(len(seeds), lines)

@@ -37,9 +37,9 @@ class SeedRecord:
         if lengths is None:
             self._view.publish()
 
-    def begin(self, configuration: Mapping[str, Any], group: str, metrics: Sequence[str]) -> None:
+    def begin(self, configuration: Mapping[str, Any], group: str) -> None:
         """Enter the seed into TensorBoard's table of hyperparameters, in the row of its `group`."""
-        self._view.begin(configuration, group, metrics)
+        self._view.begin(configuration, group)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """One line of metrics; `values` by tag, as in the glossary."""
@@ -58,6 +58,9 @@ class SeedRecord:
     def clip_event(self, fields: Mapping[str, Any]) -> None:
         """One line for an update on which clipping fired."""
         self._lines[CLIP_EVENTS].write(fields)
+        self._view.clip_event(
+            fields["step"], {name: fields[name] for name in ("norm_before", "coefficient", "clipped_share")}
+        )
 
     def flow(self, step: int, norms: Mapping[str, np.ndarray]) -> None:
         """Gradient norms by lag, (L, K) for each state: a line, and now and then a picture of all so far."""

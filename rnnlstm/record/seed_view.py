@@ -8,12 +8,21 @@ from typing import Any
 
 import numpy as np
 
-from rnnlstm.record.folders import FLOW, METRICS, SAMPLES
+from rnnlstm.record.columns import hparams
+from rnnlstm.record.folders import CLIP_EVENTS, FLOW, METRICS, SAMPLES, SEED_FOLDER, seed_folders
 from rnnlstm.record.heatmap import flow_png
-from rnnlstm.record.reader import Sample, read_flow, read_metrics, read_samples
+from rnnlstm.record.reader import Sample, read_clip_events, read_flow, read_metrics, read_samples
 from rnnlstm.record.tensorboard import TensorBoardView, session_end, session_start
 
 SYMBOLS = {"hidden": "h", "cell": "c"}  #: how states are called in a picture
+#: Fired updates that are all shown. Then every second is, until as many have been shown again, then every fourth, …
+MOST_EVENTS = 4096
+#: Tags of a fired update's values, by their names in clip_events.jsonl.
+EVENT_TAGS = {
+    "norm_before": "clip/event_norm",
+    "coefficient": "clip/event_coefficient",
+    "clipped_share": "clip/event_clipped_share",
+}
 MOST_ROWS = 240  #: rows of the picture of the gradient through time; beyond, every second is dropped
 
 
@@ -25,14 +34,15 @@ class SeedView:
 
     def __init__(self, folder: Path, strict: bool = False) -> None:
         self.folder = folder
-        self._view = TensorBoardView(folder, strict)
+        self._view = TensorBoardView(folder, strict, describe=_is_first_seed(folder))
         self._flow: dict[str, list[tuple[int, np.ndarray]]] = {}  # by tag: (training step, norms by lag)
         self._flow_stride = 1
         self._looks = 0
+        self._fired, self._event_stride, self._stride_began = 0, 1, 0
 
-    def begin(self, configuration: Mapping[str, Any], group: str, metrics: Sequence[str]) -> None:
+    def begin(self, configuration: Mapping[str, Any], group: str) -> None:
         """Add the seed to TensorBoard's table of hyperparameters, in the row of its `group`."""
-        self._view.add(0, session_start(configuration, group, metrics))
+        self._view.add(0, [session_start(hparams(configuration), group)])
 
     def replay(self) -> int:
         """Write events for everything in the seed's record. Returns the number of lines of metrics."""
@@ -40,6 +50,8 @@ class SeedView:
         for step, values in read_metrics(self.folder / METRICS):
             self.scalars(step, values)
             lines += 1
+        for step, fired in read_clip_events(self.folder / CLIP_EVENTS):
+            self.clip_event(step, fired)
         for step, norms in read_flow(self.folder / FLOW):
             self.flow(step, norms)
         for step, samples in read_samples(self.folder / SAMPLES):
@@ -51,6 +63,17 @@ class SeedView:
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         self._view.scalars(step, values)
+
+    def clip_event(self, step: int, fired: Mapping[str, Any]) -> None:
+        """Show an update on which clipping fired at its own step, whatever the interval of the lines is."""
+        place = self._fired - self._stride_began
+        self._fired += 1
+        if place == MOST_EVENTS * self._event_stride:
+            self._stride_began, self._event_stride, place = self._fired - 1, 2 * self._event_stride, 0
+            self.scalars(step, {"clip/event_thinning": self._event_stride})
+        if place % self._event_stride == 0:
+            shown = {tag: fired.get(name) for name, tag in EVENT_TAGS.items()}
+            self.scalars(step, {tag: value for tag, value in shown.items() if value is not None})
 
     def flow(self, step: int, norms: Mapping[str, np.ndarray]) -> None:
         """Add gradient norms by lag, (L, K) for each state; after 1, 2, 4, 8 … calls draw a picture of all so far."""
@@ -85,6 +108,12 @@ class SeedView:
             steps, norms = zip(*kept, strict=True)
             state = tag.split("/")[1]
             self._view.image(step, tag, *flow_png(steps, np.stack(norms), SYMBOLS.get(state, state)))
+
+
+def _is_first_seed(folder: Path) -> bool:
+    """Whether no seed with a lower number has a folder beside this one: descriptions are written once for a run."""
+    seeds = seed_folders(folder.parent) if SEED_FOLDER.fullmatch(folder.name) else []
+    return not seeds or folder.name == seeds[0][1].name
 
 
 ARROW = " → "  # between a decoded text and the right answer, in what every task decodes to

@@ -18,9 +18,10 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from weakref import WeakValueDictionary
 
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_BLOB_SEQUENCE, DATA_CLASS_SCALAR, Summary
 from tensorboard.compat.proto.tensor_pb2 import TensorProto
@@ -39,9 +40,46 @@ from rnnlstm.config.errors import printable
 from rnnlstm.record.glossary import explain
 
 LOG = logging.getLogger("rnnlstm")
+LARGEST_FIRST = 1_048_576  # bytes of an event that is replaced
 BESIDE = ".events.new"  # no name that TensorBoard would read
 #: What is written here, and copies of it: `publish` replaces these files.
 EVENTS = re.compile(r"events\.out\.tfevents\.\d+\..+", re.ASCII)
+
+
+def replace_first(folder: Path, value: Summary.Value) -> None:
+    """Give the events in `folder` a new value for the tag that they begin with, if it differs.
+
+    The file keeps its name, so that a TensorBoard that has it open sees no events twice. Raises: OSError.
+    """
+    for path in folder.glob("events.*"):
+        if not EVENTS.fullmatch(path.name) or path.is_symlink() or not path.is_file():
+            continue
+        with path.open("rb") as file:
+            _next_event(file)  # the version of the format
+            start, event = file.tell(), _next_event(file)
+            values = event.summary.value
+            if len(values) != 1 or values[0].tag != value.tag or values[0] == value:
+                continue
+            rest = file.read()
+            file.seek(0)
+            before = file.read(start)
+        values[0].CopyFrom(value)
+        beside = folder / BESIDE
+        with contextlib.closing(RecordWriter(beside.open("wb"))) as writer:
+            writer.write(event.SerializeToString())
+        beside.write_bytes(before + beside.read_bytes() + rest)
+        beside.replace(path)
+
+
+def _next_event(file: BinaryIO) -> Event:
+    """The next event of a file; an empty one where there is none."""
+    size = int.from_bytes(file.read(12)[:8], "little")  # then comes a checksum
+    try:
+        event = Event.FromString(file.read(min(size, LARGEST_FIRST)))
+    except DecodeError:
+        event = Event()
+    file.read(4)  # a checksum
+    return event
 
 
 class _Warned:
@@ -56,14 +94,16 @@ _RUNS: WeakValueDictionary[Path, _Warned] = WeakValueDictionary()
 class TensorBoardView:
     """Writes events into `folder`, a folder in a run folder; it is made if missing.
 
-    `strict`: an OSError is raised, and not a warning.
+    `strict`: an OSError is raised, and not a warning. `describe`: scalars get the glossary's descriptions.
+    TensorBoard converts the description of every tag of every run when a page asks for the tags, in half a
+    millisecond each, so one view of a run has them.
     """
 
-    def __init__(self, folder: Path, strict: bool = False) -> None:
-        self.folder, self._strict = folder, strict
+    def __init__(self, folder: Path, strict: bool = False, describe: bool = True) -> None:
+        self.folder, self._strict, self._describe = folder, strict, describe
         self._beside, self._published = folder / BESIDE, False
         self._warned = _RUNS.setdefault(folder.parent, _Warned())
-        self._described: set[str] = set()
+        self._begun: set[str] = set()  # tags of scalars that have a first value
         self._writer: RecordWriter | None = None
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -92,8 +132,9 @@ class TensorBoardView:
             self._give_up(error)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        self.add(step, [scalar(tag, value, tag in self._described) for tag, value in values.items()])
-        self._described.update(values)
+        new = {tag: self._describe for tag in values if tag not in self._begun}
+        self.add(step, [scalar(tag, value, new.get(tag)) for tag, value in values.items()])
+        self._begun.update(new)
 
     def image(self, step: int, tag: str, png: bytes, width: int, height: int) -> None:
         self.add(step, [image(tag, png, width, height)])
@@ -150,13 +191,6 @@ class TensorBoardView:
                 self._beside.unlink(missing_ok=True)
 
 
-#: Configuration keys that make a column of the HParams table: its first five, and those to be ticked. TensorBoard
-#: takes the columns from one run and puts them in the order of their names, and can't know what a sweep varies.
-SHOWN = ("model.name", "model.init", "model.hidden_size", "optimizer.lr", "task.length")
-TICKED = (
-    "task.name", "task.variant", "task.decoys", "model.nonlinearity", "model.backend", "model.num_layers",
-    "optimizer.name", "clip.name", "clip.threshold", "train.batch_size", "curriculum.name", "match",
-)  # fmt: skip
 EVERY_TASK = ("eval/loss", "clip/rate")  #: metrics of every task
 
 
@@ -166,11 +200,13 @@ def description(tag: str) -> str:
     return f"{entry.meaning} [{entry.unit}]" if entry else ""
 
 
-def scalar(tag: str, value: float, described: bool) -> Summary.Value:
-    """One number; TensorBoard shows the description that comes with a tag's first value."""
-    if described:
+def scalar(tag: str, value: float, described: bool | None) -> Summary.Value:
+    """One number. `described`: for a tag's first value, with which its description comes, whether it has one; else
+    None."""
+    if described is None:
         return Summary.Value(tag=tag, simple_value=value)
-    metadata = scalar_metadata.create_summary_metadata(display_name=tag, description=description(tag))
+    words = description(tag) if described else ""
+    metadata = scalar_metadata.create_summary_metadata(display_name=tag, description=words)
     metadata.data_class = DATA_CLASS_SCALAR  # without it TensorBoard's data server drops the description
     return Summary.Value(tag=tag, simple_value=value, metadata=metadata)
 
@@ -187,32 +223,35 @@ def text(tag: str, markdown: str) -> Summary.Value:
     return Summary.Value(tag=tag, metadata=metadata, tensor=_strings([markdown.encode()]))
 
 
-def session_start(configuration: Mapping[str, Any], group: str, metrics: Sequence[str]) -> list[Summary.Value]:
-    """One row of the HParams table: all sessions (seeds) of a `group` are averaged into it.
+def experiment(columns: Mapping[str, bool], metrics: Sequence[str]) -> Summary.Value:
+    """The columns of the HParams table: keys, with whether they are ticked, and metrics (tags).
 
-    `metrics` are tags, a column each, those that every task has first: five are shown before one ticks others.
+    Metrics that every task has are first: five are shown before one ticks others.
     """
-    hparams = {key: configuration[key] for key in (*SHOWN, *TICKED) if configuration.get(key) is not None}
-    experiment = api_pb2.Experiment(
-        hparam_infos=[_column(key) for key in (*SHOWN, *TICKED)],
+    data = api_pb2.Experiment(
+        hparam_infos=[
+            api_pb2.HParamInfo(name=printable(key), display_name=printable(key).removesuffix(".name"), differs=shown)
+            for key, shown in columns.items()
+        ],
         metric_infos=[_metric(tag) for tag in sorted(metrics, key=lambda tag: tag not in EVERY_TASK)],
-        time_created_secs=time.time(),
     )
+    return _hparams(hparams_metadata.EXPERIMENT_TAG, plugin_data_pb2.HParamsPluginData(experiment=data))
+
+
+def session_start(hparams: Mapping[str, Any], group: str) -> Summary.Value:
+    """A seed in the HParams table: all sessions (seeds) of a `group` are averaged into one row."""
     start = plugin_data_pb2.SessionStartInfo(group_name=printable(group), start_time_secs=time.time())
     for key, value in hparams.items():
-        field = start.hparams[key]
+        field = start.hparams[printable(key)]
         if isinstance(value, bool):
             field.bool_value = value
         elif isinstance(value, int | float):
             field.number_value = value
         else:
             field.string_value = printable(str(value))
-    return [
-        _hparams(hparams_metadata.EXPERIMENT_TAG, plugin_data_pb2.HParamsPluginData(experiment=experiment)),
-        _hparams(
-            hparams_metadata.SESSION_START_INFO_TAG, plugin_data_pb2.HParamsPluginData(session_start_info=start)
-        ),
-    ]
+    return _hparams(
+        hparams_metadata.SESSION_START_INFO_TAG, plugin_data_pb2.HParamsPluginData(session_start_info=start)
+    )
 
 
 def session_end(status: str) -> Summary.Value:
@@ -221,8 +260,23 @@ def session_end(status: str) -> Summary.Value:
     return _hparams(hparams_metadata.SESSION_END_INFO_TAG, plugin_data_pb2.HParamsPluginData(session_end_info=end))
 
 
-def layout(category: str, bands: Mapping[str, Sequence[str]], lines: Mapping[str, str]) -> Summary.Value:
-    """Custom scalars, by title: charts of a band (tags of value, low and high), then of tags that fit a pattern."""
+def layout(categories: Mapping[str, tuple[Mapping[str, Sequence[str]], Mapping[str, str]]]) -> Summary.Value:
+    """Custom scalars: of each category, by title, charts of a band (tags of value, low and high), then charts of tags
+    that fit a pattern."""
+    proto = layout_pb2.Layout(
+        category=[
+            layout_pb2.Category(title=title, chart=_charts(bands, lines))
+            for title, (bands, lines) in categories.items()
+        ]
+    )
+    return Summary.Value(
+        tag=layout_metadata.CONFIG_SUMMARY_TAG,
+        metadata=layout_metadata.create_summary_metadata(),
+        tensor=_strings([proto.SerializeToString()], scalar=True),
+    )
+
+
+def _charts(bands: Mapping[str, Sequence[str]], lines: Mapping[str, str]) -> list[layout_pb2.Chart]:
     series = layout_pb2.MarginChartContent.Series
     charts = [
         layout_pb2.Chart(
@@ -235,20 +289,7 @@ def layout(category: str, bands: Mapping[str, Sequence[str]], lines: Mapping[str
         for title, pattern in lines.items()
     ]
     charts.reverse()  # the page shows a category's last chart first
-    proto = layout_pb2.Layout(category=[layout_pb2.Category(title=category, chart=charts)])
-    return Summary.Value(
-        tag=layout_metadata.CONFIG_SUMMARY_TAG,
-        metadata=layout_metadata.create_summary_metadata(),
-        tensor=_strings([proto.SerializeToString()], scalar=True),
-    )
-
-
-def _column(key: str) -> api_pb2.HParamInfo:
-    return api_pb2.HParamInfo(
-        name=key,
-        display_name=key.removesuffix(".name"),
-        differs=key in SHOWN,  # five that "differ" are shown, and come before the others
-    )
+    return charts
 
 
 def _metric(tag: str) -> api_pb2.MetricInfo:

@@ -21,6 +21,7 @@ import numpy as np
 from rnnlstm.config.errors import ConfigError, printable, show
 from rnnlstm.record.files import LOCK, lock_holder
 from rnnlstm.record.folders import (
+    CLIP_EVENTS,
     FLOW,
     HOUSEKEEPING,
     METRICS,
@@ -31,7 +32,7 @@ from rnnlstm.record.folders import (
     seed_folder,
     seed_folders,
 )
-from rnnlstm.record.reader import Sample, read_flow, read_metrics, read_samples
+from rnnlstm.record.reader import Sample, read_clip_events, read_flow, read_metrics, read_samples
 from rnnlstm.record.summary import read_summaries, read_summary
 from rnnlstm.reporting.records import Curve, Flow, evaluation_curve, flows_by_state
 
@@ -185,10 +186,24 @@ def find_runs(places: Iterable[str]) -> list[Run]:
 
 def _series(folder: Path, quiet: bool) -> dict[str, dict[int, float]]:
     by_tag: dict[str, dict[int, float]] = {}
+    norms: dict[str, list[float]] = {"before": [], "after": []}  # of the lines since the last evaluation
     for step, values in read_metrics(folder / METRICS, quiet, MOST_LINES):
-        for tag, value in values.items():
-            if tag.startswith(SHOWN):
-                by_tag.setdefault(tag, {})[step] = value
+        shown = {tag: value for tag, value in values.items() if tag.startswith(SHOWN)}
+        for which, window in norms.items():
+            if math.isfinite(norm := values.get(f"grad/norm_{which}_clip", math.nan)):
+                window.append(norm)
+            if "eval/loss" in values:
+                if window:  # probe=full records them of every update, and they stand
+                    ends = zip(("q10", "q50", "q90"), np.quantile(window, (0.1, 0.5, 0.9)).tolist(), strict=True)
+                    shown = {f"clip/norm_{which}_{q}": norm for q, norm in ends} | shown
+                window.clear()
+        for tag, value in shown.items():
+            by_tag.setdefault(tag, {})[step] = value
+    if not any(tag.startswith("clip/largest/") for tag in by_tag):
+        fired = read_clip_events(folder / CLIP_EVENTS, quiet, MOST_LINES)
+        largest = Counter(event["largest_parameter"] for _, event in fired)
+        last = max((step for values in by_tag.values() for step in values), default=0)
+        by_tag |= {f"clip/largest/{name}": {last: n / largest.total()} for name, n in largest.items()}
     return by_tag
 
 

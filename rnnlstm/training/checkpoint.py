@@ -220,6 +220,11 @@ def require_sound(state: Mapping[str, Any], seeds: Sequence[int], steps: int) ->
         _require_between(replica["steps_to_solve"] or 0, 0, step, "steps_to_solve")
         _require_between(replica["speed"] or 0, 0, math.inf, "speed")
         _require_between(max(instruments["sampled_at"], default=0), 0, step, "sampled_at")
+        if since := replica.get("since_line"):
+            _require_between(since["updates"], 0, replica["updates"], "since_line.updates")
+            _require_between(since["fired"], 0, since["updates"], "since_line.fired")
+            _require_between(since["max_norm"], 0, math.inf, "since_line.max_norm")
+            _require_between(since["min_coefficient"] or 0, 0, 1, "since_line.min_coefficient")
         if replica["lengths"].keys() != set(LINES):
             raise ValueError("its lengths are of other files")
         if len(replica["window"]) != 2:

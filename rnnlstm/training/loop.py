@@ -22,8 +22,9 @@ from rnnlstm.config.schema import ClipOptions
 from rnnlstm.record.aggregate import Aggregate
 from rnnlstm.record.environment import note_environment
 from rnnlstm.record.files import locked, room_for_files, write_whole
-from rnnlstm.record.folders import WEIGHTS, seed_folder
+from rnnlstm.record.folders import AGGREGATE, WEIGHTS, seed_folder
 from rnnlstm.record.summary import summaries
+from rnnlstm.tasks import TASKS
 from rnnlstm.training.checkpoint import (
     CheckpointClock,
     ClockState,
@@ -92,7 +93,10 @@ class Loop:
         ]
         self.instruments = [Instruments(plan, model, r, rep.seed, rep.record) for r, rep in enumerate(self.replicas)]
         self.plateaus = {f"baseline/{name.replace(' ', '_')}": loss for name, loss in plan.task.plateaus.items()}
-        self.aggregate = Aggregate(folder / "aggregate", plan.task.name, plan.task.metric_name, list(self.plateaus))
+        headlines = [TASKS[name].metric_name for name in TASKS]
+        self.aggregate = Aggregate(
+            folder / AGGREGATE, plan.task.name, plan.task.metric_name, list(self.plateaus), headlines
+        )
         files.callback(self.aggregate.close)
         self.clock = Clock()
         self.checkpoint_clock = CheckpointClock(plan.config.checkpoint)
@@ -178,7 +182,7 @@ class Loop:
             with self.clock.on("instruments"):
                 for r, values in lines.items():
                     if step == last or (evaluated and self._ends_solved(r)):
-                        values |= self.instruments[r].at_end()
+                        values |= self.replicas[r].values_since_line() | self.instruments[r].at_end()
                 self._write(step, lines)
             for r, what in update.broken.items():
                 if self.replicas[r].running:
@@ -247,6 +251,8 @@ class Loop:
     def _finish(self, r: int, status: str, reason: str | None = None) -> None:
         replica = self.replicas[r]
         self.trainer.freeze(r)
+        if status == "diverged" and (values := replica.values_since_line()):
+            replica.record.scalars(replica.updates, values)  # what led to it: no other line would hold it
         if replica.updates:
             replica.speed = replica.updates / self.clock.training
         if status != "failed":
@@ -262,6 +268,7 @@ class Loop:
         if len(list(self.folder.glob("seed_*"))) > len(self.replicas):
             self.aggregate.rebuild(self.folder)
         self.aggregate.close()
+        self.aggregate.refresh_columns()
 
 
 class Clock:

@@ -6,6 +6,7 @@ from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
@@ -14,7 +15,6 @@ import numpy as np
 from rnnlstm.record.folders import flatten
 from rnnlstm.record.seed_record import SeedRecord
 from rnnlstm.record.summary import FINISHED, Summary
-from rnnlstm.tasks import TASKS
 from rnnlstm.training.clip import ClipEvent
 from rnnlstm.training.plan import Plan
 
@@ -30,6 +30,15 @@ class SubsampleState(TypedDict):
     stride: int
     count: int
     kept: list[float]
+
+
+class SinceLineState(TypedDict):
+    """All entries that a checkpoint holds of a `SinceLine`."""
+
+    updates: int
+    fired: int
+    max_norm: float
+    min_coefficient: float | None
 
 
 class _AlwaysSaved(TypedDict):
@@ -49,7 +58,8 @@ class _AlwaysSaved(TypedDict):
 class ReplicaState(_AlwaysSaved, total=False):
     """All entries that a checkpoint holds of a replica, beside its weights."""
 
-    precision: dict[str, float]  #: checkpoints of earlier versions lack it
+    precision: dict[str, float]  #: checkpoints of earlier versions lack these two
+    since_line: SinceLineState
 
 
 class Replica:
@@ -73,6 +83,7 @@ class Replica:
         self.updates = self.fired = 0
         self.norms = Subsample()
         self._window = (Subsample(WINDOW), Subsample(WINDOW))  # norms before and after since the last evaluation
+        self._since_line = SinceLine()
         self._largest: Counter[str] = Counter()  # how often each parameter was the largest of a fired update
         self.steps_to_solve: int | None = None
         self.scores: dict[str, float] = {}  # the latest evaluation
@@ -84,8 +95,7 @@ class Replica:
             self._load_state(state)
         self.write_summary()
         configuration = dict(flatten(plan.config.tree))
-        metrics = sorted({f"eval/{task.metric_name}" for task in (TASKS[name] for name in TASKS)})
-        self.record.begin(configuration, "/".join(folder.parts[-3:-1]), [*metrics, "eval/loss", "clip/rate"])
+        self.record.begin(configuration, "/".join(folder.parts[-3:-1]))
         if state is not None:
             self.record.replay()
         if not self.running:  # it had finished before the checkpoint
@@ -107,6 +117,7 @@ class Replica:
             "precision": dict(self.precision),
             "norms": self.norms.state(),
             "window": [window.state() for window in self._window],
+            "since_line": self._since_line.state(),
             "largest": dict(self._largest),
             "lengths": self.record.sync(),
         }
@@ -120,6 +131,8 @@ class Replica:
         self.norms = Subsample.restored(state["norms"])
         before, after = (Subsample.restored(window) for window in state["window"])
         self._window, self._largest = (before, after), Counter(state["largest"])
+        if "since_line" in state:
+            self._since_line = SinceLine(**state["since_line"])
 
     @property
     def running(self) -> bool:
@@ -133,6 +146,7 @@ class Replica:
         """Count one update and its clipping."""
         self.updates += 1
         self.norms.add(clip.norm_before)
+        self._since_line.add(clip)
         for window, norm in zip(self._window, (clip.norm_before, clip.norm_after), strict=True):
             window.add(norm)
         if clip.fired:
@@ -149,17 +163,29 @@ class Replica:
             values["clip/coefficient"] = clip.coefficient
         if clip.clipped_share is not None:
             values["clip/clipped_share"] = clip.clipped_share
+        if clip.kind == "norm" and clip.threshold is not None:
+            values["clip/threshold"] = clip.threshold
+        values |= self.values_since_line()
         if self.plan.config.probe.name != "off":
             values |= {f"grad_param/{name}": norm for name, norm in clip.norms.items()}
         return values
 
+    def values_since_line(self) -> dict[str, float]:
+        """By tag: clipping over all updates since this was called before; nothing if there has been none."""
+        values = self._since_line.values()
+        self._since_line = SinceLine()
+        return values
+
     def clipping_values(self) -> dict[str, float]:
-        """By tag: norms since the last evaluation, and how often each parameter was the largest of a fired update."""
+        """What `probe=full` adds at an evaluation, by tag: norms since the one before, and how often each parameter
+        was the largest of a fired update."""
+        window, self._window = self._window, (Subsample(WINDOW), Subsample(WINDOW))
         values: dict[str, float] = {}
-        for name, window in zip(("before", "after"), self._window, strict=True):
-            for q, norm in zip(("q10", "q50", "q90"), window.quantiles((0.1, 0.5, 0.9)) or [], strict=False):
+        if self.plan.config.probe.name != "full":
+            return values
+        for name, norms in zip(("before", "after"), window, strict=True):
+            for q, norm in zip(("q10", "q50", "q90"), norms.quantiles((0.1, 0.5, 0.9)) or [], strict=False):
                 values[f"clip/norm_{name}_{q}"] = norm
-        self._window = (Subsample(WINDOW), Subsample(WINDOW))
         return values | {f"clip/largest/{name}": n / self.fired for name, n in self._largest.items()}
 
     def evaluated(self, step: int, scores: dict[str, float], precision: dict[str, float]) -> None:
@@ -213,6 +239,42 @@ class Replica:
 
     def write_summary(self) -> None:
         self.record.summary(self.summary())
+
+
+@dataclass
+class SinceLine:
+    """Clipping over all updates since the last line of metrics, so that a line says what happened before it, too."""
+
+    updates: int = 0
+    fired: int = 0
+    max_norm: float = 0.0  #: before clipping
+    min_coefficient: float | None = None  #: by value there is none
+
+    def add(self, clip: ClipEvent) -> None:
+        self.updates += 1
+        self.fired += clip.fired
+        self.max_norm = max(self.max_norm, clip.norm_before)
+        if clip.coefficient is not None:
+            least = 1.0 if self.min_coefficient is None else self.min_coefficient
+            self.min_coefficient = min(clip.coefficient, least)
+
+    def values(self) -> dict[str, float]:
+        """By tag; nothing without an update."""
+        if not self.updates:
+            return {}
+        values = {"clip/window_rate": self.fired / self.updates, "grad/window_max_norm": self.max_norm}
+        if self.min_coefficient is not None:
+            values["clip/window_min_coefficient"] = self.min_coefficient
+        return values
+
+    def state(self) -> SinceLineState:
+        """Plain values for the constructor."""
+        return {
+            "updates": self.updates,
+            "fired": self.fired,
+            "max_norm": self.max_norm,
+            "min_coefficient": self.min_coefficient,
+        }
 
 
 class Subsample:

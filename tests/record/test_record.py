@@ -11,8 +11,10 @@ import pytest
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from rnnlstm.record import seed_view
 from rnnlstm.record.files import LineWriter, read_lines
 from rnnlstm.record.glossary import GLOSSARY, explain
+from rnnlstm.record.seed_view import SeedView
 from rnnlstm.record.summary import FIELDS
 from rnnlstm.training.replica import Subsample
 
@@ -84,21 +86,77 @@ def test_tags_of_each_kind_of_clipping(train, kind):
 
 
 def test_tensorboard_shows_the_record(outcome):
-    folder = outcome.folder / "seed_1"
-    lines = list(read_lines(folder / "metrics.jsonl"))
+    for seed in (0, 1):
+        folder = outcome.folder / f"seed_{seed}"
+        lines = list(read_lines(folder / "metrics.jsonl"))
+        fired = list(read_lines(folder / "clip_events.jsonl"))
+        events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+        tags = {tag for line in lines for tag in line if tag != "step"}
+        assert set(events.Tags()["scalars"]) == tags | {"clip/event_norm", "clip/event_coefficient"}
+        for tag in tags:
+            shown = [(event.step, event.value) for event in events.Scalars(tag)]
+            written = [(line["step"], pytest.approx(line[tag], rel=1e-6)) for line in lines if tag in line]
+            assert shown == written
+        for tag, name in (("clip/event_norm", "norm_before"), ("clip/event_coefficient", "coefficient")):
+            shown = [(event.step, event.value) for event in events.Scalars(tag)]
+            assert shown == [(line["step"], pytest.approx(line[name], rel=1e-6)) for line in fired]
+        described = events.SummaryMetadata("clip/rate").summary_description
+        assert described == ("" if seed else f"{explain('clip/rate').meaning} [share]"), "once for a configuration"
+
+
+def test_clipping_between_two_lines_is_not_lost(train):
+    """With a line every tenth update, what the lines and the events say is what a line an update says."""
+    options = ("train.steps=25", "eval.every=10", "train.stop_when_solved=false", "clip.threshold=0.45", "probe=off")
+    each = {
+        line["step"]: line
+        for line in read_lines(train(*options, "log.every=1").folder / "seed_0/metrics.jsonl")
+        if "clip/fired" in line
+    }
+    folder = train(*options, "log.every=10").folder / "seed_0"
+    lines = [line for line in read_lines(folder / "metrics.jsonl") if "clip/fired" in line]
+    assert [line["step"] for line in lines] == [1, 10, 20, 25]
+    last = 0
+    for line in lines:
+        window = [each[step] for step in range(last + 1, line["step"] + 1)]
+        last = line["step"]
+        assert line["clip/window_rate"] == sum(update["clip/fired"] for update in window) / len(window)
+        assert line["grad/window_max_norm"] == max(update["grad/norm_before_clip"] for update in window)
+        assert line["clip/window_min_coefficient"] == min(update["clip/coefficient"] for update in window)
+        assert line["clip/threshold"] == 0.45
+        assert {tag: each[last][tag] for tag in ("clip/fired", "clip/rate", "clip/coefficient")} == {
+            tag: line[tag] for tag in ("clip/fired", "clip/rate", "clip/coefficient")
+        }
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
-    tags = {tag for line in lines for tag in line if tag != "step"}
-    assert set(events.Tags()["scalars"]) == tags
-    for tag in tags:
-        shown = [(event.step, event.value) for event in events.Scalars(tag)]
-        written = [(line["step"], pytest.approx(line[tag], rel=1e-6)) for line in lines if tag in line]
-        assert shown == written
-    assert events.SummaryMetadata("clip/rate").summary_description.startswith(explain("clip/rate").meaning)
+    fired = [step for step, line in each.items() if line["clip/fired"]]
+    assert not {1, 10, 20, 25} >= set(fired), "some fired between the lines"
+    assert [event.step for event in events.Scalars("clip/event_norm")] == fired
 
 
-def test_the_glossary_explains_every_emitted_tag_and_nothing_else(outcome, train):
+def test_very_many_clip_events_are_thinned_and_that_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(seed_view, "MOST_EVENTS", 4)
+    view = SeedView(tmp_path, strict=True)
+    for step in range(1, 30):
+        view.clip_event(step, {"norm_before": float(step), "coefficient": None, "clipped_share": 0.5})
+    view.publish()
+    view.close()
+    events = EventAccumulator(str(tmp_path), size_guidance={"scalars": 0}).Reload()
+    shown = [event.step for event in events.Scalars("clip/event_norm")]
+    assert shown == [1, 2, 3, 4, 5, 7, 9, 11, 13, 17, 21, 25, 29]
+    assert [(event.step, event.value) for event in events.Scalars("clip/event_thinning")] == [
+        (5, 2),
+        (13, 4),
+        (29, 8),
+    ]
+    assert set(events.Tags()["scalars"]) == {"clip/event_norm", "clip/event_clipped_share", "clip/event_thinning"}
+    assert "one in so many" in events.SummaryMetadata("clip/event_thinning").summary_description
+
+
+def test_the_glossary_explains_every_emitted_tag_and_nothing_else(outcome, train, monkeypatch):
+    monkeypatch.setattr(seed_view, "MOST_EVENTS", 1)
     value = train("task=adding", "train.steps=2", "clip=value", "name=value", "model.num_layers=2")
-    full = train("train.steps=2", "probe=full", "probe.every=1", "name=full", "precision=bfloat16")
+    full = train(
+        "train.steps=2", "probe=full", "probe.every=1", "name=full", "precision=bfloat16", "clip.threshold=0.01"
+    )
     growing = train("train.steps=2", "curriculum=growing", "curriculum.start=5", "name=growing")
     tags = set()
     for run in (outcome, value, full, growing):

@@ -47,7 +47,7 @@ def test_what_the_page_is_served(ask):
     assert all(run.startswith(("keyword_T12/rnn_", "keyword_T12/lstm_")) for run in runs), "no stray runs"
 
     scalars = ask("data/plugin/scalars/tags")
-    lstm = next(run for run in seeds if "lstm" in run)
+    lstm = next(run for run in seeds if "lstm" in run and run.endswith("seed_0"))
     for tag in ("train/loss", "eval/accuracy", "baseline/loss", "clip/rate", "flow/half_life", "gate/forget_mean"):
         assert tag in scalars[lstm]
     assert "share of all updates" in scalars[lstm]["clip/rate"]["description"]
@@ -65,10 +65,10 @@ def test_what_the_page_is_served(ask):
     assert "which dish came first?" in texts[0]["text"]
 
     layout = ask("data/plugin/custom_scalars/layout")
-    (category,) = layout["category"]
+    category, clipping = layout["category"]
     assert category["title"] == "keyword_T12: median and band over seeds"
     charts = {chart["title"]: chart for chart in category["chart"]}
-    assert len(charts) == len(category["chart"]) == 8, "the layouts of two runs are one"
+    assert len(charts) == len(category["chart"]) == 9, "the layouts of two runs are one"
     (accuracy,) = charts["eval/accuracy"]["margin"]["series"]
     tags = {
         end: f"keyword_T12/eval/accuracy/{name}"
@@ -86,12 +86,19 @@ def test_what_the_page_is_served(ask):
     (pattern,) = charts["eval/loss beside its baseline"]["multiline"]["tag"]
     found = {tag for run in runs for tag in scalars[run] if re.match(pattern, tag)}
     assert found == {"keyword_T12/eval/loss/median", "keyword_T12/baseline/loss"}
+    assert clipping["title"] == "clipping, seed by seed"
+    (norms,) = [chart for chart in clipping["chart"] if chart["title"].startswith("gradient norm before and after")]
+    (pattern,) = norms["multiline"]["tag"]
+    drawn = {run: {tag for tag in scalars[run] if re.match(pattern, tag)} for run in seeds}
+    assert all(tags == {"grad/norm_before_clip", "grad/norm_after_clip", "clip/threshold"} for tags in drawn.values())
 
     body = {
         "experimentName": "", "allowedStatuses": ["STATUS_SUCCESS"], "colParams": [], "startIndex": 0, "sliceSize": 9,
     }  # fmt: skip
     experiment = ask("data/plugin/hparams/experiment", body={"experimentName": ""})
-    assert "optimizer.lr" in {info["name"] for info in experiment["hparamInfos"]}
+    infos = {info["name"]: info.get("differs", False) for info in experiment["hparamInfos"]}
+    assert {"optimizer.lr", "clip.threshold", "model.zoneout", "model.nonlinearity"} <= infos.keys()
+    assert infos["model.name"], "what tells the runs apart is ticked"
     body["colParams"] = [{"metric": info["name"]} for info in experiment["metricInfos"]]
     groups = ask("data/plugin/hparams/session_groups", body=body)["sessionGroups"]
     assert len(groups) == 2, "a row per configuration, not per seed"

@@ -14,36 +14,23 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.parse
 import urllib.request
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from rnnlstm.cli import look
+
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 PATIENCE = 90  # seconds, on a busy machine
-#: Cards to pin, as README's link does. Those that a task has no data for are left out by the page.
-PINNED = (
-    "eval/accuracy",
-    "eval/mse",
-    "eval/recall_accuracy",
-    "flow/hidden_lag_10",
-    "grad/norm_before_clip",
-    "clip/rate",
-)
+#: Cards that the link pins for these tasks. Those that a task has no data for are left out by the page.
+METRICS = ("accuracy", "mse", "recall_accuracy")
+PINNED = (*(f"eval/{name}" for name in METRICS), *look.PINNED)
 #: What comes after the address for each tab: curves unsmoothed and in a colour for each configuration, without what
 #: would repeat itself for every seed.
 TABS = {
-    "timeseries": "?"
-    + urllib.parse.urlencode(
-        {
-            "pinnedCards": json.dumps([{"plugin": "scalars", "tag": tag} for tag in PINNED], separators=(",", ":")),
-            "smoothing": "0",
-            "runColorGroup": "regex:(.*)/",
-        }
-    )
-    + "#timeseries",
+    "timeseries": look.link(METRICS).removeprefix(look.PAGE),
     "scalars": "#scalars",
     "custom_scalars": "#custom_scalars&regexInput=aggregate&_smoothingWeight=0",
     "images": "#images&regexInput=seed_0",

@@ -17,7 +17,7 @@ from support.training import compose, quick_if
 
 STOPPED = [
     ("model=rnn",),
-    ("model=lstm", "seeds=3"),
+    ("model=lstm", "seeds=3", "log.every=8", "clip.threshold=0.4"),
     ("model=lstm", "optimizer=rmsprop", "clip=value", "model.num_layers=2"),
     ("model=gru", "model.backend=reference", "model.zoneout=0.2", "seeds=2"),
     ("task=adding", "curriculum=growing", "curriculum.start=4", "seeds=2", "optimizer=sgd", "optimizer.momentum=0.9"),

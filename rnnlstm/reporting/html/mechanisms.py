@@ -138,8 +138,9 @@ RATE = (
     "Near 1 it sets the size of nearly every step, and acts as a learning rate."
 )
 NORMS = (
-    "Coloured: the gradient’s norm before clipping, since the evaluation before. Dashed grey: after clipping. Lines "
-    "are medians, bands go from the 10 % to the 90 % quantile. Where the two part, clipping was at work."
+    "Coloured: the gradient’s norm before clipping, over the updates recorded since the evaluation before. Dashed "
+    "grey: after clipping. Lines are medians, bands go from the 10 % to the 90 % quantile. Where the two part, "
+    "clipping was at work."
 )
 LARGEST = (
     "Of the updates that were clipped, the share in which this parameter’s gradient was the largest; mean over seeds"
