@@ -105,14 +105,15 @@ def row(run: Run) -> dict[str, Any]:
     }
 
 
-def write_csv(runs: Sequence[Run], path: str) -> None:
-    """The table as CSV: `COLUMNS`, then every other key in which the rows differ, then `COSTS` and `STANDING`.
+def write_csv(runs: Sequence[Run], path: str, best: Sequence[str] = ()) -> None:
+    """The table as CSV: `COLUMNS`, then every other key in which the rows differ or that was chosen as `best`, then
+    `COSTS` and `STANDING`.
 
     An empty `median_steps_to_solve` or `steps_to_solve_high`: not by the update `followed_to`.
 
     Raises: DiskError.
     """
-    further = [key for key in differing_keys(runs) if key not in NAMED]
+    further = [key for key in dict.fromkeys((*differing_keys(runs), *best)) if key not in NAMED]
     lines: list[list[Any]] = [[*COLUMNS, *further, *COSTS, *STANDING]]
     for run in runs:
         values = row(run)
@@ -132,11 +133,12 @@ def csv_text(lines: Iterable[Iterable[Any]], end: str = "\r\n") -> str:
     return out.getvalue()
 
 
-def equal_keys(runs: Sequence[Run]) -> str:
-    """Keys that are left out of the table, being equal in every row: `task=keyword, task.length=100`."""
+def equal_keys(runs: Sequence[Run], shown: Sequence[str] = ()) -> str:
+    """Keys that are left out of the table, being equal in every row: `task=keyword, task.length=100`; without those
+    that are shown."""
     differing = differing_keys(runs)
     in_all = set.intersection(*(set(run.config) for run in runs))
-    keys = [key for key in (*NAMED, "optimizer.lr") if key not in differing and key in in_all]
+    keys = [key for key in (*NAMED, "optimizer.lr") if key not in (*differing, *shown) and key in in_all]
     return ", ".join(f"{key.removesuffix('.name')}={show(runs[0].config[key])}" for key in keys)
 
 
@@ -245,21 +247,28 @@ SPARED = (
 
 
 def table(
-    runs: Sequence[Run], among: Sequence[Run], by: Sequence[str] = (), width: int = 200
+    runs: Sequence[Run],
+    among: Sequence[Run],
+    by: Sequence[str] = (),
+    width: int = 200,
+    best: Sequence[str] = (),
 ) -> tuple[Table, list[str]]:
     """A row per configuration or group of `runs`: the keys `by` which they are grouped, or else those that differ
-    among all rows (`among`); then the results. Returns also the columns left out to fit `width` characters."""
-    columns = _columns(runs, among, by)
+    among all rows (`among`), and those chosen as `best`; then the results. Returns also the columns left out to fit
+    `width` characters."""
+    columns = _columns(runs, among, by, best)
     left_out = leave_out(columns, SPARED, width)
     numbers = [h for h, cells in columns.items() if h not in ("metric", "not done") and all(map(_is_number, cells))]
     return as_table(columns, numbers), left_out
 
 
-def _columns(runs: Sequence[Run], among: Sequence[Run], by: Sequence[str]) -> dict[str, list[str]]:
+def _columns(
+    runs: Sequence[Run], among: Sequence[Run], by: Sequence[str], best: Sequence[str]
+) -> dict[str, list[str]]:
     rows = [row(run) for run in runs]
     differing = differing_keys(among)
     keys = list(by) or [key for key in (*NAMED, "optimizer.lr") if key in differing]
-    keys += [key for key in differing if key not in keys]
+    keys += [key for key in (*differing, *best) if key not in keys]
     columns: dict[str, list[str]] = {
         key.removesuffix(".name").removeprefix("model."): [
             show(run.config[key]) if key in run.config else "—" for run in runs
@@ -331,13 +340,13 @@ def paragraphs(
     if not paired and not against:
         pairs = [contest for contest in pairs if len(contest.steps.bounds) > 1]
     shown = spread_out(rows, top)
-    results, left_out = table(shown, rows, comparison.by, width)
+    results, left_out = table(shown, rows, comparison.by, width, comparison.best)
     yield results
     if len(shown) < len(rows):
         yield f"{len(rows) - len(shown):,} more rows: --top {len(rows)} shows them, --csv writes all"
     if left_out:
         yield f"No room for: {', '.join(left_out)}; --csv has them"
-    if equal := equal_keys(rows):
+    if equal := equal_keys(rows, comparison.best):
         yield f"Equal in all: {equal}"
     if pooled := pooled_over(rows):
         yield f"Pooled over: {_some(pooled)}; the intervals take every seed of every configuration as one of equals"
