@@ -113,7 +113,7 @@ def _main(arguments: Sequence[str]) -> int:
     if not console.is_terminal:
         console.width = 200
     for part in paragraphs(comparison, options.top, options.paired, options.against, console.width):
-        console.print(part, markup=False, soft_wrap=isinstance(part, str))
+        console.print(part, markup=False, soft_wrap=isinstance(part, str) and not console.is_terminal)
     if options.csv:
         write_csv(comparison.rows, options.csv, comparison.best)
         console.print(f"Written: {options.csv}", markup=False, soft_wrap=True)

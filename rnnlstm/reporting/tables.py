@@ -24,20 +24,36 @@ from rnnlstm.reporting.selection import Comparison, first_of_each, pooled_over
 from rnnlstm.reporting.statistics import ENOUGH_SEEDS, Differences, interval, sign_test, solve_times, wilson
 
 
-def leave_out(columns: dict[str, list[str]], spared: Sequence[str], width: int) -> list[str]:
-    """Removes columns named in `spared`, in that order, until the rest fit into `width` characters. Returns those
-    removed."""
+def leave_out(columns: dict[str, list[str]], spared: Sequence[str], width: int, wrapped: bool = False) -> list[str]:
+    """Removes columns named in `spared`, in that order, until the rest fit into `width` characters, or fit `wrapped`
+    between words. Returns those removed."""
     left_out = []
     for header in filter(columns.__contains__, spared):
-        if sum(3 + max(map(cell_len, (head, *cells))) for head, cells in columns.items()) <= width:
+        if _needed(columns, wrapped) <= width:
             break
         del columns[header]
         left_out.append(header)
     return left_out
 
 
-def as_table(columns: dict[str, list[str]], numbers: Sequence[str] = (), title: str | None = None) -> Table:
-    """A table for a terminal; the columns `numbers` are aligned right."""
+BETWEEN = 3  #: characters between two columns
+
+
+def _needed(columns: dict[str, list[str]], wrapped: bool) -> int:
+    """The characters that a table takes in a line."""
+    widest = _longest_word if wrapped else cell_len
+    return sum(BETWEEN + max(map(widest, (head, *cells))) for head, cells in columns.items())
+
+
+def _longest_word(text: str) -> int:
+    return max(map(cell_len, text.split()), default=0)
+
+
+def as_table(
+    columns: dict[str, list[str]], numbers: Sequence[str] = (), title: str | None = None, width: int | None = None
+) -> Table:
+    """A table for a terminal; the columns `numbers` are aligned right. To fit into `width` characters, the widest
+    cells are wrapped, never within a word."""
     result = Table(
         box=box.SIMPLE_HEAD,
         pad_edge=False,
@@ -45,8 +61,16 @@ def as_table(columns: dict[str, list[str]], numbers: Sequence[str] = (), title: 
         title=Text(title) if title else None,
         title_justify="left",
     )
+    widths = {head: max(map(cell_len, (head, *cells))) for head, cells in columns.items()}
+    least = {head: max(map(_longest_word, (head, *cells))) for head, cells in columns.items()}
+    while width is not None and sum(BETWEEN + w for w in widths.values()) > width:
+        head = max(widths, key=lambda head: (widths[head] > least[head], widths[head]))
+        if widths[head] == least[head]:
+            break
+        widths[head] -= 1
     for header in columns:
-        result.add_column(Text(header), justify="right" if header in numbers else "left")
+        justify: Any = "right" if header in numbers else "left"
+        result.add_column(Text(header), justify=justify, width=None if width is None else widths[header])
     for cells in zip(*columns.values(), strict=True):
         result.add_row(*map(Text, cells))  # as it is: nothing in it is markup
     return result
@@ -238,12 +262,18 @@ def number_text(value: float | None, form: str) -> str:
     return "—" if value is None else format(value, form)
 
 
-#: Columns that a narrow terminal lacks, in the order of leaving them out. In the middle, keys that change no result.
-SPARED = (
-    "bytes kept", "multiply-adds", "median norm", "ms/update",
-    "log.every", "probe.every", "probe", "eval.every", "device",
-    "parameters", "clipped",
-)  # fmt: skip
+#: Columns that a narrow terminal lacks, in the order of leaving them out.
+SPARED = ("bytes kept", "multiply-adds", "median norm", "ms/update", "parameters", "clipped")
+#: Those that stay if a key that begins so differs between the rows: what the sweep is about.
+ABOUT = {
+    "clip.": ("clipped", "median norm"),
+    "model.hidden_size": ("parameters",),
+    "model.num_layers": ("parameters",),
+    "match": ("parameters", "ms/update"),
+    "model.backend": ("ms/update",),
+    "precision": ("ms/update",),
+    "device": ("ms/update",),
+}
 
 
 def table(
@@ -257,9 +287,36 @@ def table(
     among all rows (`among`), and those chosen as `best`; then the results. Returns also the columns left out to fit
     `width` characters."""
     columns = _columns(runs, among, by, best)
-    left_out = leave_out(columns, SPARED, width)
+    differing = differing_keys(among)
+    about = [
+        header
+        for beginning, headers in ABOUT.items()
+        if any(key.startswith(beginning) for key in differing)
+        for header in headers
+    ]
+    left_out = leave_out(columns, [header for header in SPARED if header not in about], width)
+    if _needed(columns, wrapped=True) > width:
+        columns = _keys_in_one(columns)
+        left_out += leave_out(columns, about, width, wrapped=True)
     numbers = [h for h, cells in columns.items() if h not in ("metric", "not done") and all(map(_is_number, cells))]
-    return as_table(columns, numbers), left_out
+    return as_table(columns, numbers, width=width), left_out
+
+
+def _keys_in_one(columns: dict[str, list[str]]) -> dict[str, list[str]]:
+    """The columns before `metric` as one, `configuration`, which can be wrapped: `rnn, lr=0.01`."""
+    heads = list(columns)[: list(columns).index("metric")]
+    ends = [head.rpartition(".")[2] for head in heads]
+    names = [end if ends.count(end) == 1 else head for head, end in zip(heads, ends, strict=True)]
+    cells = zip(*(columns[head] for head in heads), strict=True)
+    texts = [
+        ", ".join(
+            cell if name == "model" else f"{name}={cell}"
+            for name, cell in zip(names, row, strict=True)
+            if cell != "—"
+        )
+        for row in cells
+    ]
+    return {"configuration": texts, **{head: cells for head, cells in columns.items() if head not in heads}}
 
 
 def _columns(
@@ -298,13 +355,13 @@ def _is_number(cell: str) -> bool:
     return cell[:1].isdigit() or cell.startswith((">", "—", "never", "null"))
 
 
-def paired_tables(pairs: Sequence[Contest]) -> Iterator[Table]:
+def paired_tables(pairs: Sequence[Contest], width: int) -> Iterator[Table]:
     """Each row's differences from its reference, pair by pair; + is more than the reference."""
     for title in dict.fromkeys(contest.title for contest in pairs):
         rows = [contest for contest in pairs if contest.title == title]
         heads = ("configuration", common_metric(rows), "better in", "steps to solve", "sooner in")
         cells = zip(*((contest.name, *contest_cells(contest)) for contest in rows), strict=True)
-        yield as_table(dict(zip(heads, map(list, cells), strict=True)), title=title)
+        yield as_table(dict(zip(heads, map(list, cells), strict=True)), title=title, width=width)
 
 
 def common_metric(pairs: Sequence[Contest]) -> str:
@@ -353,7 +410,7 @@ def paragraphs(
     yield from comparison.notes
     yield from reasons(rows)
     if pairs:
-        yield from paired_tables(pairs[:top])
+        yield from paired_tables(pairs[:top], width)
         yield from _explanation(pairs, top, bool(against))
     elif paired or against:
         yield "No two rows of one task share seeds and data."

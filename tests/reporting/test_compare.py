@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ import threading
 
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from rnnlstm.compare import main
 from rnnlstm.config.errors import ConfigError
@@ -164,7 +166,8 @@ def test_groups_of_several_tasks_have_no_metric_in_common(tmp_path):
     [
         (["--where", "model=x"], "error: no run has model=x: there is gru, lstm, rnn"),
         (["--by", "modell"], "error: unknown key modell; did you mean model?"),
-        (["--against", "model=lstm"], "error: --against model=lstm: 2 rows are that: lstm, lr=0.003; lstm, lr=0.01"),
+        (["--against", "model=lstm"], "error: --against model=lstm: 2 rows are that: lstm, lr=0.003; lstm, lr=0.01; "
+         "name one, such as model=lstm optimizer.lr=0.003"),
         (["--best", "modell"], "error: unknown key modell; did you mean model?"),
         (["--best", "length"], "error: --best task.length: losses of different tasks don't compare; --by task.length "
          "makes a row of each"),
@@ -351,6 +354,31 @@ def test_a_narrow_terminal_goes_without_costs_and_says_so(sweep):
         (table, *texts) = paragraphs(found, top=40, paired=False, against=(), width=width)
         assert sum(str(column.header) in SPARED for column in table.columns) == 6 - count
         assert any("No room for: bytes kept, multiply-adds" in str(text) for text in texts) is bool(count)
+
+
+def printed(found, width):
+    """The table as lines of a terminal."""
+    (table, *_) = paragraphs(found, top=40, paired=False, against=(), width=width)
+    console = Console(width=width, file=io.StringIO())
+    console.print(table)
+    return console.file.getvalue().splitlines()
+
+
+def test_eighty_columns_keep_every_swept_key_what_a_sweep_is_about_and_whole_words(tmp_path):
+    places = [tmp_path / name for name in ("clip", "many")]
+    for threshold in (0.1, 10.0):
+        make_run(places[0] / f"{threshold}", clip__name="norm", clip__threshold=threshold)
+        for nonlinearity in ("tanh", "steep_sigmoid"):
+            for every in (10, 20):
+                config = {"model__nonlinearity": nonlinearity, "log__every": every, "curriculum__start": every}
+                make_run(places[1] / f"{threshold}_{nonlinearity}_{every}", clip__threshold=threshold, **config)
+    lines = printed(compare([str(places[0])]), 80)
+    assert {"clip.threshold", "metric", "clipped", "median"} <= set(" ".join(lines[:4]).split())
+    lines = printed(compare([str(places[1])]), 80)
+    assert max(map(len, lines)) <= 80
+    words = {word.strip(",") for word in " ".join(lines).split()}
+    assert {"nonlinearity=steep_sigmoid", "threshold=10.0", "every=20", "start=20"} <= words
+    assert {"accuracy", "clipped", "10%"} <= words
 
 
 def test_a_groups_curve_reads_no_more_than_some_of_very_many_seeds(sweep):
