@@ -212,21 +212,24 @@ def _seed_place(run: Run, seed: int) -> Path:
 
 
 def load_model(
-    run: Run, seed: int = 0, *, plugins: Sequence[str] = (), overrides: Sequence[str] = ()
+    run: Run, seed: int = 0, *, weights: str = "last", plugins: Sequence[str] = (), overrides: Sequence[str] = ()
 ) -> TrainedModel:
     """The trained network of a run, as it was left, with its task and its configuration.
 
-    `run` is a run folder, one seed's folder, a row of `load_runs` or a summary of `run`. `plugins` are modules with
-    the run's own cell or task, if they are not imported yet. `overrides` change keys of its configuration.
+    `run` is a run folder, one seed's folder, a row of `load_runs` or a summary of `run`. `weights`: the `last`
+    ones, or the `best`, those of the lowest held-out loss. `plugins` are modules with the run's own cell or task, if
+    they are not imported yet. `overrides` change keys of its configuration.
 
     Raises: ConfigError if there is no such network, or an override doesn't fit it.
     """
     from rnnlstm.config.plugins import import_plugins
     from rnnlstm.training.weights import load_network
 
+    if weights not in ("last", "best"):
+        raise ConfigError(f"weights={show(weights)}: must be last or best")
     import_plugins(list(plugins))
     place = _seed_place(run, seed)
-    found = load_network(str(place), overrides)
+    found = load_network(str(place), overrides, weights)
     return TrainedModel(found.network(), found.plan.task, command_keys(dict(flatten(found.plan.config.tree))), place)
 
 
