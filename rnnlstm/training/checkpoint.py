@@ -57,7 +57,9 @@ class ClockState(TypedDict):
     evaluation: float
 
 
-class _AlwaysSaved(TypedDict):
+class RunState(TypedDict):
+    """All entries of a checkpoint: the state of a group of seeds after an update."""
+
     seeds: list[int]
     step: int  #: the last update
     trainer: TrainerState
@@ -68,10 +70,10 @@ class _AlwaysSaved(TypedDict):
     machine: dict[str, str | int | bool | None]  #: what it was computed on: `device.describe`
 
 
-class RunState(_AlwaysSaved, total=False):
-    """All entries of a checkpoint: the state of a group of seeds after an update."""
+class BranchState(RunState, total=False):
+    """The state that longer runs continue from."""
 
-    pending: list[dict[str, float]]  #: of a `branch`: each replica's line of metrics, which the record lacks
+    pending: list[dict[str, float]]  #: each replica's line of metrics that the record lacks
 
 
 class CheckpointClock:
@@ -114,29 +116,33 @@ def save_checkpoint(run_folder: Path, seeds: Sequence[int], step: int, state: Ru
     return path
 
 
-def save_branch(run_folder: Path, seeds: Sequence[int], state: RunState) -> None:
+def save_branch(run_folder: Path, seeds: Sequence[int], state: BranchState) -> None:
     """Keep the state up to which every longer run is the same: `from=RUN train.steps=N` continues from it, also after
     the run has finished. Raises: OSError."""
     _write(run_folder / BRANCH / f"{group_name(seeds)}.pt", state)
 
 
-def load_branch(run_folder: Path, seeds: Sequence[int], steps: int) -> RunState | None:
+def load_branch(run_folder: Path, seeds: Sequence[int], steps: int) -> BranchState | None:
     """The state from which a run can be continued to so many `steps`; None if there is none of these seeds together.
 
     Raises: CheckpointError if it is damaged.
     """
     path = run_folder / BRANCH / f"{group_name(seeds)}.pt"
     if not path.exists():
-        return load_newest(run_folder, group_name(seeds), steps) if group_name(seeds) in groups(run_folder) else None
+        there = group_name(seeds) in groups(run_folder)
+        return cast(BranchState, load_newest(run_folder, group_name(seeds), steps)) if there else None
     state = read_checkpoint(path)
     try:
         require_sound(state, list(seeds), steps)
+        _require(state["pending"], list[dict[str, float]], "pending")
+        if len(state["pending"]) != len(seeds):
+            raise ValueError("its pending are not a line for each seed")
         if reason := _not_finite(state) or _lost(run_folder, seeds, state):
             raise ValueError(reason)
     except (KeyError, ValueError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
         raise CheckpointError(f"{path} can't be used: {reason}") from None
-    return cast(RunState, state)
+    return cast(BranchState, state)
 
 
 def drop_branches(run_folder: Path, seeds: Sequence[int]) -> None:
@@ -251,8 +257,6 @@ def require_sound(state: Mapping[str, Any], seeds: Sequence[int], steps: int) ->
         raise ValueError("its trainer.frozen names no replicas")
     for name, seconds in clock.items():
         _require_between(seconds, 0, LONGEST_TIME, f"clock.{show(name)}")
-    if len(state.get("pending", seeds)) != len(seeds):
-        raise ValueError("its pending are not a line for each seed")
     if len(state["logged"]) != 2:
         raise ValueError("its logged is not a step and a time")
     _require_between(state["logged"][0], 0, step, "logged step")

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -26,6 +27,7 @@ from rnnlstm.record.files import locked, room_for_files, write_whole
 from rnnlstm.record.folders import BEST_WEIGHTS, WEIGHTS, seed_folder
 from rnnlstm.record.summary import summaries
 from rnnlstm.training.checkpoint import (
+    BranchState,
     CheckpointClock,
     ClockState,
     RunState,
@@ -108,7 +110,7 @@ class Loop:
         if group.state is not None:
             self._load_state(group.state)
 
-    def _load_state(self, state: RunState) -> None:
+    def _load_state(self, state: RunState | BranchState) -> None:
         """All but the trainer's and the replicas' own."""
         self._first = state["step"] + 1
         for instruments, shown in zip(self.instruments, state["instruments"], strict=True):
@@ -117,7 +119,7 @@ class Loop:
         step, seconds = state["logged"]
         self._logged = (int(step), seconds)
         self._branched = any(replica.status == "done" for replica in self.replicas)
-        self._pending = {r: values for r, values in enumerate(state.get("pending", [])) if values}
+        self._pending = {r: values for r, values in enumerate(cast(BranchState, state).get("pending", [])) if values}
         self.aggregate.rebuild(self.folder)
         LOG.info("%s: resumes after update %s", self.folder, f"{state['step']:,}")
 

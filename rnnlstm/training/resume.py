@@ -25,6 +25,7 @@ from rnnlstm.record.folders import (
 )
 from rnnlstm.record.summary import FAILURE_LOG, finished, write_configuration
 from rnnlstm.training.checkpoint import (
+    BranchState,
     RunState,
     drop_branches,
     drop_checkpoints,
@@ -44,7 +45,7 @@ class SeedGroup:
     """Seeds to train in lockstep, from `state` or, without one, from the start."""
 
     seeds: list[int]
-    state: RunState | None = None
+    state: RunState | BranchState | None = None
 
 
 def seeds_left(config: Config, folder: Path) -> int:
@@ -92,7 +93,7 @@ def groups_to_train(folder: Path, config: Config) -> list[SeedGroup]:
 LONGER = ("train.steps", "train.stop_when_solved")
 
 
-def _continued(folder: Path, config: Config, seeds: Sequence[int]) -> RunState | None:
+def _continued(folder: Path, config: Config, seeds: Sequence[int]) -> BranchState | None:
     """The state of the run in `from_run`, its record copied into `folder`, if this run is the same but longer.
 
     None if it is another run, so that its configuration is all that is taken, or if its state isn't there, which a
