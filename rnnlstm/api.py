@@ -266,6 +266,21 @@ class TrainedModel:
         task = self.task.vary(**options) if options else self.task
         return task.sample(self.seed, step, stream, batch_size)
 
+    def encode(self, text: str) -> Batch:
+        """A sentence of your own as a batch, for keyword recall: `"spicy chicken, please. we like fried rice"`. The
+        first dish is the keyword; the question is added. Raises: ConfigError for a word that the task lacks."""
+        return self.task.encode(text)
+
+    def answer(self, text: str) -> dict[str, float]:
+        """The network's answer to a sentence: the probability of each possible one, the likeliest first."""
+        import torch
+
+        batch = self.encode(text)
+        with torch.no_grad():
+            shares = self.network(batch.inputs)[-1, 0].softmax(-1)
+        names = [self.task.answer(row.expand(len(batch.inputs), 1, -1), batch, 0) for row in torch.eye(len(shares))]
+        return dict(sorted(zip(names, shares.tolist(), strict=True), key=lambda pair: -pair[1]))
+
     def gates(self, batch: Batch) -> list[dict[str, Tensor]]:
         """The gates' activations on these sequences, by name, (T, B, H) in float64; a dict for each layer."""
         from rnnlstm.instruments.analysed_network import AnalysedNetwork

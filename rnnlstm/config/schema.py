@@ -497,7 +497,7 @@ VARIANTS: dict[str, dict[str, type]] = {
 TOP = tuple(f.name for f in dataclasses.fields(Config) if "help" in f.metadata)
 
 #: Keys that `rnnlstm.gradflow` takes besides the trainer's.
-GRADFLOW = ("weights", "show", "out", "sequences")
+GRADFLOW = ("weights", "show", "out", "sequences", "sentence")
 #: Values of its `show`.
 PARTS = ("flow", "surgery", "activations", "map", "influence", "dynamics")
 

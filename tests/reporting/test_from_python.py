@@ -12,6 +12,7 @@ import torch
 import rnnlstm
 from rnnlstm.api import _words
 from rnnlstm.config.errors import ConfigError
+from rnnlstm.gradflow import main as gradflow
 from rnnlstm.record.folders import seed_folder
 from rnnlstm.training.weights import load_network
 
@@ -127,3 +128,41 @@ def test_metrics_are_lines_of_the_record(trained):
     assert evaluated.iloc[-1] == trained[0]["metric"]
     row = pandas.DataFrame(trained).iloc[1]
     assert rnnlstm.load_metrics(row)["eval/accuracy"].iloc[-1] == trained[1]["metric"]
+
+
+def test_a_sentence_of_ones_own_is_encoded_as_the_task_draws_them(trained):
+    task = rnnlstm.make_task("keyword", length=12)
+    drawn = task.sample(0, 0, batch_size=1)
+    text = " ".join(task.words(drawn, 0)[:-1])
+    batch = task.encode(text.title() + "!")
+    assert task.words(batch, 0) == task.words(drawn, 0)
+    assert torch.equal(batch.kinds, drawn.kinds)
+    assert task.decode(batch, 0) == task.decode(drawn, 0)
+    kinds = task.encode("Spicy chicken the cook waits fried rice").kinds[:, 0]
+    assert kinds.tolist() == [0, 1, 1, 1, 2, 3]
+    model = rnnlstm.load_model(trained[0])
+    answer = model.answer(text)
+    assert next(iter(answer)) == task.answer(model(drawn.inputs), drawn, 0)
+    assert sum(answer.values()) == pytest.approx(1, abs=1e-6)
+    assert model.gates(model.encode(text))[0]["forget"].shape == (12, 1, 4)
+    for sentence, message in (
+        ("spicy chiken", "has no word spicy; did you mean spicy chicken"),
+        ("the cook laughs", "names no dish; there are braised ribs"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            model.answer(sentence)
+    with pytest.raises(ConfigError, match="the adding task takes no sentence"):
+        rnnlstm.make_task("adding").encode(text)
+
+
+@pytest.mark.slow
+def test_gradflow_looks_at_a_sentence_of_ones_own(trained, tmp_path, capsys):
+    words = [f"weights={trained[0]['folder']}", "sentence=spicy chicken the cook waits fried rice", f"out={tmp_path}"]
+    assert gradflow([*words]) == 0
+    assert (tmp_path / "gates.png").exists()
+    for bad, line in (
+        ("sentence=nothing", "error: the keyword task has no word nothing"),
+        ("show=influence", "error: sentence=spicy chicken the cook waits fried rice: is one sequence, for show=flow"),
+    ):
+        assert gradflow([*words, bad]) == 2
+        assert capsys.readouterr().err.startswith(line)
