@@ -9,6 +9,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rnnlstm.api import load_metrics as load_metrics
+    from rnnlstm.api import load_model as load_model
+    from rnnlstm.api import load_runs as load_runs
     from rnnlstm.api import run as run
     from rnnlstm.cells import Cell as Cell
     from rnnlstm.cells import register_cell as register_cell
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
 
 #: Public names, by the module that has them.
 _NAMES = {
-    "rnnlstm.api": ["run"],
+    "rnnlstm.api": ["load_metrics", "load_model", "load_runs", "run"],
     "rnnlstm.cells": ["Cell", "register_cell"],
     "rnnlstm.config.errors": ["ConfigError"],
     "rnnlstm.config.options": ["option"],

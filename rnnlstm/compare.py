@@ -6,14 +6,16 @@ from __future__ import annotations
 __doc__ = """\
 Compare runs: a table with a row per configuration, its seeds grouped.
 
-    python -m rnnlstm.compare RUNS… [--where KEY=VALUE] [--by KEY…] [--paired] [--csv FILE] [--figures FOLDER]
-                                    [--html FILE [--open]]
+    python -m rnnlstm.compare RUNS… [--where KEY=VALUE] [--by KEY…] [--best KEY… [--best-from SEEDS]] [--paired]
+                                    [--csv FILE] [--figures FOLDER] [--html FILE [--open]]
 
 Examples
   python -m rnnlstm.compare runs                     all runs below a folder, also while they train
   python -m rnnlstm.compare runs/keyword_T100 --csv table.csv
   python -m rnnlstm.compare runs --where task=adding --where model=rnn,lstm
   python -m rnnlstm.compare runs --by model optimizer.lr       a row for each; other keys are pooled
+  python -m rnnlstm.compare runs --best optimizer.lr           the best rate of each network
+  python -m rnnlstm.compare runs --best optimizer.lr --best-from 100-102       chosen on seeds that are not reported
   python -m rnnlstm.compare runs --paired --against model=rnn  differences from the RNN, seed by seed
   python -m rnnlstm.compare runs --html report.html --open     everything on one page, to show to others
   python -m rnnlstm.compare runs --figures pictures  learning curves, who solves when, the gradient through time
@@ -24,6 +26,7 @@ that are still running or have not solved the task. The first columns are the ke
 all rows are below the table.
 """
 
+import re
 import sys
 import webbrowser
 from collections.abc import Sequence
@@ -36,6 +39,7 @@ from rnnlstm.cli.look import look
 from rnnlstm.config.errors import ConfigError, show
 
 ROWS = 40  # of the table, unless asked for more
+MOST_SEEDS = 10_000  # of --best-from, as in a configuration
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,6 +61,8 @@ def parser() -> Parser:
     )
     several: dict[str, Any] = {"nargs": "+", "action": "extend", "default": []}
     add("--by", **several, metavar="KEY", help="a row for each value, pooled over other keys")
+    add("--best", **several, metavar="KEY", help="a row has the best value: most seeds solved, fewest updates, loss")
+    add("--best-from", metavar="SEEDS", help="seeds that choose it, not reported: 100-102 or 7,8")
     add("--paired", action="store_true", help="differences over shared seeds, also with more than 8 rows")
     add(
         "--against",
@@ -72,12 +78,27 @@ def parser() -> Parser:
     return result
 
 
+def _seeds(text: str) -> set[int]:
+    """`100-102,7` as numbers. Raises: ConfigError."""
+    numbers: set[int] = set()
+    for part in text.split(","):
+        match = re.fullmatch(r"(\d{1,19})(?:-(\d{1,19}))?", part.strip(), re.ASCII)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, -1)
+        if not first <= last < first + MOST_SEEDS:
+            raise ConfigError(f"--best-from {show(text)}: must be seeds, such as 100-102 or 7,8")
+        numbers.update(range(first, last + 1))
+    return numbers
+
+
 def _main(arguments: Sequence[str]) -> int:
     options = parser().parse_args(arguments)
     if options.top < 1:
         raise ConfigError(f"--top {show(options.top)}: must be at least 1")
     if options.open and not options.html:
         raise ConfigError("--open shows the report that --html FILE writes")
+    if options.best_from is not None and not options.best:
+        raise ConfigError("--best-from names the seeds by which --best KEY chooses")
+    chosen_by = None if options.best_from is None else _seeds(options.best_from)
     for file in filter(None, (options.csv, options.html)):
         check_writable(file)
     if options.figures:
@@ -86,12 +107,12 @@ def _main(arguments: Sequence[str]) -> int:
     from rnnlstm.reporting.selection import compare
     from rnnlstm.reporting.tables import paragraphs, table_console, write_csv
 
-    comparison = compare(options.runs, options.where, options.by)
+    comparison = compare(options.runs, options.where, options.by, options.best, chosen_by)
     console = table_console(200)
     for part in paragraphs(comparison, options.top, options.paired, options.against, console.width):
-        console.print(part, markup=False, soft_wrap=isinstance(part, str))
+        console.print(part, markup=False, soft_wrap=isinstance(part, str) and not console.is_terminal)
     if options.csv:
-        write_csv(comparison.rows, options.csv)
+        write_csv(comparison.rows, options.csv, comparison.best)
         console.print(f"Written: {options.csv}", markup=False, soft_wrap=True)
     if options.figures:
         from rnnlstm.reporting.figures import save_figures

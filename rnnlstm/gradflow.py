@@ -27,6 +27,7 @@ Keys of its own; every other key is one of rnnlstm.train's
   show=PART,…        flow (the table and most figures), influence (tokens replaced: does the answer change?),
                      surgery, activations, map, dynamics (fixed points and cycles under held input); default flow
   out=FOLDER         where figures, table.csv and results.json go; default gradflow
+  sentence=TEXT      for keyword recall and show=flow: this text, not drawn ones; its first dish is the keyword
   sequences=N        sequences that are looked at; default 16, of influence and dynamics 256
 
 Gradients are exact and in float64. The loss is that at the last scored position. `--help` prints this text.
@@ -34,7 +35,7 @@ Gradients are exact and in float64. The loss is that at the last scored position
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from rnnlstm.cli.exits import DONE, run_command
@@ -58,6 +59,7 @@ class Request:
     parts: list[str] = field(default_factory=lambda: ["flow"])
     out: str = "gradflow"
     sequences: int | None = None  #: None: as many as the part takes by itself
+    sentence: str | None = None
     overrides: list[str] = field(default_factory=list)  #: for every setting
     groups: list[list[str]] = field(default_factory=list)  #: further overrides, for each group of settings
     help: bool = False
@@ -91,6 +93,8 @@ def parse(arguments: Sequence[str]) -> Request:
                     raise OptionError(key, part, f"must be one of {', '.join(PARTS)}{did_you_mean(part, PARTS)}")
         elif key == "out" and equals:
             request.out = value or "."
+        elif key == "sentence" and equals:
+            request.sentence = value
         elif key == "sequences" and equals:
             if not value.isdecimal() or len(value) > 4 or not 1 <= int(value) <= 4096:
                 raise OptionError(key, value, "must be a whole number from 1 to 4,096")
@@ -100,6 +104,8 @@ def parse(arguments: Sequence[str]) -> Request:
     if request.sequences is not None and not {"flow", "influence", "dynamics"} & set(request.parts):
         rule = f"has no effect with show={','.join(request.parts)}; it belongs to show=flow, influence and dynamics"
         raise OptionError("sequences", request.sequences, rule)
+    if request.sentence is not None and (request.parts != ["flow"] or request.sequences is not None):
+        raise OptionError("sentence", request.sentence, "is one sequence, for show=flow alone")
     if request.weights and request.groups:
         raise ConfigError("weights= and groups of settings don't go together: name several runs, weights=A,B")
     return request
@@ -147,14 +153,21 @@ def _settings(request: Request) -> list[Setting]:
         overrides = take_plugins(request.overrides)  # a run's own configuration may not import modules
         loaded = [run for place in request.weights for run in load_networks(place, overrides)]
         _refuse_too_many(loaded)
-        return [Setting(run.plan, run.seed, run.network(), run.place) for run in loaded]
+        return [_with(request, Setting(run.plan, run.seed, run.network(), run.place)) for run in loaded]
     configs: dict[tuple[str, int], Config] = {}  # the same network twice is shown once
     groups = request.groups or [[]]
     for job in compose_jobs(request.overrides, True, to_train=False, at_most=100, groups=groups):
         configs.setdefault((identity(job.config.tree), job.config.seed), job.config)
     plans = [(make_plan(config), config.seed) for config in configs.values()]
     _refuse_too_many(plans)
-    return [Setting(plan, seed, plan.network(seed)) for plan, seed in plans]
+    return [_with(request, Setting(plan, seed, plan.network(seed))) for plan, seed in plans]
+
+
+def _with(request: Request, setting: Setting) -> Setting:
+    """The setting, looked at on the user's own sentence if there is one. Raises: ConfigError."""
+    if request.sentence is None:
+        return setting
+    return replace(setting, batch=setting.plan.task.encode(request.sentence))
 
 
 def _refuse_too_many(settings: Sequence[object]) -> None:

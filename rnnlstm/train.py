@@ -6,7 +6,7 @@ from __future__ import annotations
 __doc__ = """\
 Train recurrent networks on long-range tasks.
 
-    python -m rnnlstm.train [-m] [key=value …]
+    python -m rnnlstm.train [-m] [from=RUN [from_weights=last|best]] [key=value …]
 
 Options
   -m, --multirun       values separated by commas make a sweep
@@ -14,6 +14,8 @@ Options
   --config-dir DIR     a folder with YAML files of your own (task/, model/, experiment/, …)
   --completion=bash    print a script for Tab completion; with eval in ~/.bashrc, for the command rnnlstm-train
   --help               this text
+  from=RUN             a run's configuration, changed by the keys that follow; a larger train.steps alone continues
+                       the run, bit for bit; from_weights=last or best starts from its weights, with a new optimiser
 
 Examples
   python -m rnnlstm.train                                      first keyword recall with an LSTM

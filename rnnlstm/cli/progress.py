@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 import time
 from typing import TYPE_CHECKING, Any, Self
 
@@ -75,7 +76,7 @@ class TerminalListener(Listener):
         if not outcome.trained:
             self.console.print("  finished already; overwrite=true trains it again", markup=False)
         for summary in outcome.summaries:
-            self.console.print(f"  {summary_line(summary)}", markup=False)
+            self.console.print(self._wrapped(f"  {summary_line(summary)}"), markup=False)
         if outcome.stopped_by is not None and not self._stopped:
             self._stopped = True
             self.code = code_of(outcome.stopped_by)
@@ -88,6 +89,14 @@ class TerminalListener(Listener):
     def how_to_look(self) -> list[str]:
         """The last lines of the command: TensorBoard over the runs that were trained; none if there are none."""
         return look(self._roots, self._summaries, self._log_every) if self._summaries else []
+
+    def _wrapped(self, text: str) -> str:
+        """On a terminal, lines of its width, broken between words; elsewhere the text as it is."""
+        if not self.console.is_terminal:
+            return text
+        return textwrap.fill(
+            text, self.console.width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+        )
 
 
 def summary_line(s: dict[str, Any]) -> str:

@@ -394,6 +394,8 @@ class OptunaOptions(SearchOptions):
 
 
 Section = TypeVar("Section")
+#: `from_weights` in a configuration: which weights, the identity of their run, and its seed if one was named.
+FROM_WEIGHTS = re.compile(r"(last|best)-[0-9a-f]{8}(?:-(seed_\d{1,19}))?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -444,12 +446,18 @@ class Config:
     job_timeout: float | None = option(
         None, "seconds after which a job is saved and stopped; null: no limit", above=0, at_most=2_000_000
     )
+    from_run: str | None = option(None, "the run whose configuration was taken, set by from=RUN")
+    from_weights: str | None = option(
+        None, "with from=RUN: last or best, start from its weights, last or of the lowest loss; null: from fresh ones"
+    )
     plugins: list[str] = option([], "your own modules with cells and tasks, on the command line only")
 
     def __post_init__(self) -> None:
         check_options(self)
         if not re.fullmatch(r"auto|cpu|cuda(:(0|[1-9][0-9]?))?", self.device):
             raise OptionError("device", self.device, "must be auto, cpu, cuda or cuda:<n>")
+        if self.from_weights is not None and not FROM_WEIGHTS.fullmatch(self.from_weights):
+            raise OptionError("from_weights", self.from_weights, "must be last or best, with from=RUN")
         if self.precision != "full" and self.dtype != "float32":
             raise OptionError("precision", self.precision, f"goes with dtype=float32, not {self.dtype}")
         if self.name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}", self.name):
@@ -489,7 +497,7 @@ VARIANTS: dict[str, dict[str, type]] = {
 TOP = tuple(f.name for f in dataclasses.fields(Config) if "help" in f.metadata)
 
 #: Keys that `rnnlstm.gradflow` takes besides the trainer's.
-GRADFLOW = ("weights", "show", "out", "sequences")
+GRADFLOW = ("weights", "show", "out", "sequences", "sentence")
 #: Values of its `show`.
 PARTS = ("flow", "surgery", "activations", "map", "influence", "dynamics")
 

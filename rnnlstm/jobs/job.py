@@ -11,6 +11,7 @@ from rnnlstm.config.compose import MOST_JOBS, Composer, Tree, value_text
 from rnnlstm.config.errors import ConfigError, OptionError
 from rnnlstm.config.plugins import import_plugins
 from rnnlstm.config.schema import GRADFLOW, Config, read_config
+from rnnlstm.jobs.from_run import with_run
 from rnnlstm.record.folders import run_folder, seed_folder
 from rnnlstm.record.summary import finished, summaries
 
@@ -51,6 +52,7 @@ def compose_jobs(
         for group in groups:
             words = [*overrides, *group]
             plugins = command_plugins(composer, words)
+            words = with_run(composer, words, plugins)
             assignments = composer.sweep(words, at_most) if sweep else [words]
             trees += [_composed(composer, assignment, plugins) for assignment in assignments]
         jobs = [_job(composer, tree) for tree in _without_idle_keys(composer, trees)]
@@ -95,7 +97,8 @@ def compose_tree(overrides: Sequence[str], config_dir: str | None = None) -> Tre
     """Compose one configuration, for printing. Raises: ConfigError."""
     with Composer(config_dir).active() as composer:
         plugins = command_plugins(composer, overrides)
-        (tree,) = _without_idle_keys(composer, [_composed(composer, overrides, plugins)])
+        words = with_run(composer, overrides, plugins)
+        (tree,) = _without_idle_keys(composer, [_composed(composer, words, plugins)])
     return tree
 
 
@@ -140,7 +143,8 @@ def _matched(tree: Tree, config: Config) -> tuple[Tree, Config]:
 
 def command_plugins(composer: Composer, overrides: Sequence[str]) -> list[str]:
     """Import the modules that the command line names in `plugins`, and return their names. Raises: ConfigError."""
-    named = [override for override in composer.parse(overrides) if override.key_or_group == "plugins"]
+    words = [word for word in overrides if not word.startswith("from=")]  # a path may hold what Hydra refuses
+    named = [override for override in composer.parse(words) if override.key_or_group == "plugins"]
     modules: Any = named[-1].value() if named else []
     if not isinstance(modules, list) or not all(isinstance(name, str) for name in modules):
         raise OptionError("plugins", value_text(named[-1]), "must be a list of modules: [my_module]")

@@ -64,6 +64,7 @@ def check_jobs(jobs: Sequence[Job]) -> None:
     from rnnlstm.record.files import room_for_files
     from rnnlstm.training.plan import make_plan
     from rnnlstm.training.resume import seeds_left
+    from rnnlstm.training.weights import starting_weights
 
     options = jobs[0].config.launcher
     if options.name == "slurm":
@@ -76,7 +77,8 @@ def check_jobs(jobs: Sequence[Job]) -> None:
         require_ray()
     for job in jobs:
         if options.shares_this_machine:
-            make_plan(job.config)
+            plan = make_plan(job.config)
+            starting_weights(plan, job.config.seed_numbers)
             with room_for_files(seeds_left(job.config, job.folder)):
                 pass
         else:  # another machine may have devices that this one lacks

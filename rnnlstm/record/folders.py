@@ -36,10 +36,11 @@ HOUSEKEEPING = (
     "checkpoint",
     "launcher",
     "search",
+    "from_run",
 )
 #: Keys that configurations of earlier versions lack, with the value that says what was done then. At that value a key
 #: is no part of a run's identity, so that earlier runs keep their names.
-LATER = {"precision": "full", "data": "cpu"}
+LATER = {"precision": "full", "data": "cpu", "from_run": None, "from_weights": None}
 #: Those of a section: its key, its `name` (None: it has none), and the options.
 LATER_OPTIONS: tuple[tuple[str, str | None, dict[str, Any]], ...] = (
     ("model", "lstm", {"input_bias": None}),
@@ -49,7 +50,7 @@ SEED_FOLDER = re.compile(r"seed_(0|[1-9][0-9]{0,18})", re.ASCII)
 #: Files in a seed's folder.
 METRICS, CLIP_EVENTS, FLOW, SAMPLES = "metrics.jsonl", "clip_events.jsonl", "flow.jsonl", "samples.jsonl"
 LINES = (METRICS, CLIP_EVENTS, FLOW, SAMPLES)
-SUMMARY, WEIGHTS = "summary.json", "weights.pt"
+SUMMARY, WEIGHTS, BEST_WEIGHTS = "summary.json", "weights.pt", "weights_best.pt"
 #: Files in a run folder.
 CONFIG, AGGREGATE = "config.yaml", "aggregate"
 LONGEST_NAME = 120  # characters; file systems take 255 bytes

@@ -28,6 +28,7 @@ from rnnlstm.reporting.figures import save_picture
 from rnnlstm.reporting.gradflow_figures import half_life_text
 from rnnlstm.reporting.runs import Run, labels, task_title
 from rnnlstm.reporting.tables import as_table, csv_text, leave_out, table_console
+from rnnlstm.tasks.batch import Batch
 from rnnlstm.training.plan import Plan
 
 MOST_ORBITS = 10  # in a table
@@ -65,6 +66,7 @@ class Setting:
     seed: int
     network: Network
     place: str = ""  #: the folder of a trained one
+    batch: Batch | None = None  #: what it is looked at on; None: drawn sequences
 
     @property
     def trained(self) -> bool:
@@ -72,7 +74,8 @@ class Setting:
 
     def subject(self, sequences: int) -> AnalysedNetwork:
         task = self.plan.task
-        return AnalysedNetwork.of(task, self.network, task.sample(self.seed, 0, "probe", sequences))
+        batch = self.batch or task.sample(self.seed, 0, "probe", sequences)
+        return AnalysedNetwork.of(task, self.network, batch)
 
 
 def setting_labels(settings: Sequence[Setting]) -> list[str]:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rnnlstm.config.errors import ConfigError, show
-from rnnlstm.reporting.runs import Run, labels
+from rnnlstm.reporting.runs import Run, differing_keys, labels
 from rnnlstm.reporting.selection import canonical, select
 from rnnlstm.reporting.statistics import Bounds, Differences, evaluated_every, median_of, solve_time
 
@@ -92,7 +92,10 @@ def _reference(runs: Sequence[Run], names: Sequence[str], against: Sequence[str]
         return None
     if others:
         which = "; ".join(name for run, name in zip(runs, names, strict=True) if run in (chosen, *others[:3]))
-        raise ConfigError(f"--against {' '.join(against)}: {len(others) + 1} rows are that: {which}")
+        more = [key for key in differing_keys([chosen, *others]) if key in chosen.config]
+        words = [f"{key.removesuffix('.name')}={show(chosen.config[key])}" for key in more]
+        example = f"; name one, such as {' '.join((*against, *words))}" if words else ""
+        raise ConfigError(f"--against {' '.join(against)}: {len(others) + 1} rows are that: {which}{example}")
     return next(k for k, run in enumerate(runs) if run is chosen)
 
 

@@ -1,9 +1,11 @@
-"""Which runs are compared and how they are grouped: `--where` and `--by`, on the configuration's keys."""
+"""Which runs are compared and how they are grouped: `--where`, `--by` and `--best`, on the configuration's keys."""
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Hashable, Iterable, Sequence
+import statistics
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -207,34 +209,176 @@ def _ends(keys: Iterable[str]) -> list[str]:
     ]
 
 
+def rank(
+    steps_to_solve: Sequence[int | None], budgets: Sequence[int], losses: Sequence[float]
+) -> tuple[float, float, float]:
+    """The project's order of settings, the best one lowest: the largest share of seeds that solved the task, then the
+    fewest updates on average, then the lowest median loss. Each argument has an entry a seed; one that did not solve
+    the task counts its whole budget. Studies choose learning rates by it, and `compare --best` any key."""
+    solved = sum(step is not None for step in steps_to_solve)
+    spent = [budget if step is None else step for step, budget in zip(steps_to_solve, budgets, strict=True)]
+    return -solved / len(spent), statistics.fmean(spent), statistics.median(losses)
+
+
+def held_out_loss(summary: Mapping[str, Any]) -> float:
+    """A seed's loss at its latest evaluation; infinite if it diverged or has none."""
+    loss = summary.get("loss")
+    if summary["status"] == "diverged" or loss is None or not math.isfinite(loss):
+        return math.inf
+    return float(loss)
+
+
+@dataclass
+class _Choice:
+    """Chooses the best values of `keys` in each row, and keeps what is to be said of it."""
+
+    keys: list[str]
+    seeds: frozenset[int] | None = None  #: that choose, and are not reported; None: all choose, and are reported
+    tried: set[int] = field(default_factory=set)  #: how many values a row had
+    reported: set[int] = field(default_factory=set)  #: how many seeds a row has
+    uneven: bool = False  #: the values of a row have different seeds
+    open: int = 0  #: values with seeds that have not finished
+    without_others: list[str] = field(default_factory=list)  #: chosen values without seeds to report
+
+    def rest(self, run: Run) -> tuple[object, ...]:
+        """What the runs of a row have in common: all but the keys."""
+        rest = [part for part in run.configuration if part.partition("=")[0] not in self.keys]
+        return show(run.config.get("name")), *rest
+
+    def values(self, run: Run) -> tuple[tuple[int, float, str], ...]:
+        return tuple(_order(run.config.get(key)) for key in self.keys)
+
+    def best(self, runs: Sequence[Run]) -> list[Run]:
+        """Of a row's runs, those with the best values; with none of the seeds that chose. Empty if none is left."""
+        candidates: dict[tuple[tuple[int, float, str], ...], list[Run]] = {}
+        for run in runs:
+            candidates.setdefault(self.values(run), []).append(run)
+        ranks = {}
+        seen = set()
+        for values, members in candidates.items():
+            seeds = [
+                (seed, _budget(run))
+                for run in count_once(members)[0]
+                for seed in run.seeds
+                if self.seeds is None or seed["seed"] in self.seeds
+            ]
+            if not seeds:
+                continue
+            steps = [seed["steps_to_solve"] if seed.get("solved") else None for seed, _ in seeds]
+            budgets, losses = [budget for _, budget in seeds], [held_out_loss(seed) for seed, _ in seeds]
+            ranks[values] = rank(steps, budgets, losses)
+            seen.add(frozenset(seed["seed"] for seed, _ in seeds))
+            self.open += any(seed["status"] not in FINISHED for seed, _ in seeds)
+        if not ranks:
+            return []
+        self.tried.add(len(ranks))
+        self.uneven = self.uneven or len(seen) > 1
+        chosen = candidates[min(ranks, key=lambda values: (*ranks[values], values))]
+        if self.seeds is not None:
+            others = [[seed for seed in run.seeds if seed["seed"] not in self.seeds] for run in chosen]
+            left = [replace(run, seeds=seeds) for run, seeds in zip(chosen, others, strict=True) if seeds]
+            if not left:
+                config = chosen[0].config
+                words = [("model", config.get("model.name")), *((key, config.get(key)) for key in self.keys)]
+                text = " ".join(f"{key.removesuffix('.name')}={show(value)}" for key, value in words)
+                self.without_others.append(text)
+            chosen = left
+        if chosen:
+            self.reported.add(len({seed["seed"] for run in chosen for seed in run.seeds}))
+        return chosen
+
+    def notes(self) -> list[str]:
+        """Lines below the table. Raises: ConfigError if no row is left."""
+        lacking = ", ".join(self.without_others[:3]) + (" and more" if len(self.without_others) > 3 else "")
+        if not self.reported:
+            if self.without_others:
+                raise ConfigError(f"--best-from: what it chose has no other seeds to report; train them: {lacking}")
+            raise ConfigError("--best-from: no run has any of these seeds")
+        text = f"Best of {_span(self.tried)} values of {', '.join(self.keys)} in each row: "
+        text += "most seeds solved, then fewest updates, then lowest loss"
+        if self.seeds is None:
+            text += f"; chosen and reported on the same {_span(self.reported)} seeds, which is optimistic: "
+            text += "--best-from SEEDS chooses on others"
+        else:
+            text += f"; chosen on other seeds than the {_span(self.reported)} of the table"
+        notes = [text]
+        if self.without_others:
+            notes.append(f"Left out, being chosen and without other seeds to report: {lacking}")
+        if self.uneven:
+            notes.append("Not all values of a row were tried on the same seeds")
+        if self.open:
+            notes.append(f"{self.open:,} of the values have seeds that have not finished: the choice may change")
+        return notes
+
+
+def _budget(run: Run) -> int:
+    steps = run.config.get("train.steps")
+    if isinstance(steps, int):
+        return steps
+    return max((seed["steps"] for seed in run.seeds), default=0)
+
+
+def _span(counts: Iterable[int]) -> str:
+    low, high = min(counts), max(counts)
+    return f"{low}" if low == high else f"{low} to {high}"
+
+
+def _choice(runs: Sequence[Run], words: Sequence[str], seeds: Iterable[int] | None) -> _Choice:
+    """Raises: ConfigError for a key that is unknown or part of the task."""
+    keys = [find_key(word, runs) for word in words]
+    for key in keys:
+        if key.startswith("task.") or key == "name":
+            raise ConfigError(
+                f"--best {key}: losses of different tasks don't compare; --by {key} makes a row of each"
+            )
+        if key.endswith(".name"):  # a choice brings keys that others lack: optimizer=sgd its momentum
+            section = key.removesuffix("name")
+            known = dict.fromkeys(other for run in runs for other in run.config if other.startswith(section))
+            keys += [other for other in known if any(other not in run.config for run in runs)]
+    return _Choice(list(dict.fromkeys(keys)), None if seeds is None else frozenset(seeds))
+
+
 @dataclass(frozen=True)
 class Comparison:
     """The rows of a comparison: configurations, or groups of them."""
 
     rows: list[Run]
     by: list[str] = field(default_factory=list)  #: full keys, if the rows are groups
+    best: list[str] = field(default_factory=list)  #: full keys of which each row has the best values
     where: list[str] = field(default_factory=list)  #: the conditions that the runs meet
     notes: list[str] = field(default_factory=list)  #: lines about what was counted
 
 
-def compare(places: Sequence[str], conditions: Sequence[str] = (), by: Sequence[str] = ()) -> Comparison:
+def compare(
+    places: Sequence[str],
+    conditions: Sequence[str] = (),
+    by: Sequence[str] = (),
+    best: Sequence[str] = (),
+    best_from: Iterable[int] | None = None,
+) -> Comparison:
     """The runs below `places` that meet the conditions, grouped if asked for.
 
     One configuration in several folders is one row, unless they have different labels (`name`). A seed of one
-    configuration counts once in a row. Raises: ConfigError.
+    configuration counts once in a row. `best`: keys of which each row has the best values, by `rank`; `best_from`:
+    the seeds that choose, which are then not reported. Raises: ConfigError.
     """
     runs = select(find_runs(places), conditions)
-    words = [word for words in by for word in words.split(",") if word]
+    words, best_words = ([word for words in given for word in words.split(",") if word] for given in (by, best))
+    keys = [find_key(word, runs) for word in words]
+    choice = _choice(runs, best_words, best_from) if best_words else None
     groups: list[list[Run]] = []
     if words:
         groups = _groups(runs, words)
     else:
-        by_label: dict[tuple[object, ...], list[Run]] = {}
+        alike: dict[tuple[object, ...], list[Run]] = {}
         for run in runs:
-            by_label.setdefault((show(run.config.get("name")), run.configuration), []).append(run)
-        groups = list(by_label.values())
+            same = choice.rest(run) if choice else (show(run.config.get("name")), run.configuration)
+            alike.setdefault(same, []).append(run)
+        groups = list(alike.values())
+    if choice:
+        groups = [chosen for group in groups if (chosen := choice.best(group))]
     once = [count_once(group) for group in groups]
     repeats = [repeat for _, found in once for repeat in found]
     rows: list[Run] = [pool(group) for group, _ in once] if words else in_order(_one_row(group) for group, _ in once)
-    keys = [find_key(word, runs) for word in words]
-    return Comparison(rows, keys, list(conditions), [_note(repeats)] if repeats else [])
+    notes = [*(choice.notes() if choice else []), *([_note(repeats)] if repeats else [])]
+    return Comparison(rows, keys, choice.keys if choice else [], list(conditions), notes)

@@ -34,20 +34,36 @@ def table_console(width: int) -> Console:
     return console
 
 
-def leave_out(columns: dict[str, list[str]], spared: Sequence[str], width: int) -> list[str]:
-    """Removes columns named in `spared`, in that order, until the rest fit into `width` characters. Returns those
-    removed."""
+def leave_out(columns: dict[str, list[str]], spared: Sequence[str], width: int, wrapped: bool = False) -> list[str]:
+    """Removes columns named in `spared`, in that order, until the rest fit into `width` characters, or fit `wrapped`
+    between words. Returns those removed."""
     left_out = []
     for header in filter(columns.__contains__, spared):
-        if sum(3 + max(map(cell_len, (head, *cells))) for head, cells in columns.items()) <= width:
+        if _needed(columns, wrapped) <= width:
             break
         del columns[header]
         left_out.append(header)
     return left_out
 
 
-def as_table(columns: dict[str, list[str]], numbers: Sequence[str] = (), title: str | None = None) -> Table:
-    """A table for a terminal; the columns `numbers` are aligned right."""
+BETWEEN = 3  #: characters between two columns
+
+
+def _needed(columns: dict[str, list[str]], wrapped: bool) -> int:
+    """The characters that a table takes in a line."""
+    widest = _longest_word if wrapped else cell_len
+    return sum(BETWEEN + max(map(widest, (head, *cells))) for head, cells in columns.items())
+
+
+def _longest_word(text: str) -> int:
+    return max(map(cell_len, text.split()), default=0)
+
+
+def as_table(
+    columns: dict[str, list[str]], numbers: Sequence[str] = (), title: str | None = None, width: int | None = None
+) -> Table:
+    """A table for a terminal; the columns `numbers` are aligned right. To fit into `width` characters, the widest
+    cells are wrapped, never within a word."""
     result = Table(
         box=box.SIMPLE_HEAD,
         pad_edge=False,
@@ -55,8 +71,16 @@ def as_table(columns: dict[str, list[str]], numbers: Sequence[str] = (), title: 
         title=Text(title) if title else None,
         title_justify="left",
     )
+    widths = {head: max(map(cell_len, (head, *cells))) for head, cells in columns.items()}
+    least = {head: max(map(_longest_word, (head, *cells))) for head, cells in columns.items()}
+    while width is not None and sum(BETWEEN + w for w in widths.values()) > width:
+        head = max(widths, key=lambda head: (widths[head] > least[head], widths[head]))
+        if widths[head] == least[head]:
+            break
+        widths[head] -= 1
     for header in columns:
-        result.add_column(Text(header), justify="right" if header in numbers else "left")
+        justify: Any = "right" if header in numbers else "left"
+        result.add_column(Text(header), justify=justify, width=None if width is None else widths[header])
     for cells in zip(*columns.values(), strict=True):
         result.add_row(*map(Text, cells))  # as it is: nothing in it is markup
     return result
@@ -115,14 +139,15 @@ def row(run: Run) -> dict[str, Any]:
     }
 
 
-def write_csv(runs: Sequence[Run], path: str) -> None:
-    """The table as CSV: `COLUMNS`, then every other key in which the rows differ, then `COSTS` and `STANDING`.
+def write_csv(runs: Sequence[Run], path: str, best: Sequence[str] = ()) -> None:
+    """The table as CSV: `COLUMNS`, then every other key in which the rows differ or that was chosen as `best`, then
+    `COSTS` and `STANDING`.
 
     An empty `median_steps_to_solve` or `steps_to_solve_high`: not by the update `followed_to`.
 
     Raises: DiskError.
     """
-    further = [key for key in differing_keys(runs) if key not in NAMED]
+    further = [key for key in dict.fromkeys((*differing_keys(runs), *best)) if key not in NAMED]
     lines: list[list[Any]] = [[*COLUMNS, *further, *COSTS, *STANDING]]
     for run in runs:
         values = row(run)
@@ -142,11 +167,12 @@ def csv_text(lines: Iterable[Iterable[Any]], end: str = "\r\n") -> str:
     return out.getvalue()
 
 
-def equal_keys(runs: Sequence[Run]) -> str:
-    """Keys that are left out of the table, being equal in every row: `task=keyword, task.length=100`."""
+def equal_keys(runs: Sequence[Run], shown: Sequence[str] = ()) -> str:
+    """Keys that are left out of the table, being equal in every row: `task=keyword, task.length=100`; without those
+    that are shown."""
     differing = differing_keys(runs)
     in_all = set.intersection(*(set(run.config) for run in runs))
-    keys = [key for key in (*NAMED, "optimizer.lr") if key not in differing and key in in_all]
+    keys = [key for key in (*NAMED, "optimizer.lr") if key not in (*differing, *shown) and key in in_all]
     return ", ".join(f"{key.removesuffix('.name')}={show(runs[0].config[key])}" for key in keys)
 
 
@@ -246,30 +272,70 @@ def number_text(value: float | None, form: str) -> str:
     return "—" if value is None else format(value, form)
 
 
-#: Columns that a narrow terminal lacks, in the order of leaving them out. In the middle, keys that change no result.
-SPARED = (
-    "bytes kept", "multiply-adds", "median norm", "ms/update",
-    "log.every", "probe.every", "probe", "eval.every", "device",
-    "parameters", "clipped",
-)  # fmt: skip
+#: Columns that a narrow terminal lacks, in the order of leaving them out.
+SPARED = ("bytes kept", "multiply-adds", "median norm", "ms/update", "parameters", "clipped")
+#: Those that stay if a key that begins so differs between the rows: what the sweep is about.
+ABOUT = {
+    "clip.": ("clipped", "median norm"),
+    "model.hidden_size": ("parameters",),
+    "model.num_layers": ("parameters",),
+    "match": ("parameters", "ms/update"),
+    "model.backend": ("ms/update",),
+    "precision": ("ms/update",),
+    "device": ("ms/update",),
+}
 
 
 def table(
-    runs: Sequence[Run], among: Sequence[Run], by: Sequence[str] = (), width: int = 200
+    runs: Sequence[Run],
+    among: Sequence[Run],
+    by: Sequence[str] = (),
+    width: int = 200,
+    best: Sequence[str] = (),
 ) -> tuple[Table, list[str]]:
     """A row per configuration or group of `runs`: the keys `by` which they are grouped, or else those that differ
-    among all rows (`among`); then the results. Returns also the columns left out to fit `width` characters."""
-    columns = _columns(runs, among, by)
-    left_out = leave_out(columns, SPARED, width)
+    among all rows (`among`), and those chosen as `best`; then the results. Returns also the columns left out to fit
+    `width` characters."""
+    columns = _columns(runs, among, by, best)
+    differing = differing_keys(among)
+    about = [
+        header
+        for beginning, headers in ABOUT.items()
+        if any(key.startswith(beginning) for key in differing)
+        for header in headers
+    ]
+    left_out = leave_out(columns, [header for header in SPARED if header not in about], width)
+    if _needed(columns, wrapped=True) > width:
+        columns = _keys_in_one(columns)
+        left_out += leave_out(columns, about, width, wrapped=True)
     numbers = [h for h, cells in columns.items() if h not in ("metric", "not done") and all(map(_is_number, cells))]
-    return as_table(columns, numbers), left_out
+    return as_table(columns, numbers, width=width), left_out
 
 
-def _columns(runs: Sequence[Run], among: Sequence[Run], by: Sequence[str]) -> dict[str, list[str]]:
+def _keys_in_one(columns: dict[str, list[str]]) -> dict[str, list[str]]:
+    """The columns before `metric` as one, `configuration`, which can be wrapped: `rnn, lr=0.01`."""
+    heads = list(columns)[: list(columns).index("metric")]
+    ends = [head.rpartition(".")[2] for head in heads]
+    names = [end if ends.count(end) == 1 else head for head, end in zip(heads, ends, strict=True)]
+    cells = zip(*(columns[head] for head in heads), strict=True)
+    texts = [
+        ", ".join(
+            cell if name == "model" else f"{name}={cell}"
+            for name, cell in zip(names, row, strict=True)
+            if cell != "—"
+        )
+        for row in cells
+    ]
+    return {"configuration": texts, **{head: cells for head, cells in columns.items() if head not in heads}}
+
+
+def _columns(
+    runs: Sequence[Run], among: Sequence[Run], by: Sequence[str], best: Sequence[str]
+) -> dict[str, list[str]]:
     rows = [row(run) for run in runs]
     differing = differing_keys(among)
     keys = list(by) or [key for key in (*NAMED, "optimizer.lr") if key in differing]
-    keys += [key for key in differing if key not in keys]
+    keys += [key for key in (*differing, *best) if key not in keys]
     columns: dict[str, list[str]] = {
         key.removesuffix(".name").removeprefix("model."): [
             show(run.config[key]) if key in run.config else "—" for run in runs
@@ -299,13 +365,13 @@ def _is_number(cell: str) -> bool:
     return cell[:1].isdigit() or cell.startswith((">", "—", "never", "null"))
 
 
-def paired_tables(pairs: Sequence[Contest]) -> Iterator[Table]:
+def paired_tables(pairs: Sequence[Contest], width: int) -> Iterator[Table]:
     """Each row's differences from its reference, pair by pair; + is more than the reference."""
     for title in dict.fromkeys(contest.title for contest in pairs):
         rows = [contest for contest in pairs if contest.title == title]
         heads = ("configuration", common_metric(rows), "better in", "steps to solve", "sooner in")
         cells = zip(*((contest.name, *contest_cells(contest)) for contest in rows), strict=True)
-        yield as_table(dict(zip(heads, map(list, cells), strict=True)), title=title)
+        yield as_table(dict(zip(heads, map(list, cells), strict=True)), title=title, width=width)
 
 
 def common_metric(pairs: Sequence[Contest]) -> str:
@@ -341,20 +407,20 @@ def paragraphs(
     if not paired and not against:
         pairs = [contest for contest in pairs if len(contest.steps.bounds) > 1]
     shown = spread_out(rows, top)
-    results, left_out = table(shown, rows, comparison.by, width)
+    results, left_out = table(shown, rows, comparison.by, width, comparison.best)
     yield results
     if len(shown) < len(rows):
         yield f"{len(rows) - len(shown):,} more rows: --top {len(rows)} shows them, --csv writes all"
     if left_out:
         yield f"No room for: {', '.join(left_out)}; --csv has them"
-    if equal := equal_keys(rows):
+    if equal := equal_keys(rows, comparison.best):
         yield f"Equal in all: {equal}"
     if pooled := pooled_over(rows):
         yield f"Pooled over: {_some(pooled)}; the intervals take every seed of every configuration as one of equals"
     yield from comparison.notes
     yield from reasons(rows)
     if pairs:
-        yield from paired_tables(pairs[:top])
+        yield from paired_tables(pairs[:top], width)
         yield from _explanation(pairs, top, bool(against))
     elif paired or against:
         yield "No two rows of one task share seeds and data."

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import math
 import signal
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,6 +36,7 @@ from rnnlstm.jobs.listener import Listener
 from rnnlstm.jobs.sweep import train_jobs
 from rnnlstm.record.files import LineWriter, read_json, read_lines, write_json
 from rnnlstm.record.folders import METRICS, SUMMARY, WEIGHTS, identity, run_folder, seed_folder
+from rnnlstm.reporting.selection import held_out_loss, rank
 from rnnlstm.reporting.tables import table_console
 from rnnlstm.studies.results import BEFORE, read, result, text_table, write
 from rnnlstm.studies.study import ABOVE, FIRST_FINAL, GIVES_UP_ABOVE, GIVES_UP_AT, Arm, Row, Setting, Study, Sweep
@@ -170,14 +170,12 @@ class Trial:
     @classmethod
     def of(cls, summaries: Sequence[Mapping[str, Any]], steps: int, given_up: bool = False) -> Trial:
         """From the seeds' summaries."""
-        return cls(steps, [s["steps_to_solve"] for s in summaries], [_loss(s) for s in summaries], given_up)
+        return cls(steps, [s["steps_to_solve"] for s in summaries], [held_out_loss(s) for s in summaries], given_up)
 
     @property
     def rank(self) -> tuple[float, float, float]:
         """Lower is better."""
-        solved = sum(step is not None for step in self.steps_to_solve)
-        spent = [self.steps if step is None else step for step in self.steps_to_solve]
-        return -solved / len(spent), statistics.fmean(spent), statistics.median(self.loss)
+        return rank(self.steps_to_solve, [self.steps] * len(self.loss), self.loss)
 
     def as_data(self) -> dict[str, Any]:
         loss = [None if math.isinf(loss) else loss for loss in self.loss]
@@ -187,13 +185,6 @@ class Trial:
 def choose(trials: Mapping[float, Trial]) -> float:
     """The learning rate by the rule above."""
     return min(trials, key=lambda rate: (*trials[rate].rank, rate))
-
-
-def _loss(summary: Mapping[str, Any]) -> float:
-    loss = summary.get("loss")
-    if summary["status"] == "diverged" or loss is None or not math.isfinite(loss):
-        return math.inf
-    return float(loss)
 
 
 class Runner(Listener):
@@ -314,7 +305,7 @@ class Runner(Listener):
             left = []
             for (c, rate), job in jobs.items():
                 ends = job.summaries()
-                hopeless = all(_loss(s) > GIVES_UP_ABOVE * (s["baseline"] or math.inf) for s in ends)
+                hopeless = all(held_out_loss(s) > GIVES_UP_ABOVE * (s["baseline"] or math.inf) for s in ends)
                 if share == 1 or hopeless or all(s["steps_to_solve"] is not None for s in ends):
                     tried[c.arm.name][rate] = Trial.of(ends, c.setting.steps, given_up=share < 1 and hopeless)
                 else:

@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rnnlstm.config.errors import OptionError
+from rnnlstm.config.errors import ConfigError, OptionError, did_you_mean, show
 from rnnlstm.config.options import option
 from rnnlstm.config.untrusted import read_regular
 from rnnlstm.tasks.batch import Batch
@@ -289,6 +289,37 @@ class KeywordRecall(Task):
                 word = self.filler_text.words[token - K - 1]
                 text += word if word in set(".,;:!?") else f" {word}"
         return f"{text.strip()} → {DISHES[int(batch.targets[:, b][batch.mask[:, b]])]}"
+
+    def encode(self, text: str) -> Batch:
+        """A sentence as a batch of one: words of the filler and dishes, in lower case. The first dish is the keyword,
+        every other one a decoy, and the question follows. Marks that the filler lacks are left out.
+
+        Raises: ConfigError for a word that the task doesn't have, or a sentence without a dish.
+        """
+        K = self.num_keywords
+        numbers = {name: k for k, name in enumerate(DISHES[:K])}
+        numbers |= {word: K + 1 + k for k, word in reversed(list(enumerate(self.filler_text.words)))}
+        dishes = "|".join(re.escape(dish) for dish in sorted(DISHES[:K], key=len, reverse=True))
+        found = re.findall(rf"(?:{dishes})(?!\w)|\w+(?:['’-]\w+)*|[.,;:!?]", text.lower())
+        words = [word for word in found if word in numbers or word not in set(".,;:!?")]
+        for word in words:
+            if word not in numbers:
+                known = [*DISHES[:K], *self.filler_text.words]
+                hint = did_you_mean(word, known)
+                dishes = ", ".join(DISHES[:K])
+                raise ConfigError(f"the keyword task has no word {show(word)}{hint}; its dishes: {dishes}")
+        tokens = [numbers[word] for word in words]
+        places = [t for t, token in enumerate(tokens) if token < K]
+        if not places:
+            raise ConfigError(f"the sentence names no dish; there are {', '.join(DISHES[:K])}")
+        kinds = [2 if token < K else 1 for token in tokens]
+        kinds[places[0]] = 0
+        inputs = torch.tensor([*tokens, K])[:, None]
+        mask = torch.zeros(len(inputs), 1, dtype=torch.bool)
+        mask[-1] = True
+        targets = torch.zeros_like(inputs)
+        targets[-1] = tokens[places[0]]
+        return Batch(inputs, targets, mask, torch.tensor([*kinds, 3], dtype=torch.int8)[:, None])
 
     def words(self, batch: Batch, b: int) -> list[str]:
         assert batch.kinds is not None

@@ -228,6 +228,13 @@ class Task(ABC):
 
     # -- variations, for evaluation with other options than those of training
 
+    def encode(self, text: str) -> Batch:
+        """A text of the user's own as a batch of one sequence, where the task has words.
+
+        Raises: ConfigError.
+        """
+        raise ConfigError(f"the {self.name} task takes no sentence: its sequences hold no words")
+
     def vary(self, **options: Any) -> Self:
         """The same task with other options, such as `length` or `decoys`.
 

@@ -37,6 +37,7 @@ from rnnlstm.training.step import TrainerState, is_dense
 LOG = logging.getLogger("rnnlstm")
 
 FOLDER = "checkpoints"
+BRANCH = "continue"  #: the folder of states that longer runs continue from
 FORMAT, VERSION = "rnnlstm checkpoint", 1
 KEPT = 2  #: files kept of a group: the newest may turn out to be damaged
 LONGEST_HEADER = 1024
@@ -67,6 +68,12 @@ class RunState(TypedDict):
     clock: ClockState
     logged: list[float]  #: step and seconds of training at the last line of metrics
     machine: dict[str, str | int | bool | None]  #: what it was computed on: `device.describe`
+
+
+class BranchState(RunState, total=False):
+    """The state that longer runs continue from."""
+
+    pending: list[dict[str, float]]  #: each replica's line of metrics that the record lacks
 
 
 class CheckpointClock:
@@ -102,20 +109,59 @@ def group_seeds(group: str) -> list[int]:
 
 def save_checkpoint(run_folder: Path, seeds: Sequence[int], step: int, state: RunState) -> Path:
     """Write the state after `step`, then delete all but the newest files of the group. Raises: OSError."""
+    path = run_folder / FOLDER / f"{group_name(seeds)}.step_{step:09d}.pt"
+    _write(path, state)
+    for old in checkpoints(run_folder, group_name(seeds))[KEPT:]:
+        _remove(old)
+    return path
+
+
+def save_branch(run_folder: Path, seeds: Sequence[int], state: BranchState) -> None:
+    """Keep the state up to which every longer run is the same: `from=RUN train.steps=N` continues from it, also after
+    the run has finished. Raises: OSError."""
+    _write(run_folder / BRANCH / f"{group_name(seeds)}.pt", state)
+
+
+def load_branch(run_folder: Path, seeds: Sequence[int], steps: int) -> BranchState | None:
+    """The state from which a run can be continued to so many `steps`; None if there is none of these seeds together.
+
+    Raises: CheckpointError if it is damaged.
+    """
+    path = run_folder / BRANCH / f"{group_name(seeds)}.pt"
+    if not path.exists():
+        there = group_name(seeds) in groups(run_folder)
+        return cast(BranchState, load_newest(run_folder, group_name(seeds), steps)) if there else None
+    state = read_checkpoint(path)
+    try:
+        require_sound(state, list(seeds), steps)
+        _require(state["pending"], list[dict[str, float]], "pending")
+        if len(state["pending"]) != len(seeds):
+            raise ValueError("its pending are not a line for each seed")
+        if reason := _not_finite(state) or _lost(run_folder, seeds, state):
+            raise ValueError(reason)
+    except (KeyError, ValueError) as error:
+        reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+        raise CheckpointError(f"{path} can't be used: {reason}") from None
+    return cast(BranchState, state)
+
+
+def drop_branches(run_folder: Path, seeds: Sequence[int]) -> None:
+    """Delete the states of groups that have one of these seeds."""
+    for path in (run_folder / BRANCH).glob("seeds_*.pt"):
+        if _is_group(path.stem) and set(group_seeds(path.stem)) & set(seeds):
+            _remove(path)
+
+
+def _write(path: Path, state: RunState) -> None:
     buffer = io.BytesIO()
     torch.save(state, buffer)
     payload = buffer.getvalue()
     header = {"format": FORMAT, "version": VERSION, "bytes": len(payload)}
     header["sha256"] = hashlib.sha256(payload).hexdigest()
-    folder = run_folder / FOLDER
-    folder.mkdir(exist_ok=True)
-    path = folder / f"{group_name(seeds)}.step_{step:09d}.pt"
+    path.parent.mkdir(exist_ok=True)
     if path.is_dir():
         _remove(path)
     write_whole(path, json.dumps(header).encode() + b"\n" + payload)
-    for old in checkpoints(run_folder, group_name(seeds))[KEPT:]:
-        _remove(old)
-    return path
 
 
 def checkpoints(run_folder: Path, group: str) -> list[Path]:
@@ -127,9 +173,13 @@ def checkpoints(run_folder: Path, group: str) -> list[Path]:
 def groups(run_folder: Path) -> list[str]:
     """The groups that have a checkpoint."""
     names = sorted(path.name for path in (run_folder / FOLDER).glob("seeds_*.step_*.pt"))
-    matches = (re.fullmatch(r"(seeds_(?:(\d+)-(\d+)|\d+(?:,\d+)*))\.step_\d+\.pt", name) for name in names)
-    kept = (m for m in matches if m and (not m[2] or 0 <= int(m[3]) - int(m[2]) < MOST_SEEDS))
-    return list(dict.fromkeys(match[1] for match in kept))
+    matches = (re.fullmatch(r"(seeds_.*)\.step_\d+\.pt", name) for name in names)
+    return list(dict.fromkeys(match[1] for match in matches if match and _is_group(match[1])))
+
+
+def _is_group(name: str) -> bool:
+    match = re.fullmatch(r"seeds_(?:(\d+)-(\d+)|\d+(?:,\d+)*)", name)
+    return match is not None and (not match[1] or 0 <= int(match[2]) - int(match[1]) < MOST_SEEDS)
 
 
 def load_newest(run_folder: Path, group: str, steps: int | None = None) -> RunState:
@@ -219,6 +269,7 @@ def require_sound(state: Mapping[str, Any], seeds: Sequence[int], steps: int) ->
         _require_between(sum(replica["largest"].values()), 0, replica["fired"], "largest")
         _require_between(replica["steps_to_solve"] or 0, 0, step, "steps_to_solve")
         _require_between(replica["speed"] or 0, 0, math.inf, "speed")
+        _require_between(replica.get("best_loss", 0), -math.inf, math.inf, "best_loss")
         _require_between(max(instruments["sampled_at"], default=0), 0, step, "sampled_at")
         if since := replica.get("since_line"):
             _require_between(since["updates"], 0, replica["updates"], "since_line.updates")

@@ -11,26 +11,30 @@ import logging
 import signal
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import cast
 
 import torch
+from torch import Tensor
 
 from rnnlstm.config.errors import JobError, enough_memory, writing
 from rnnlstm.config.schema import ClipOptions
 from rnnlstm.record.aggregate import Aggregate
 from rnnlstm.record.environment import note_environment
 from rnnlstm.record.files import locked, room_for_files, write_whole
-from rnnlstm.record.folders import AGGREGATE, WEIGHTS, seed_folder
+from rnnlstm.record.folders import AGGREGATE, BEST_WEIGHTS, WEIGHTS, seed_folder
 from rnnlstm.record.summary import summaries
 from rnnlstm.tasks import TASKS
 from rnnlstm.training.checkpoint import (
+    BranchState,
     CheckpointClock,
     ClockState,
     RunState,
     drop_checkpoints,
     group_name,
+    save_branch,
     save_checkpoint,
 )
 from rnnlstm.training.device import describe, own_settings
@@ -42,6 +46,7 @@ from rnnlstm.training.replica import Replica
 from rnnlstm.training.resume import SeedGroup, groups_to_train, load_trainer, prepare_folder, seeds_left
 from rnnlstm.training.signals import Outcome, StopFlag
 from rnnlstm.training.step import Trainer, Update
+from rnnlstm.training.weights import starting_weights
 
 LOG = logging.getLogger("rnnlstm")
 
@@ -83,6 +88,8 @@ class Loop:
         self.trainer = Trainer(plan, group.seeds)
         if group.state is None:
             prepare_folder(folder, plan.config, group.seeds)
+            if (weights := starting_weights(plan, group.seeds)) is not None:
+                self.trainer.start_from(weights)
             note_environment(folder, group.seeds, {**describe(plan.device), "device": plan.device.type})
         else:
             load_trainer(self.trainer, group.state)
@@ -102,10 +109,12 @@ class Loop:
         self.checkpoint_clock = CheckpointClock(plan.config.checkpoint)
         self._logged = (0, 0.0)  # step and seconds of training at the last line
         self._first = 1  # the update that comes next
+        self._branched = False  # the state that longer runs continue from has been kept
+        self._pending: dict[int, dict[str, float]] = {}  # lines of the last update that the record lacks, by replica
         if group.state is not None:
             self._load_state(group.state)
 
-    def _load_state(self, state: RunState) -> None:
+    def _load_state(self, state: RunState | BranchState) -> None:
         """All but the trainer's and the replicas' own."""
         self._first = state["step"] + 1
         for instruments, shown in zip(self.instruments, state["instruments"], strict=True):
@@ -113,11 +122,13 @@ class Loop:
         self.clock.load_state(state["clock"])
         step, seconds = state["logged"]
         self._logged = (int(step), seconds)
+        self._branched = any(replica.status == "done" for replica in self.replicas)
+        self._pending = {r: values for r, values in enumerate(cast(BranchState, state).get("pending", [])) if values}
         self.aggregate.rebuild(self.folder)
         LOG.info("%s: resumes after update %s", self.folder, f"{state['step']:,}")
 
-    def _save(self, step: int) -> None:
-        state: RunState = {
+    def _state(self, step: int) -> RunState:
+        return {
             "seeds": list(self.seeds),
             "step": step,
             "trainer": self.trainer.state(),
@@ -127,7 +138,16 @@ class Loop:
             "logged": list(self._logged),
             "machine": describe(self.plan.device),
         }
-        save_checkpoint(self.folder, self.seeds, step, state)
+
+    def _branch(self, step: int, lines: Mapping[int, dict[str, float]]) -> None:
+        """Keep the state that longer runs share with this one: before a replica stops that has solved the task, whose
+        `lines` are not written yet, and before the last update, at which everything is logged and evaluated."""
+        pending = [lines.get(r, {}) for r in range(len(self.replicas))]
+        save_branch(self.folder, self.seeds, {**self._state(step), "pending": pending})
+        self._branched = True
+
+    def _save(self, step: int) -> None:
+        save_checkpoint(self.folder, self.seeds, step, self._state(step))
         for replica in self.replicas:
             replica.saved(step)
         self.checkpoint_clock.saved(step)
@@ -164,6 +184,8 @@ class Loop:
             self._observe(0, lines)
             self._evaluate(0, lines)
             self._write(0, lines)
+        elif self._pending:
+            self._write_pending(self._first - 1)
         for step in range(self._first, last + 1):
             with self.clock.on("training"):
                 update = self.trainer.step(step)
@@ -179,6 +201,8 @@ class Loop:
             if evaluated := step % config.eval.every == 0 or step == last:
                 with self.clock.on("evaluation"):
                     self._evaluate(step, lines)
+            if evaluated and step < last and not self._branched and any(map(self._ends_solved, lines)):
+                self._branch(step, lines)
             with self.clock.on("instruments"):
                 for r, values in lines.items():
                     if step == last or (evaluated and self._ends_solved(r)):
@@ -189,11 +213,23 @@ class Loop:
                     self._finish(r, "diverged", f"{what} at step {step}")
             if evaluated:
                 self._end_solved(lines)
+            if step == last - 1 and not self._branched:
+                self._branch(step, {})
             self.progress.show(step, update, self.replicas)
             if stop.signal is not None or (step < last and self.checkpoint_clock.due(step)):
                 self._save(step)
             if stop.signal is not None or not any(replica.running for replica in self.replicas):
                 return
+
+    def _write_pending(self, step: int) -> None:
+        """What followed the evaluation of a `_branch` in the run that this one continues."""
+        lines = self._pending
+        for r, values in lines.items():
+            if self._ends_solved(r):
+                values |= self.instruments[r].at_end()
+        self._write(step, lines)
+        self._end_solved(lines)
+        self.aggregate.rebuild(self.folder)
 
     def _log(self, update: Update, lines: dict[int, dict[str, float]]) -> None:
         """Losses, metrics, gradient norms, clipping and speed of an update."""
@@ -222,7 +258,7 @@ class Loop:
             for prefix, scores in by_prefix.items():
                 values |= {f"{prefix}/{name}": score for name, score in scores.items()}
             values |= {"baseline/loss": self.plan.task.baseline, **self.plateaus}
-            replica.evaluated(step, by_prefix["eval"], by_prefix.get("precision", {}))
+            replica.evaluated(step, by_prefix["eval"], by_prefix.get("precision", {}), self.trainer.model.weights(r))
             if current is not None:
                 curriculum.grow_if_solved(r, by_prefix["eval_current"])
             values |= replica.clipping_values()
@@ -257,10 +293,9 @@ class Loop:
             replica.speed = replica.updates / self.clock.training
         if status != "failed":
             self.instruments[r].decode(replica.updates)
-        buffer = io.BytesIO()
-        weights = self.trainer.model.weights(r)
-        torch.save({name: weight.detach().cpu().clone() for name, weight in weights.items()}, buffer)
-        write_whole(replica.record.folder / WEIGHTS, buffer.getvalue())
+        _write_weights(replica.record.folder / WEIGHTS, self.trainer.model.weights(r))
+        if replica.best is not None:
+            _write_weights(replica.record.folder / BEST_WEIGHTS, replica.best[1])
         replica.finish(status, reason)
 
     def _finish_aggregate(self) -> None:
@@ -269,6 +304,12 @@ class Loop:
             self.aggregate.rebuild(self.folder)
         self.aggregate.close()
         self.aggregate.refresh_columns()
+
+
+def _write_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
+    buffer = io.BytesIO()
+    torch.save({name: weight.detach().cpu().clone() for name, weight in weights.items()}, buffer)
+    write_whole(path, buffer.getvalue())
 
 
 class Clock:

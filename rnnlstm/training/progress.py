@@ -36,6 +36,8 @@ class Progress:
 def progress_on(console: Console, config: Config, count: str = "") -> Progress:
     """The progress of a run on a console. `count` is printed first, for a job of a sweep: `[2/6] `."""
     model, steps = config.cell["name"], config.train.steps
+    if console.is_jupyter:
+        return NotebookProgress(console, f"{count}{config.task['name']}, {model}", steps)
     if console.is_terminal:
         return LiveProgress(console, f"{count}{model}", steps)
     return LoggedProgress(console, f"{count}{config.task['name']}, {model}", steps)
@@ -111,6 +113,32 @@ class LoggedProgress(_Timed):
         with suppress(OSError):  # the reader has gone, or the disk is full: training continues
             self._console.file.write(f"{self._label}: {', '.join(parts)}\n")
             self._console.file.flush()
+
+
+class NotebookProgress(LoggedProgress):
+    """Rewrites one line below a notebook's cell: a carriage return is all that takes. Rich's own way there needs
+    ipywidgets."""
+
+    def __init__(self, console: Console, label: str, steps: int, say_every: float = 0.5) -> None:
+        super().__init__(console, label, steps, say_every)
+        self._written = 0  # characters
+
+    def __enter__(self) -> Self:
+        self._rewrite(f"{self._label}: 0 of {self._steps:,} updates")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(OSError):
+            print()
+
+    def _say(self, step: int, speed: float | None, update: Update, replicas: Sequence[Replica]) -> None:
+        parts = [f"{step:,} of {self._steps:,} updates", *(part.text for part in _state(update, replicas))]
+        self._rewrite(f"{self._label}: {', '.join([*parts, *self._left(step, speed)])}")
+
+    def _rewrite(self, text: str) -> None:
+        with suppress(OSError):
+            print(f"\r{text:<{self._written}}", end="", flush=True)
+        self._written = len(text)
 
 
 def duration(seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
+from torch import Tensor
 
 from rnnlstm.record.folders import flatten
 from rnnlstm.record.seed_record import SeedRecord
@@ -58,8 +60,10 @@ class _AlwaysSaved(TypedDict):
 class ReplicaState(_AlwaysSaved, total=False):
     """All entries that a checkpoint holds of a replica, beside its weights."""
 
-    precision: dict[str, float]  #: checkpoints of earlier versions lack these two
+    precision: dict[str, float]  #: checkpoints of earlier versions lack these
     since_line: SinceLineState
+    best_loss: float  #: the lowest held-out loss; not there before the first evaluation
+    best: dict[str, Tensor]  #: the weights that had it
 
 
 class Replica:
@@ -88,6 +92,7 @@ class Replica:
         self.steps_to_solve: int | None = None
         self.scores: dict[str, float] = {}  # the latest evaluation
         self.precision: dict[str, float] = {}  # errors of mixed precision, at the latest evaluation
+        self.best: tuple[float, dict[str, Tensor]] | None = None  # the lowest held-out loss, and its weights
         self.speed: float | None = None
         self.checkpoint = 0  # the update of the newest checkpoint
         self._final: ReplicaState | None = None  # the state in which it finished
@@ -106,7 +111,7 @@ class Replica:
         """All that changes in training, but for the weights, as plain values. The record is on the disk by then."""
         if self._final is not None:
             return self._final
-        return {
+        state: ReplicaState = {
             "status": self.status,
             "reason": self.reason,
             "updates": self.updates,
@@ -121,6 +126,9 @@ class Replica:
             "largest": dict(self._largest),
             "lengths": self.record.sync(),
         }
+        if self.best is not None:
+            state["best_loss"], state["best"] = self.best
+        return state
 
     def _load_state(self, state: ReplicaState) -> None:
         self.status, self.reason = state["status"], state["reason"]
@@ -128,6 +136,7 @@ class Replica:
         self.checkpoint = self.updates
         self.steps_to_solve, self.speed = state["steps_to_solve"], state["speed"]
         self.scores, self.precision = dict(state["scores"]), dict(state.get("precision", {}))
+        self.best = (state["best_loss"], state["best"]) if "best" in state else None
         self.norms = Subsample.restored(state["norms"])
         before, after = (Subsample.restored(window) for window in state["window"])
         self._window, self._largest = (before, after), Counter(state["largest"])
@@ -188,9 +197,15 @@ class Replica:
                 values[f"clip/norm_{name}_{q}"] = norm
         return values | {f"clip/largest/{name}": n / self.fired for name, n in self._largest.items()}
 
-    def evaluated(self, step: int, scores: dict[str, float], precision: dict[str, float]) -> None:
-        """Keep the scores of an evaluation at the training length, and the errors of mixed precision."""
+    def evaluated(
+        self, step: int, scores: dict[str, float], precision: dict[str, float], weights: Mapping[str, Tensor]
+    ) -> None:
+        """Keep the scores of an evaluation at the training length, the errors of mixed precision, and the weights if
+        their loss is the lowest so far."""
         self.scores, self.precision = scores, precision
+        lowest = self.best is None or scores["loss"] < self.best[0]
+        if lowest and math.isfinite(scores["loss"]):
+            self.best = scores["loss"], {name: w.detach().cpu().clone() for name, w in weights.items()}
         if self.steps_to_solve is None and self.plan.task.solved(scores):
             self.steps_to_solve = step
 

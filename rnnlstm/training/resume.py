@@ -10,11 +10,30 @@ from pathlib import Path
 
 from rnnlstm.config.errors import CheckpointError, ConfigError, show
 from rnnlstm.config.schema import Config
-from rnnlstm.config.untrusted import read_yaml
-from rnnlstm.record.files import read_json
-from rnnlstm.record.folders import HOUSEKEEPING, SUMMARY, WEIGHTS, completed, flatten, seed_folder
+from rnnlstm.config.untrusted import read_regular, read_yaml
+from rnnlstm.record.environment import ENVIRONMENT
+from rnnlstm.record.files import read_json, write_whole
+from rnnlstm.record.folders import (
+    CONFIG,
+    HOUSEKEEPING,
+    SUMMARY,
+    WEIGHTS,
+    completed,
+    flatten,
+    plain_numbers,
+    seed_folder,
+)
 from rnnlstm.record.summary import FAILURE_LOG, finished, write_configuration
-from rnnlstm.training.checkpoint import RunState, drop_checkpoints, group_seeds, groups, load_newest
+from rnnlstm.training.checkpoint import (
+    BranchState,
+    RunState,
+    drop_branches,
+    drop_checkpoints,
+    group_seeds,
+    groups,
+    load_branch,
+    load_newest,
+)
 from rnnlstm.training.device import describe
 from rnnlstm.training.step import Trainer
 
@@ -26,7 +45,7 @@ class SeedGroup:
     """Seeds to train in lockstep, from `state` or, without one, from the start."""
 
     seeds: list[int]
-    state: RunState | None = None
+    state: RunState | BranchState | None = None
 
 
 def seeds_left(config: Config, folder: Path) -> int:
@@ -49,7 +68,7 @@ def groups_to_train(folder: Path, config: Config) -> list[SeedGroup]:
         for group in groups(folder):
             if set(group_seeds(group)) & set(wanted):
                 drop_checkpoints(folder, group)
-        return [SeedGroup(wanted)]
+        return [SeedGroup(wanted, _continued(folder, config, wanted))]
     _require_same(folder, config)
     left = [seed for seed in wanted if not finished(folder, seed)]
     resumed = []
@@ -58,6 +77,8 @@ def groups_to_train(folder: Path, config: Config) -> list[SeedGroup]:
         if set(seeds) & set(left):
             resumed.append(SeedGroup(seeds, load_newest(folder, group, config.train.steps)))
             left = [seed for seed in left if seed not in seeds]
+    if left == wanted and not any(seed_folder(folder, seed).exists() for seed in wanted):
+        return [SeedGroup(wanted, _continued(folder, config, wanted))]
     begun = [seed for seed in left if seed_folder(folder, seed).exists()]
     for seed in begun:
         if step := (read_json(seed_folder(folder, seed) / SUMMARY) or {}).get("checkpoint"):
@@ -68,11 +89,50 @@ def groups_to_train(folder: Path, config: Config) -> list[SeedGroup]:
     return [*resumed, SeedGroup(left)] if left else resumed
 
 
+#: Keys that a longer run may change and still be the same up to where the shorter one stopped.
+LONGER = ("train.steps", "train.stop_when_solved")
+
+
+def _continued(folder: Path, config: Config, seeds: Sequence[int]) -> BranchState | None:
+    """The state of the run in `from_run`, its record copied into `folder`, if this run is the same but longer.
+
+    None if it is another run, so that its configuration is all that is taken, or if its state isn't there, which a
+    warning says: training from the start comes to the same.
+    """
+    if config.from_run is None or config.from_weights is not None:
+        return None
+    source = Path(config.from_run).expanduser()
+    source = source if (source / CONFIG).exists() else source.parent
+    theirs = dict(flatten(completed(read_yaml(source / CONFIG))))
+    ours = {key: value for key, value in flatten(config.tree) if key.partition(".")[0] not in HOUSEKEEPING}
+    changed = {key for key, value in ours.items() if plain_numbers(theirs.get(key)) != plain_numbers(value)}
+    longer = config.train.steps > theirs["train.steps"]
+    stops = config.train.stop_when_solved and not theirs["train.stop_when_solved"]
+    if not longer or stops or not changed <= set(LONGER) or source.resolve() == folder.resolve():
+        return None
+    state = load_branch(source, seeds, config.train.steps)
+    if state is None:
+        LOG.warning("%s: has no state of these seeds together to continue from; training starts again", source)
+        return None
+    prepare_folder(folder, config, seeds)
+    for seed, replica in zip(seeds, state["replicas"], strict=True):
+        seed_folder(folder, seed).mkdir()
+        for name, length in replica["lengths"].items():
+            with read_regular(seed_folder(source, seed) / name) as file:
+                write_whole(seed_folder(folder, seed) / name, file.read(length))
+    if (source / ENVIRONMENT).exists():
+        with read_regular(source / ENVIRONMENT) as file:
+            write_whole(folder / ENVIRONMENT, file.read())
+    LOG.info("%s: continues %s", folder, source)
+    return state
+
+
 def prepare_folder(folder: Path, config: Config, seeds: Sequence[int]) -> None:
     """Remove what unfinished attempts of these seeds left, and write the configuration without its seeds."""
     for seed in seeds:
         if seed_folder(folder, seed).exists():
             shutil.rmtree(seed_folder(folder, seed))
+    drop_branches(folder, seeds)
     shutil.rmtree(folder / "aggregate", ignore_errors=True)
     (folder / FAILURE_LOG).unlink(missing_ok=True)
     write_configuration(folder, config.tree)

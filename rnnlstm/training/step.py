@@ -6,7 +6,7 @@ Dimensions: R replicas, T time steps, B sequences, O output features.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -154,6 +154,13 @@ class Trainer:
             for seed, batch in zip(self.seeds, batches, strict=True)
         ]
         return [{name: mask.to(self.plan.device) for name, mask in each.items()} for each in masks]
+
+    @torch.no_grad()
+    def start_from(self, weights: Sequence[Mapping[str, Tensor]]) -> None:
+        """Take these weights, of each replica, in place of the initial ones."""
+        for replica, theirs in enumerate(weights):
+            for name, weight in self.model.weights(replica).items():
+                weight.copy_(theirs[name])
 
     def state(self) -> TrainerState:
         return {

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from rnnlstm.cells import CELLS
 from rnnlstm.config.errors import ConfigError, OptionError, printable, show
-from rnnlstm.config.schema import GRADFLOW, Config, read_config, unknown_key
-from rnnlstm.config.untrusted import check_run, read_regular, read_text, read_yaml
+from rnnlstm.config.schema import FROM_WEIGHTS, GRADFLOW, Config, read_config, unknown_key
+from rnnlstm.config.untrusted import check_run, check_weights, read_regular, read_text, read_yaml
 from rnnlstm.models import Network
-from rnnlstm.record.folders import WEIGHTS, completed, find_run_folders, flatten
+from rnnlstm.record.files import read_json
+from rnnlstm.record.folders import BEST_WEIGHTS, SUMMARY, WEIGHTS, completed, find_run_folders, flatten, seed_folder
 from rnnlstm.tasks import TASKS
 from rnnlstm.training.idle_keys import refuse_idle_changes
 from rnnlstm.training.plan import Plan, make_plan
@@ -85,10 +86,11 @@ def load_networks(place: str, overrides: Sequence[str] = ()) -> list[TrainedNetw
     return networks
 
 
-def load_network(folder: str, overrides: Sequence[str] = ()) -> TrainedNetwork:
+def load_network(folder: str, overrides: Sequence[str] = (), which: str = "last") -> TrainedNetwork:
     """The trained network of a run folder (its first seed) or of one seed's folder in it.
 
-    `overrides` change keys of the run's configuration: `surgery.open=[forget]`, `task.length=200`.
+    `which`: its `last` weights, or the `best`, those of the lowest held-out loss. `overrides` change keys of the
+    run's configuration: `surgery.open=[forget]`, `task.length=200`.
     Raises: ConfigError if there is no such run, or an override doesn't fit; PluginError.
     """
     for override in overrides:
@@ -96,7 +98,7 @@ def load_network(folder: str, overrides: Sequence[str] = ()) -> TrainedNetwork:
     check_run(folder)
     place = Path(folder).expanduser()
     if (place / WEIGHTS).exists():
-        place, seed_folder = place.parent, place
+        place, of_seed = place.parent, place
     else:
         folders = sorted(
             place.glob(f"seed_*/{WEIGHTS}"), key=lambda path: int(path.parent.name.removeprefix("seed_"))
@@ -104,14 +106,11 @@ def load_network(folder: str, overrides: Sequence[str] = ()) -> TrainedNetwork:
         if not folders:
             rule = "is no run folder with trained weights" if place.exists() else "no such folder"
             raise OptionError("weights", folder, rule)
-        seed_folder = folders[0].parent
+        of_seed = folders[0].parent
     try:
-        seed = int(seed_folder.name.removeprefix("seed_"))
+        seed = int(of_seed.name.removeprefix("seed_"))
         tree = read_yaml(place / "config.yaml")
-        with read_regular(seed_folder / WEIGHTS) as file:
-            weights = torch.load(file, weights_only=True, map_location="cpu")
-        if not isinstance(weights, dict) or not all(isinstance(name, str) for name in weights):
-            raise ValueError(f"{WEIGHTS} holds no weights by their names")
+        weights = _read_weights(of_seed / (BEST_WEIGHTS if which == "best" else WEIGHTS))
     except Exception as error:  # the unpickler raises many kinds
         raise OptionError("weights", folder, f"can't be read: {show(str(error))}") from None
     here = {"launcher": {"name": "serial"}, "search": {"name": "none"}}  # it is not trained here
@@ -120,6 +119,47 @@ def load_network(folder: str, overrides: Sequence[str] = ()) -> TrainedNetwork:
         if config.plugins and section["name"] not in known:
             raise PluginError(folder, key, config.plugins)
     return TrainedNetwork(make_plan(config), seed, weights, folder)
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    """Raises: many kinds of exception."""
+    check_weights(path)
+    with read_regular(path) as file:
+        weights = torch.load(file, weights_only=True, map_location="cpu")
+    if not isinstance(weights, dict) or not all(isinstance(name, str) for name in weights):
+        raise ValueError(f"{path.name} holds no weights by their names")
+    return weights
+
+
+def starting_weights(plan: Plan, seeds: Sequence[int]) -> list[dict[str, Tensor]] | None:
+    """The weights that each seed's training starts from, of the run in `from_run`; None without `from_weights`.
+
+    A seed starts from the weights of the same seed there, or of the one whose folder was named.
+    Raises: ConfigError if there are none, the seed has not finished, or they don't fit the network.
+    """
+    config = plan.config
+    if config.from_weights is None:
+        return None
+    match = FROM_WEIGHTS.fullmatch(config.from_weights)
+    assert match is not None
+    which, one = match.groups()
+    place = Path(str(config.from_run)).expanduser()
+    found: dict[Path, dict[str, Tensor]] = {}
+    for seed in seeds:
+        folder = place if one else seed_folder(place, seed)
+        if folder not in found:
+            name = str(folder)
+            if not folder.is_dir():
+                raise OptionError("from", name, f"no such folder; from={place}/seed_N starts every seed from one")
+            if (read_json(folder / SUMMARY) or {}).get("status") != "done":
+                raise OptionError("from", name, "has not finished training, so its weights may still change")
+            try:
+                weights = _read_weights(folder / (BEST_WEIGHTS if which == "best" else WEIGHTS))
+            except Exception as error:  # the unpickler raises many kinds
+                raise OptionError("from", name, f"its weights can't be read: {show(str(error))}") from None
+            TrainedNetwork(plan, seed, weights, name).network()
+            found[folder] = weights
+    return [found[place if one else seed_folder(place, seed)] for seed in seeds]
 
 
 def with_changes(tree: dict[str, Any], overrides: Sequence[str]) -> Config:

@@ -44,7 +44,7 @@ def test_the_run_folder_holds_what_is_promised(outcome):
         folder = outcome.folder / f"seed_{seed}"
         names = sorted(path.name.partition(".tfevents")[0] for path in folder.iterdir())
         records = ["clip_events.jsonl", "events.out", "flow.jsonl", "metrics.jsonl", "samples.jsonl"]
-        assert names == [*records, "summary.json", "weights.pt"]
+        assert names == [*records, "summary.json", "weights.pt", "weights_best.pt"]
         summary = json.loads((folder / "summary.json").read_text())
         assert set(summary) >= SUMMARY_FIELDS
         assert set(summary) == set(FIELDS)  # what is written is what is declared

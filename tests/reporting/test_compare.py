@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ import threading
 
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from rnnlstm.compare import main
 from rnnlstm.config.errors import ConfigError
@@ -89,6 +91,64 @@ def test_groups_are_sorted_and_say_what_they_pool(sweep, tmp_path, capsys):
     assert "optimizer.lr" not in rows[0]
 
 
+@pytest.fixture
+def rates(tmp_path):
+    """An RNN and an LSTM at three rates, seeds 0 to 3. Which seeds solve, and when, says which rate is best."""
+    solved = {("rnn", 0.001): (), ("rnn", 0.01): (0, 1), ("rnn", 0.1): (0, 1)}
+    solved |= {("lstm", 0.001): (0, 1), ("lstm", 0.01): (0, 1, 2), ("lstm", 0.1): (3,)}
+    for (model, lr), seeds in solved.items():
+        late = 400 if (model, lr) == ("rnn", 0.01) else 50
+        summaries = [{"steps_to_solve": late} if seed in seeds else {} for seed in range(4)]
+        config = {"model__name": model, "optimizer__name": "adam", "optimizer__lr": lr, "train__steps": 500}
+        make_run(tmp_path / "rates" / f"{model}_{lr}", seeds=4, solved=seeds, summaries=summaries, **config)
+    return str(tmp_path / "rates")
+
+
+def test_best_is_the_projects_rule_in_each_row_and_says_what_flatters(rates, tmp_path, capsys):
+    found = compare([rates], best=["lr"])
+    assert models(found.rows) == ["lstm 0.01", "rnn 0.1"]  # most seeds; of two equal ones the fewest updates
+    assert found.best == ["optimizer.lr"]
+    assert main([rates, "--best", "optimizer.lr", "--csv", str(tmp_path / "t.csv")]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "Best of 3 values of optimizer.lr in each row" in out
+    assert "chosen and reported on the same 4 seeds, which is optimistic" in out
+    with (tmp_path / "t.csv").open() as file:
+        assert [(r["model"], r["optimizer.lr"]) for r in csv.DictReader(file)] == [("lstm", "0.01"), ("rnn", "0.1")]
+    assert models(compare([rates], best=["model,lr"]).rows) == ["lstm 0.01"]
+    (row,) = compare([rates], by=["task"], best=["lr"]).rows  # both networks pooled, at one rate
+    assert (row.config["optimizer.lr"], len(row.seeds)) == (0.01, 8)
+
+
+def test_seeds_that_choose_are_not_reported(rates, capsys):
+    found = compare([rates], best=["lr"], best_from=[3])
+    assert models(found.rows) == ["lstm 0.1", "rnn 0.001"]  # no RNN's seed 3 solved it: equal, the smallest rate
+    assert [[seed["seed"] for seed in run.seeds] for run in found.rows] == [[0, 1, 2]] * 2
+    assert main([rates, "--best", "lr", "--best-from", "2-3"]) == 0
+    assert "chosen on other seeds than the 2 of the table" in capsys.readouterr().out
+    shutil.rmtree(f"{rates}/lstm_0.1/seed_0")
+    for seed in (1, 2):
+        shutil.rmtree(f"{rates}/lstm_0.1/seed_{seed}")
+    found = compare([rates], best=["lr"], best_from=[3])
+    assert models(found.rows) == ["rnn 0.001"]
+    assert "without other seeds to report: model=lstm optimizer.lr=0.1" in found.notes[1]
+
+
+def test_a_best_value_that_all_rows_share_is_still_a_column(sweep, capsys):
+    assert main([sweep, "--best", "optimizer.lr"]) == 0
+    header, *_ = [line for line in capsys.readouterr().out.splitlines() if "metric" in line]
+    assert header.split()[:2] == ["model", "optimizer.lr"]
+
+
+def test_best_of_a_choice_goes_with_the_keys_that_it_brings(tmp_path):
+    make_run(tmp_path / "a", optimizer__name="adam", optimizer__lr=0.01)
+    for momentum in (0.0, 0.9):
+        solved = (0, 1) if momentum else (0,)
+        sgd = {"optimizer__name": "sgd", "optimizer__lr": 0.01, "optimizer__momentum": momentum}
+        make_run(tmp_path / f"b{momentum}", solved=solved, **sgd)
+    (row,) = compare([str(tmp_path)], best=["optimizer"]).rows
+    assert (row.config["optimizer.name"], row.config["optimizer.momentum"]) == ("sgd", 0.9)
+
+
 def test_groups_of_several_tasks_have_no_metric_in_common(tmp_path):
     make_run(tmp_path / "runs/a")
     make_run(tmp_path / "runs/b", task__name="adding", summaries=[{"metric_name": "mse"}] * 3)
@@ -106,11 +166,20 @@ def test_groups_of_several_tasks_have_no_metric_in_common(tmp_path):
     [
         (["--where", "model=x"], "error: no run has model=x: there is gru, lstm, rnn"),
         (["--by", "modell"], "error: unknown key modell; did you mean model?"),
-        (["--against", "model=lstm"], "error: --against model=lstm: 2 rows are that: lstm, lr=0.003; lstm, lr=0.01"),
+        (["--against", "model=lstm"], "error: --against model=lstm: 2 rows are that: lstm, lr=0.003; lstm, lr=0.01; "
+         "name one, such as model=lstm optimizer.lr=0.003"),
+        (["--best", "modell"], "error: unknown key modell; did you mean model?"),
+        (["--best", "length"], "error: --best task.length: losses of different tasks don't compare; --by task.length "
+         "makes a row of each"),
+        (["--best-from", "1"], "error: --best-from names the seeds by which --best KEY chooses"),
+        (["--best", "lr", "--best-from", "1-x"], "error: --best-from 1-x: must be seeds, such as 100-102 or 7,8"),
+        (["--best", "lr", "--best-from", "9"], "error: --best-from: no run has any of these seeds"),
+        (["--best", "lr", "--best-from", "0,1"], "error: --best-from: what it chose has no other seeds to report; "
+         "train them: model=gru optimizer.lr=0.003, model=lstm optimizer.lr=0.003, model=rnn optimizer.lr=0.003"),
         (["--top", "0"], "error: --top 0: must be at least 1"),
         (["--top", "many"], "error: argument --top: invalid int value: 'many'; see --help"),
     ],
-)
+)  # fmt: skip
 def test_mistakes_cost_one_line(sweep, capsys, arguments, line):
     assert main([sweep, *arguments]) == 2
     assert capsys.readouterr().err == line + "\n"
@@ -285,6 +354,31 @@ def test_a_narrow_terminal_goes_without_costs_and_says_so(sweep):
         (table, *texts) = paragraphs(found, top=40, paired=False, against=(), width=width)
         assert sum(str(column.header) in SPARED for column in table.columns) == 6 - count
         assert any("No room for: bytes kept, multiply-adds" in str(text) for text in texts) is bool(count)
+
+
+def printed(found, width):
+    """The table as lines of a terminal."""
+    (table, *_) = paragraphs(found, top=40, paired=False, against=(), width=width)
+    console = Console(width=width, file=io.StringIO())
+    console.print(table)
+    return console.file.getvalue().splitlines()
+
+
+def test_eighty_columns_keep_every_swept_key_what_a_sweep_is_about_and_whole_words(tmp_path):
+    places = [tmp_path / name for name in ("clip", "many")]
+    for threshold in (0.1, 10.0):
+        make_run(places[0] / f"{threshold}", clip__name="norm", clip__threshold=threshold)
+        for nonlinearity in ("tanh", "steep_sigmoid"):
+            for every in (10, 20):
+                config = {"model__nonlinearity": nonlinearity, "log__every": every, "curriculum__start": every}
+                make_run(places[1] / f"{threshold}_{nonlinearity}_{every}", clip__threshold=threshold, **config)
+    lines = printed(compare([str(places[0])]), 80)
+    assert {"clip.threshold", "metric", "clipped", "median"} <= set(" ".join(lines[:4]).split())
+    lines = printed(compare([str(places[1])]), 80)
+    assert max(map(len, lines)) <= 80
+    words = {word.strip(",") for word in " ".join(lines).split()}
+    assert {"nonlinearity=steep_sigmoid", "threshold=10.0", "every=20", "start=20"} <= words
+    assert {"accuracy", "clipped", "10%"} <= words
 
 
 def test_a_groups_curve_reads_no_more_than_some_of_very_many_seeds(sweep):
