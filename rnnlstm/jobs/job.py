@@ -68,6 +68,18 @@ def compose_jobs(
     return jobs
 
 
+def split_groups(words: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """The overrides before the first `--`, for every job, and the groups after each `--`, which are on top of those:
+    `task=adding -- model=rnn model.nonlinearity=tanh,relu -- model=lstm`."""
+    parts: list[list[str]] = [[]]
+    for word in words:
+        if word == "--":
+            parts.append([])
+        else:
+            parts[-1].append(word)
+    return parts[0], parts[1:]
+
+
 def compose_job(composer: Composer, overrides: Sequence[str], plugins: Sequence[str]) -> Job:
     """Compose one job, within the composer's context and after the command's `plugins` were imported.
 
