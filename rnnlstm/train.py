@@ -26,6 +26,7 @@ Examples
   python -m rnnlstm.train -m search=optuna 'optimizer.lr=tag(log,interval(1e-4,1e-2))' seeds=3    the lowest loss
 """
 
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -115,7 +116,8 @@ def _main(arguments: Sequence[str]) -> int:
     from rnnlstm.jobs.train import train
 
     with TerminalListener() as listener:
-        ranking = train(request.overrides, request.sweep, listener, apart=True, config_dir=request.config_dir)
+        typed = shlex.join(["python", "-m", "rnnlstm.train", *arguments])
+        ranking = train(request.overrides, request.sweep, listener, True, request.config_dir, typed)
     for line in ranking:
         listener.console.print(line, markup=False)
     return listener.code

@@ -17,10 +17,11 @@ from rnnlstm.record.summary import finished, summaries
 
 @dataclass(frozen=True)
 class Job:
-    """A run to train: its configuration and its run folder."""
+    """A run to train: its configuration, its run folder, and the command that asks for it, as it was typed."""
 
     config: Config
     folder: Path
+    command: str = ""
 
     def finished(self) -> bool:
         """Whether every seed has finished. Raises: CheckpointError if a damaged summary leaves that open."""

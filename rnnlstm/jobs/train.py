@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from rnnlstm.config.errors import ConfigError
 from rnnlstm.config.schema import SlurmOptions
@@ -13,24 +14,31 @@ from rnnlstm.jobs.sweep import check_jobs, train_jobs
 
 
 def train(
-    overrides: Sequence[str], multirun: bool, listener: Listener, apart: bool, config_dir: str | None = None
+    overrides: Sequence[str],
+    multirun: bool,
+    listener: Listener,
+    apart: bool,
+    config_dir: str | None = None,
+    command: str | None = None,
 ) -> list[str]:
     """Train what a command line of `rnnlstm.train` asks for: one job, a sweep, or a search. A signal stops it early.
 
     Groups of settings after `--` make it a sweep. `apart`: each job of a sweep or search has its own process, where
     it can crash alone.
+    `command` is what was typed, for the run folders; None: `rnnlstm.run(…)`.
     Returns the ranking of a search as lines of text; nothing for jobs. Raises: ConfigError before anything is trained
     or written; DiskError; KeyboardInterrupt; what `listener` raises.
     """
     asked = _compose(overrides, multirun, config_dir)
+    command = f"rnnlstm.run({['-m'] * multirun + [*overrides]})" if command is None else command
     if isinstance(asked, Search):
-        search = asked
+        search, search.command = asked, command
         if _cancelled(search.jobs, listener, search.folder.name):
             return []
         listener.planned(search.options.trials, search=True)
         search.run(listener, apart)
         return ranking(search, config_dir)
-    jobs = asked
+    jobs = [replace(job, command=command) for job in asked]
     if _cancelled(jobs, listener):
         return []
     listener.planned(len(jobs), search=False)
