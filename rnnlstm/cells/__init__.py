@@ -6,7 +6,7 @@ Every module of this folder is imported, which registers its cells.
 import importlib
 import pkgutil
 
-from rnnlstm.cells.cell import CELLS, Cell, State, Weights, make_cell, register_cell
+from rnnlstm.cells.cell import CELLS, Cell, State, Weights, check_cell, make_cell, register_cell
 from rnnlstm.cells.gru import GRUCell
 from rnnlstm.cells.lstm import LSTMCell
 from rnnlstm.cells.lstm_1997 import LSTM1997Cell
@@ -28,6 +28,7 @@ __all__ = [
     "RNNCell",
     "State",
     "Weights",
+    "check_cell",
     "draw_masks",
     "is_noisy",
     "is_operated",

@@ -29,6 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rnnlstm.config.errors import OptionError
 from rnnlstm.config.options import Registry, check_options
 
 Weights = Mapping[str, Tensor]
@@ -138,6 +139,61 @@ class Cell(ABC):
         With `batch_sizes` x and outputs are packed, (N, I) and (N, H), as in PyTorch's PackedSequence.
         """
         raise NotImplementedError(f"PyTorch has no {self.name} cell")
+
+
+def check_cell(cell: Cell, input_size: int = 3, hidden_size: int = 5, sequences: int = 2) -> None:
+    """Try one step of a cell on small numbers, and check what it declares against what it computes.
+
+    Raises: OptionError under `model`, which says which of `blocks`, `state_names`, `gate_names`, `gate_blocks`,
+    `self.gate` and `retention` doesn't fit.
+    """
+    H, B, gates = hidden_size, sequences, cell.gate_names
+    passed: set[str] = set()
+
+    def refuse(rule: str) -> OptionError:
+        return OptionError("model", cell.name, f"{type(cell).__name__}: {rule}")
+
+    def gate(self: Cell, name: str, activation: Tensor) -> Tensor:
+        passed.add(name)
+        return type(cell).gate(self, name, activation)
+
+    tried: Any = object.__new__(type(type(cell).__name__, (type(cell),), {"gate": gate}))
+    tried.__dict__.update(cell.__dict__)
+    if cell.gate_blocks and (
+        len(cell.gate_blocks) != len(gates) or not all(0 <= b < cell.blocks for b in cell.gate_blocks)
+    ):
+        raise refuse(
+            f"gate_blocks={cell.gate_blocks} must name, for each of gate_names={gates}, one of blocks={cell.blocks}"
+        )
+    weights = {k: torch.zeros(shape) for k, shape in cell.parameter_shapes(input_size, H, True).items()}
+    said = f"blocks={cell.blocks} makes projected ({B}, {cell.blocks}·H) wide, state_names={cell.state_names}"
+    try:
+        with torch.no_grad():
+            cell.initialise(weights, torch.Generator().manual_seed(0), 10)
+            prepared = tried.prepare(weights)
+            projected = tried.project(torch.zeros(B, input_size), prepared)
+            state, values = tried.step(projected, tuple(torch.zeros(B, H) for _ in cell.state_names), prepared)
+    except (RuntimeError, ValueError, IndexError, TypeError, KeyError) as error:
+        raise refuse(f"step fails with {said}: {type(error).__name__}: {error}") from None
+    if len(state) != len(cell.state_names):
+        raise refuse(
+            f"step returns {len(state)} states; state_names={cell.state_names} names {len(cell.state_names)}"
+        )
+    for name, value in zip(cell.state_names, state, strict=True):
+        if value.shape != (B, H):
+            raise refuse(f"step returns the state {name} as {tuple(value.shape)}, not (B, H) = {B, H}, with {said}")
+    if set(values) != set(gates):
+        raise refuse(f"step returns the gates {tuple(values)}; gate_names={gates} must name them")
+    for name in gates:
+        if values[name].shape != (B, H):
+            raise refuse(
+                f"step returns the gate {name} as {tuple(values[name].shape)}, not (B, H) = {B, H}, with {said}"
+            )
+        if name not in passed:
+            raise refuse(f"step must pass the gate through self.gate({name!r}, …), so that surgery can hold it")
+    retained = cell.retention({name: value[None] for name, value in values.items()}) if gates else None
+    if retained is not None and retained.shape[-2:] != (B, H):
+        raise refuse(f"retention returns {tuple(retained.shape)}, not the shape of the gates, (T, B, H)")
 
 
 def make_cell(name: str, **options: Any) -> Cell:

@@ -66,8 +66,11 @@ def set_bias(w: Weights, block: int, value: float | Tensor, init: str) -> None:
 def chrono_bias(hidden_size: int, max_lag: int, generator: torch.Generator | None) -> Tensor:
     """b = log u, u uniform on [1, max_lag − 1] (Tallec & Ollivier 2018): the forget gates' time constants
     1/(1−σ(b)) spread over 2 … max_lag steps. Shape (H,)."""
+    if not max_lag:
+        rule = "init=chrono needs it: give the longest distance to remember, in steps, such as max_lag=100"
+        raise OptionError("max_lag", None, rule)
     if max_lag < 2:
-        raise OptionError("max_lag", max_lag or None, "must be at least 2 for init=chrono, the longest lag in steps")
+        raise OptionError("max_lag", max_lag, "must be at least 2 for init=chrono, the longest lag in steps")
     bias = torch.empty(hidden_size, dtype=torch.float32)
     return bias.uniform_(1.0, max_lag - 1.0, generator=generator).log()
 

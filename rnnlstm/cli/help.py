@@ -11,18 +11,21 @@ import shlex
 import shutil
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from rnnlstm.config.errors import show
-from rnnlstm.config.options import condition_words, default_of
+from rnnlstm.config.options import REGISTRIES, condition_words, default_of
 from rnnlstm.config.schema import (
     PARTS,
+    choices_in,
     choices_of_groups,
     choices_of_sections,
     first_comment,
     options_of,
     schema_fields,
 )
+from rnnlstm.config.untrusted import own_folder
 
 #: The keys that most commands change.
 FIRST: tuple[str, ...] = ("task", "model", "task.length", "model.hidden_size", "model.init", "optimizer.lr")
@@ -33,11 +36,17 @@ WITH_KEYS = {"task": "keyword", "model": "lstm"}
 WIDEST, NARROWEST, COLUMN = 118, 72, 34
 
 
-def keys() -> str:
-    """Every key with its default, help and rule, and every choice of the groups with what it is."""
+def keys(config_dir: str | None = None) -> str:
+    """Every key with its default, help and rule, and every choice of the groups with what it is. First what is the
+    user's own: choices in the folder `config_dir`, and cells and tasks of plugins that have been imported.
+
+    Raises: ConfigError if the folder can't be read.
+    """
     groups = choices_of_groups()
     general = {key: _line(f"{key}={_default(f)}", help_and_rule(f)) for key, f in schema_fields()}
     lines = ["Keys you will need first (change them with key=value)", *(_first(key, general) for key in FIRST)]
+    if own := [*_own_classes(groups), *(_own_files(own_folder(config_dir), groups) if config_dir else ())]:
+        lines += ["\nYour own", *own]
     lines += ["\nFurther keys of every run", *(line for key, line in general.items() if key not in FIRST)]
     lines.append("\nGroups (choose one: task=adding)")
     for group in WITH_KEYS:
@@ -52,6 +61,26 @@ def keys() -> str:
     lines.append("\nExit codes: 0 done, 1 a job failed, 2 bad configuration, 3 bad checkpoint, 73 folder in use,")
     lines.append("74 disk failed, 130/143 interrupted after saving: the same command resumes.")
     return "\n".join(lines)
+
+
+def _own_classes(groups: Mapping[str, list[str]]) -> Iterator[str]:
+    """The registered cells and tasks that have no YAML file here, with their keys."""
+    for group, registry in REGISTRIES.items():
+        for name in registry:
+            if name not in groups[group]:
+                yield _line(f"{group}={name}", (registry[name].__doc__ or "").strip().partition("\n")[0])
+                for f in dataclasses.fields(registry[name]):
+                    meaning = help_and_rule(f) if "help" in f.metadata else ""
+                    yield _line(f"  {group}.{f.name}={_default(f)}", meaning)
+
+
+def _own_files(folder: Path, groups: Mapping[str, list[str]]) -> Iterator[str]:
+    """The choices in a folder of YAML files that the project's own folder lacks."""
+    for group, names in choices_in(folder).items():
+        for name in names:
+            if name not in groups[group]:
+                meaning = first_comment(group, name, folder).partition(": python")[0]
+                yield _line(f"{group}={name}", meaning)
 
 
 def help_and_rule(field: dataclasses.Field[Any]) -> str:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rnnlstm.training.progress import Progress
     from rnnlstm.training.signals import Outcome
 
-PRINT_EVERY = 60.0  # seconds, where a line can't be redrawn
+PRINT_EVERY = 10.0  # seconds, where a line can't be redrawn
 
 
 class TerminalListener(Listener):
@@ -117,7 +117,8 @@ def summary_line(s: dict[str, Any]) -> str:
 
 
 class SweepProgress:
-    """The state of a sweep on a launcher: redrawn in place on a terminal, elsewhere a line a minute, and at the end.
+    """The state of a sweep on a launcher: redrawn in place on a terminal, elsewhere a line when a
+    job starts, one every ten seconds, and one at the end.
 
     Prints nothing before `show` is called: jobs that run in turn have a progress line each.
     """
@@ -127,6 +128,7 @@ class SweepProgress:
         self._live: Live | None = None
         self._last: Standing | None = None
         self._printed = time.monotonic()
+        self._begun: set[int] = set()  # jobs whose start was printed
 
     def show(self, standing: Standing, failed: int) -> None:
         self._last = standing
@@ -135,7 +137,13 @@ class SweepProgress:
                 self._live = Live(console=self._console, auto_refresh=False, transient=True)
                 self._live.start()
             self._live.update(Text(line(standing, failed)), refresh=True)
-        elif time.monotonic() - self._printed >= PRINT_EVERY:
+            return
+        for number in sorted(set(standing.running) - self._begun):
+            self._begun.add(number)
+            self._console.print(
+                f"[{number + 1}/{standing.total}] {standing.running[number].folder}: started", markup=False
+            )
+        if time.monotonic() - self._printed >= PRINT_EVERY:
             self._printed = time.monotonic()
             self._console.print(line(standing, failed), markup=False)
 

@@ -31,6 +31,7 @@ from omegaconf.basecontainer import BaseContainer
 from omegaconf.errors import OmegaConfBaseException
 
 from rnnlstm.config.errors import ConfigError, OptionError, did_you_mean, show
+from rnnlstm.config.hydra_habits import CHOICES, OTHERWISE, instead_of_key
 from rnnlstm.config.schema import (
     SECTIONS,
     TOP,
@@ -184,7 +185,8 @@ class Composer:
         key = override.key_or_group
         top = key.split(".")[0].split("/")[0]
         if top == "hydra":
-            raise ConfigError(f"{show(override.input_line)}: Hydra's own keys can't be set; --help lists the keys")
+            instead = instead_of_key(key, value_text(override)) or OTHERWISE
+            raise ConfigError(f"{show(override.input_line)}: Hydra's own key, not taken here; {instead}")
         if top not in OPEN:
             raise unknown_key(key, value_text(override), (), [*self.also, *OPEN, *every_key()])
         if override.package is not None:
@@ -208,8 +210,9 @@ class Composer:
             if value is None and key == OPTIONAL:
                 continue
             if isinstance(value, list | dict) or str(value) not in names:
-                shown = f"must be one of {', '.join(names)}{did_you_mean(str(value), names)}"
-                raise OptionError(key, value, shown)
+                habit = instead_of_key(key, str(value)) if str(value) in CHOICES.get(key, ()) else None
+                hint = f"; {habit}" if habit else did_you_mean(str(value), names)
+                raise OptionError(key, value, f"must be one of {', '.join(names)}{hint}")
 
     def _find_choices(self, group: str) -> list[str]:
         """The names in a group, the user's own included; those in a subfolder as `folder/name`. Empty if there is no

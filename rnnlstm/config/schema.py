@@ -20,7 +20,8 @@ from typing import Any, TypeVar
 import yaml
 
 from rnnlstm.config.errors import ConfigError, OptionError, nearest_key
-from rnnlstm.config.options import check_options, default_of, field_names, option
+from rnnlstm.config.hydra_habits import habit_of_section
+from rnnlstm.config.options import REGISTRIES, check_options, default_of, field_names, option
 from rnnlstm.config.untrusted import config_folder
 
 MAX_STEPS = 1_000_000_000
@@ -197,6 +198,7 @@ SLURM_MEMORY = re.compile(r"\d{1,9}[KMGT]?", re.ASCII)
 #: Names that keys have had before, and what they are called now.
 RENAMED = {"launcher.timeout_minutes": "launcher.time (minutes)", "launcher.memory_gb": "launcher.memory (8G)"}
 #: How to do elsewhere what a key of Slurm's does.
+MOST_OWNERS = 6  #: choices that a message names
 NOT_ELSEWHERE = "is for launcher=slurm, whose queue keeps the jobs; elsewhere start the command with nohup or in tmux"
 
 
@@ -569,7 +571,28 @@ def unknown_key(key: str, value: Any, known: Iterable[str], elsewhere: Iterable[
         return OptionError(key, value, f"is called {RENAMED[key]} now")
     if key in ("launcher.wait", "launcher.cancel"):
         return OptionError(key, value, NOT_ELSEWHERE)
+    if instead := habit_of_section(key, str(value)):
+        return OptionError(key, value, f"unknown key; {instead}")
+    if owners := choices_with(key):
+        others = f" and {len(owners) - MOST_OWNERS} more" if len(owners) > MOST_OWNERS else ""
+        return OptionError(key, value, f"unknown key here; it belongs to {', '.join(owners[:MOST_OWNERS])}{others}")
     return OptionError(key, value, f"unknown key{nearest_key(key, [f'{section}{dot}{k}' for k in known], elsewhere)}")
+
+
+def choices_with(key: str) -> list[str]:
+    """The choices that have this key, if it is not one of every choice: `model.nonlinearity` → `model=rnn`."""
+    section, _, name = key.partition(".")
+    if section in VARIANTS:
+        every = field_names(SECTIONS[section])
+        special = {choice: set(field_names(cls)).difference(every) for choice, cls in VARIANTS[section].items()}
+        return [f"{section}={choice}" for choice, names in special.items() if name in names]
+    if section not in ("task", "model"):
+        return []
+    choices = [c for c in choices_of_groups()[section] if any(name == option[0] for option in options_of(section, c))]
+    own = REGISTRIES.get(section)  # filled once plugins, or all tasks and cells, are imported
+    if own is not None:
+        choices += [choice for choice in own if choice not in choices and name in field_names(own[choice])]
+    return [f"{section}={choice}" for choice in choices]
 
 
 # -- every key and choice, for Hydra, --help, Tab completion and suggestions
@@ -597,13 +620,17 @@ def default_top() -> dict[str, Any]:
 
 def choices_of_groups() -> dict[str, list[str]]:
     """The choices of each group."""
-    folder = config_folder()
-    files = {
+    files = choices_in(config_folder())
+    experiment = {"experiment": files.pop("experiment")}
+    return files | {group: sorted(choices) for group, choices in choices_of_sections()} | experiment
+
+
+def choices_in(folder: Path) -> dict[str, list[str]]:
+    """The choices that a folder of YAML files has for task, model and experiment."""
+    return {
         group: sorted(str(p.relative_to(folder / group).with_suffix("")) for p in (folder / group).rglob("*.yaml"))
         for group in ("task", "model", "experiment")
     }
-    experiment = {"experiment": files.pop("experiment")}
-    return files | {group: sorted(choices) for group, choices in choices_of_sections()} | experiment
 
 
 def schema_fields() -> Iterator[tuple[str, dataclasses.Field[Any]]]:
@@ -636,9 +663,10 @@ def options_of(group: str, choice: str) -> list[tuple[str, str, str]]:
     return options
 
 
-def first_comment(group: str, choice: str) -> str:
-    """What a choice is: the first line of comment in its YAML file. Empty for a choice without such a file."""
-    path = _yaml_file(group, choice)
+def first_comment(group: str, choice: str, folder: Path | None = None) -> str:
+    """What a choice is: the first line of comment in its YAML file, the project's or that in `folder`. Empty for a
+    choice without such a file."""
+    path = _yaml_file(group, choice) if folder is None else folder / group / f"{choice}.yaml"
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     comments = [line.removeprefix("#").strip() for line in lines if line.startswith("#") and "@package" not in line]
     return comments[0] if comments else ""

@@ -12,7 +12,8 @@ import os
 import re
 import stat
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any
@@ -27,6 +28,7 @@ LARGEST_FOLDER = 1_048_576  # bytes of all YAML files in a --config-dir
 
 #: An entry of a defaults list: a choice of a group, never a path out of the folder.
 DEFAULTS_ENTRY = re.compile(r"(?:(?:optional|override) )*/?\w[\w.-]*(?:/\w[\w.-]*)*", re.ASCII)
+HEADER = re.compile(r"#\s*@")  # a line of a YAML file's header, as Hydra reads it
 DEEPEST = 12  # sections within sections in a YAML file
 LONGEST_TEXT = 1000  # characters of a text, once its references are resolved
 MOST_BITS = 10_000  # of a whole number: Python prints none of more than 4,300 digits
@@ -99,6 +101,10 @@ def read_yaml(path: Path) -> Any:
     return _parse_yaml(_bytes(path))
 
 
+class ShadowedError(Exception):
+    """A file has the name of one of the project's, which Hydra would read instead."""
+
+
 def check_folder(folder: Path) -> None:
     """Check every YAML file in a folder that Hydra could read. Raises: ConfigError."""
     total = 0
@@ -108,7 +114,17 @@ def check_folder(folder: Path) -> None:
             total += len(data)
             if total > LARGEST_FOLDER:
                 raise ValueError(f"the YAML files are larger than {LARGEST_FOLDER:,} bytes together")
-            _check_group_file(data)
+            tree = _check_group_file(data)
+            place = path.relative_to(folder)
+            if place.parts[0] == "experiment":
+                _check_package(data, tree)
+            projects = config_folder() / place
+            if projects.is_file() and read_yaml(projects) != tree:
+                raise ShadowedError(
+                    f"{path} differs from the project's {place}, which counts; give yours another name"
+                )
+        except ShadowedError as error:
+            raise ConfigError(f"--config-dir: {error}") from None
         except (ValueError, OSError) as error:
             rule = error.strerror if isinstance(error, OSError) else error
             raise ConfigError(f"--config-dir: {os.fspath(path)} can't be read: {rule}") from None
@@ -183,15 +199,7 @@ def _parse_yaml(data: bytes) -> Any:
     if text.startswith("\ufeff"):
         raise ValueError("begins with a byte order mark")
     try:
-        depth = 0
-        for event in yaml.parse(text, Loader):
-            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
-                raise ValueError("anchors and aliases (&, *) are not accepted")
-            if getattr(event, "tag", None) is not None:
-                raise ValueError(f"tags ({event.tag}) are not accepted")
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if depth > DEEPEST:
-                raise ValueError(f"more than {DEEPEST} sections within each other")
+        _check_events(yaml.parse(text, Loader))
         value = yaml.load(text, Loader)
         repr(value)
         return value
@@ -203,6 +211,48 @@ def _parse_yaml(data: bytes) -> Any:
         raise
 
 
+@dataclass
+class _Node:
+    """A part of a YAML text, with every alias within it replaced by what it names."""
+
+    anchor: str | None
+    size: int = 1  #: characters of its scalars, and one for each node
+    depth: int = 1  #: sections within each other
+
+
+def _check_events(events: Iterable[yaml.Event]) -> None:
+    """Refuse tags, too many sections within each other, and aliases that make a text too large, from the parser's
+    events alone. Raises: ValueError."""
+    opened: list[_Node] = [_Node(None)]  # the text as a whole, and the sections that are not at their end
+    anchors: dict[str, _Node] = {}
+
+    def add(node: _Node) -> None:
+        if node.anchor is not None:
+            anchors[node.anchor] = node
+        if len(opened) - 1 + node.depth > DEEPEST:
+            raise ValueError(f"more than {DEEPEST} sections within each other")
+        opened[-1].size += node.size
+        opened[-1].depth = max(opened[-1].depth, 1 + node.depth)
+
+    for event in events:
+        if getattr(event, "tag", None) is not None:
+            raise ValueError(f"tags ({event.tag}) are not accepted")
+        if isinstance(event, yaml.CollectionStartEvent):
+            opened.append(_Node(event.anchor))
+            if len(opened) - 1 > DEEPEST:  # before the parser goes deeper
+                raise ValueError(f"more than {DEEPEST} sections within each other")
+        elif isinstance(event, yaml.CollectionEndEvent):
+            add(opened.pop())
+        elif isinstance(event, yaml.ScalarEvent):
+            add(_Node(event.anchor, 1 + len(event.value), 0))
+        elif isinstance(event, yaml.AliasEvent) and (node := anchors.get(event.anchor)) is not None:
+            add(node)
+            if sum(each.size for each in opened) > LARGEST_FILE:
+                raise ValueError(f"larger than {LARGEST_FILE:,} characters, aliases (*) replaced by what they name")
+        elif isinstance(event, yaml.AliasEvent) and any(node.anchor == event.anchor for node in opened):
+            raise ValueError(f"the alias *{event.anchor} stands within what it names")
+
+
 def yaml_problem(error: yaml.YAMLError) -> str:
     """What is wrong with the YAML, and in which line."""
     problem = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
@@ -210,14 +260,28 @@ def yaml_problem(error: yaml.YAMLError) -> str:
     return problem if mark is None else f"line {mark.line + 1}: {problem}"
 
 
-def _check_group_file(data: bytes) -> None:
-    """Check one YAML file. Hydra's own keys can't be set in a file either. Raises: ValueError."""
+def _check_package(data: bytes, tree: Any) -> None:
+    """An experiment's keys are those of the whole configuration, which Hydra is told in the file's header.
+
+    Raises: ValueError.
+    """
+    header = itertools.takewhile(HEADER.match, (line.strip() for line in data.decode().splitlines() if line.strip()))
+    if set(tree or ()) - {"defaults"} and not any(line.split()[-2:] == ["@package", "_global_"] for line in header):
+        rule = "an experiment needs the header # @package _global_ in its first line"
+        raise ValueError(f"{rule}; without it, its keys would lie under experiment")
+
+
+def _check_group_file(data: bytes) -> Any:
+    """Check one YAML file, and return its values. Hydra's own keys can't be set in a file either.
+
+    Raises: ValueError.
+    """
     tree = _parse_yaml(data)
     for line in data.decode("utf-8").splitlines():
         if line.lstrip().startswith("#") and "@package" in line and "hydra" in line:
             raise ValueError("Hydra's own keys can't be set")
     if tree is None:
-        return
+        return None
     if not isinstance(tree, dict):
         raise ValueError("holds no keys")
     if "hydra" in tree:
@@ -235,6 +299,7 @@ def _check_group_file(data: bytes) -> None:
             fits = isinstance(word, str) and DEFAULTS_ENTRY.fullmatch(word) and "hydra" not in word
             if word is not None and not fits:
                 raise ValueError(f"defaults: {show(word)} is no choice of a group")
+    return tree
 
 
 def check_override(text: str) -> None:

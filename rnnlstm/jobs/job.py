@@ -18,10 +18,11 @@ from rnnlstm.record.summary import finished, summaries
 
 @dataclass(frozen=True)
 class Job:
-    """A run to train: its configuration and its run folder."""
+    """A run to train: its configuration, its run folder, and the command that asks for it, as it was typed."""
 
     config: Config
     folder: Path
+    command: str = ""
 
     def finished(self) -> bool:
         """Whether every seed has finished. Raises: CheckpointError if a damaged summary leaves that open."""
@@ -68,6 +69,18 @@ def compose_jobs(
                     "launcher", job.config.launcher.name, "a sweep has one launcher, the same for all jobs"
                 )
     return jobs
+
+
+def split_groups(words: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """The overrides before the first `--`, for every job, and the groups after each `--`, which are on top of those:
+    `task=adding -- model=rnn model.nonlinearity=tanh,relu -- model=lstm`."""
+    parts: list[list[str]] = [[]]
+    for word in words:
+        if word == "--":
+            parts.append([])
+        else:
+            parts[-1].append(word)
+    return parts[0], parts[1:]
 
 
 def compose_job(composer: Composer, overrides: Sequence[str], plugins: Sequence[str]) -> Job:

@@ -55,7 +55,10 @@ class Local:
         wait([handle for process in processes for handle in process.handles], min([seconds, *limits]))
         look = Look()
         for number, (process, unit) in list(self._running.items()):
-            if (ending := process.ending()) is not None:
+            ending = process.ending()
+            look.notes += process.notes
+            process.notes.clear()
+            if ending is not None:
                 look.ended.append((number, ending))
                 del self._running[number]
                 if unit.jobs:
@@ -72,10 +75,10 @@ class Local:
         while self._waiting and len(self._running) < self._workers and not self._stopping:
             unit = self._waiting.popleft()
             (number, job), *others = unit.jobs
-            job = Job(replace(job.config, threads=job.config.threads or self._threads), job.folder)
+            job = replace(job, config=replace(job.config, threads=job.config.threads or self._threads))
             several = self._total is not None and self._total > 1
             count = f"[{number + 1}/{self._total}] " if several else None if self._total is None else ""
-            process = JobProcess(job, job.config.job_timeout, count)
+            process = JobProcess(job, job.config.job_timeout, count, quiet=count is None)
             self._running[number] = process, replace(unit, jobs=tuple(others))
             if self._stopping and not process.told:  # the signal came while the process was started
                 process.send(self._stop.signal or signal.SIGTERM)

@@ -7,6 +7,7 @@ instead of an import, and inherits no thread pool, random state or open file fro
 from __future__ import annotations
 
 import faulthandler
+import logging
 import multiprocessing
 import os
 import signal
@@ -24,10 +25,13 @@ from typing import TYPE_CHECKING, Any
 from rnnlstm.config.errors import JobError
 from rnnlstm.config.output import guard_output
 from rnnlstm.jobs.failures import Failure
+from rnnlstm.training.progress import STARTS, Progress, progress_on
 from rnnlstm.training.signals import SIGNALS, Outcome, StopFlag
 
 if TYPE_CHECKING:
     from rnnlstm.jobs.job import Job
+
+LOG = logging.getLogger("rnnlstm")
 
 GRACE = 10.0  #: seconds that a job has to save and exit, after it was told to stop
 OMP = "OMP_NUM_THREADS"
@@ -75,13 +79,15 @@ class JobProcess:
     """A job that trains in its own process, from `warm_up`'s server.
 
     `timeout` is the job's time limit in seconds. `count` precedes its progress: `[2/6] `; None: it shows no progress.
+    `quiet`: what it would warn of on standard error is in `notes` instead.
     """
 
-    def __init__(self, job: Job, timeout: float | None, count: str | None) -> None:
+    def __init__(self, job: Job, timeout: float | None, count: str | None, quiet: bool = False) -> None:
         self.job, self._timeout = job, timeout
+        self.notes: list[str] = []  #: lines for the user, `note: <folder>: …`
         context = multiprocessing.get_context("forkserver")
         self._reader, writer = context.Pipe(duplex=False)
-        arguments = (job, writer, timeout, count, str(Path.cwd()), dict(os.environ))
+        arguments = (job, writer, timeout, count, quiet, str(Path.cwd()), dict(os.environ))
         self._process = context.Process(target=_train, args=arguments)
         with _no_main_module():
             self._process.start()
@@ -144,7 +150,11 @@ class JobProcess:
     def _answer(self) -> Outcome | Failure | None:
         """What the process has sent; None if it has sent nothing."""
         try:
-            return self._reader.recv() if self._reader.poll() else None
+            while self._reader.poll():
+                if not isinstance(said := self._reader.recv(), str):
+                    return said
+                self.notes.append(said)
+            return None
         except (EOFError, OSError):
             self._hung_up = True
             return None
@@ -195,8 +205,26 @@ def _no_main_module() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
+class _Notes(logging.Handler):
+    """Sends warnings to the command, which has a progress line on the same terminal."""
+
+    def __init__(self, writer: Connection) -> None:
+        super().__init__(logging.WARNING)
+        self._writer = writer
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with suppress(OSError):
+            self._writer.send(f"note: {record.getMessage().replace(': note: ', ': ')}")
+
+
 def _train(
-    job: Job, writer: Connection, timeout: float | None, count: str | None, place: str, variables: dict[str, str]
+    job: Job,
+    writer: Connection,
+    timeout: float | None,
+    count: str | None,
+    quiet: bool,
+    place: str,
+    variables: dict[str, str],
 ) -> None:
     """Runs in the new process."""
     os.chdir(place)
@@ -205,18 +233,34 @@ def _train(
     os.setpgid(0, 0)  # a terminal sends Ctrl-C to the waiting process alone, which passes it on
     threading.Thread(target=_follow_parent, daemon=True).start()
     faulthandler.enable()
+    notes = _Notes(writer)
+    if quiet:
+        LOG.addHandler(notes)
     if timeout is not None:  # shows where the job hangs
         faulthandler.dump_traceback_later(timeout + 0.9 * GRACE, exit=False)
     try:
         with StopFlag() as stop:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-            writer.send(train_here(job, count) if stop.signal is None else Outcome(job.folder, [], stop.signal))
+            ending = train_here(job, count) if stop.signal is None else Outcome(job.folder, [], stop.signal)
+        LOG.removeHandler(notes)
+        writer.send(ending)
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
     except Exception as error:
         writer.send(Failure.of(error))
     finally:
         faulthandler.cancel_dump_traceback_later()
+
+
+class _SaidOnly(Progress):
+    """Says where a run resumes, and shows no progress."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+
+    def note(self, line: str) -> None:
+        if not line.startswith(STARTS):
+            LOG.warning("%s: %s", self._job.folder, line)
 
 
 def train_here(job: Job, count: str | None = None) -> Outcome:
@@ -226,11 +270,10 @@ def train_here(job: Job, count: str | None = None) -> Outcome:
     from rnnlstm.config.plugins import import_plugins
     from rnnlstm.training.loop import train_run
     from rnnlstm.training.plan import make_plan
-    from rnnlstm.training.progress import Progress, progress_on
 
     import_plugins(job.config.plugins)
-    progress = Progress() if count is None else progress_on(Console(highlight=False), job.config, count)
-    return train_run(make_plan(job.config), job.folder, progress)
+    progress = _SaidOnly(job) if count is None else progress_on(Console(highlight=False), job.config, count)
+    return train_run(make_plan(job.config), job.folder, progress, job.command)
 
 
 def _follow_parent() -> None:

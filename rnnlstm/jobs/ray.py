@@ -322,7 +322,7 @@ def _train_unit(folder_path: str, place: str, number: int, again: bool) -> list[
                 config = replace(job.config, threads=threads, overwrite=job.config.overwrite and not again)
                 until = time.monotonic() + (BUSY_SECONDS if again else 0)
                 while True:
-                    ending = train_apart(Job(config, job.folder), stop)
+                    ending = train_apart(replace(job, config=config), stop)
                     if not isinstance(ending, BusyError) or time.monotonic() >= until:
                         break
                     time.sleep(LOOK_EVERY)  # its lost turn still saves

@@ -16,7 +16,7 @@ import statistics
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -193,6 +193,7 @@ class Search:
     def __init__(self, overrides: Sequence[str], config_dir: str | None = None) -> None:
         """Check the search. Raises: ConfigError for a mistake at either end of a key's space; nothing is written."""
         self._config_dir = config_dir
+        self.command = ""  #: as it was typed, for the run folders
         with Composer(config_dir).active() as composer:
             self._plugins = command_plugins(composer, overrides)
             self.space = read_space(composer.checked(overrides, intervals=True))
@@ -262,7 +263,8 @@ class Search:
     def _job(self, values: Mapping[str, str]) -> Job:
         with Composer(self._config_dir).active() as composer:
             words = without_search_keys(self.space.overrides(values))
-            return compose_trials(composer, [words], self._plugins)[0]
+            (job,) = compose_trials(composer, [words], self._plugins)
+            return replace(job, command=self.command)
 
     def ended(self, trial: Trial) -> list[Trial]:
         """Take the result of a trial, and return the others that have the same run."""

@@ -569,7 +569,8 @@ def _for_node(job: Job, again: bool) -> Job:
     given = os.environ.get("SLURM_CPUS_PER_TASK", "")
     threads = min(cores(), int(given)) if given.isdecimal() else cores()
     overwrite = job.config.overwrite and not again
-    return Job(replace(job.config, threads=job.config.threads or threads, overwrite=overwrite), job.folder)
+    config = replace(job.config, threads=job.config.threads or threads, overwrite=overwrite)
+    return replace(job, config=config)
 
 
 def _stopped(folder: SweepFolder, unit: int, job: Job, by: signal.Signals | None) -> Exception | None:

@@ -213,7 +213,7 @@ def _train_here(jobs: Sequence[Job], listener: Listener, stop: StopFlag, more: C
         listener.started(number, job)
         ending: Ending
         try:
-            ending = train_run(make_plan(job.config), job.folder, listener.progress(job))
+            ending = train_run(make_plan(job.config), job.folder, listener.progress(job), job.command)
         except DiskError:
             raise
         except Exception as error:

@@ -78,7 +78,10 @@ class SweepFolder:
         common = _common(path) or dict(units[0].jobs[0][1].config.tree)
         lines = [] if path.exists() else [json.dumps(common)]
         for unit in units:
-            jobs = [(number, _different(job, common), str(job.folder.absolute())) for number, job in unit.jobs]
+            jobs = [
+                (number, _different(job, common), str(job.folder.absolute()), job.command)
+                for number, job in unit.jobs
+            ]
             lines.append(json.dumps([unit.number, jobs]))
         with path.open("a") as file:
             file.write("\n".join(lines) + "\n")
@@ -96,8 +99,11 @@ class SweepFolder:
                     found = line
         if found is None:
             raise ConfigError(f"{self.path} has no job {number}")
-        jobs = [(k, Job(read_config({**common, **tree}), Path(folder))) for k, tree, folder in json.loads(found)[1]]
-        return Unit(number, tuple(jobs))
+        jobs = tuple(
+            (k, Job(read_config({**common, **tree}), Path(folder), *command))
+            for k, tree, folder, *command in json.loads(found)[1]
+        )
+        return Unit(number, jobs)
 
     def say(self, word: str, *units: int) -> None:
         """Raises: OSError."""

@@ -19,6 +19,7 @@ from typing import Any
 from rnnlstm.record.files import read_json, write_json
 
 ENVIRONMENT = "environment.json"
+COMMANDS = "commands.json"
 
 
 def note_environment(folder: Path, seeds: Sequence[int], computed_by: Mapping[str, Any]) -> None:
@@ -36,6 +37,25 @@ def note_environment(folder: Path, seeds: Sequence[int], computed_by: Mapping[st
     began = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     kept.append({"seeds": list(seeds), "began": began, **describe_here(), **computed_by})
     write_json(folder / ENVIRONMENT, {"trained": kept})
+
+
+def note_command(folder: Path, seed: int, seeds: int, command: str, threads: int | None) -> None:
+    """Write into `folder` what asked for its seeds, beside config.yaml, which lacks seed and seeds:
+    `{"threads": 1, "commands": [{"seed": 0, "seeds": 3, "command": "python -m rnnlstm.train seeds=3"}, …]}`.
+
+    `threads` are those of the run: whoever resumes it takes them. A command that was given again stands there once.
+    Raises: OSError.
+    """
+    earlier = (read_json(folder / COMMANDS) or {}).get("commands")
+    entry = {"seed": seed, "seeds": seeds, "command": command}
+    kept = [other for other in earlier if other != entry] if isinstance(earlier, list) else []
+    write_json(folder / COMMANDS, {"threads": threads, "commands": [*kept, entry]})
+
+
+def noted_threads(folder: Path) -> int | None:
+    """The threads with which a run began; None if that is unknown."""
+    threads = (read_json(folder / COMMANDS) or {}).get("threads")
+    return threads if isinstance(threads, int) and not isinstance(threads, bool) and 1 <= threads <= 4096 else None
 
 
 @functools.cache

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import signal
 import statistics
 import time
@@ -22,7 +23,7 @@ from torch import Tensor
 from rnnlstm.config.errors import JobError, enough_memory, writing
 from rnnlstm.config.schema import ClipOptions
 from rnnlstm.record.aggregate import Aggregate
-from rnnlstm.record.environment import note_environment
+from rnnlstm.record.environment import note_command, note_environment, noted_threads
 from rnnlstm.record.files import locked, room_for_files, write_whole
 from rnnlstm.record.folders import AGGREGATE, BEST_WEIGHTS, WEIGHTS, seed_folder
 from rnnlstm.record.summary import summaries
@@ -50,17 +51,18 @@ from rnnlstm.training.weights import starting_weights
 
 LOG = logging.getLogger("rnnlstm")
 
+TIMED_UPDATES, TIMED_SECONDS = 5, 1.0  #: to choose threads: at most so many updates, and about so long
 ALMOST_EVERY = 0.95  #: share of updates from which clipping sets the size of every step
 ENOUGH, MANY = 100, 500  #: updates before "almost every", and before "never", is worth a warning
 
 
-def train_run(plan: Plan, folder: Path, progress: Progress) -> Outcome:
+def train_run(plan: Plan, folder: Path, progress: Progress, command: str = "") -> Outcome:
     """Train, evaluate and record the replicas of `plan` in `folder`.
 
     Seeds that have finished there are skipped, others resume from their last good checkpoint; with `overwrite` all
-    start again. Raises: DiskError if the record can't be written; BusyError if another process has the folder;
-    CheckpointError if there are checkpoints and none is good; OptionError if it takes more open files than the system
-    allows.
+    start again. `command` is what was typed, for the record. Raises: DiskError if the record can't be written;
+    BusyError if another process has the folder; CheckpointError if there are checkpoints and none is good;
+    OptionError if it takes more open files than the system allows.
     """
     seeds = plan.config.seed_numbers
     with (
@@ -70,6 +72,9 @@ def train_run(plan: Plan, folder: Path, progress: Progress) -> Outcome:
         locked(folder),
     ):
         groups = groups_to_train(folder, plan.config)
+        if groups:
+            threads = choose_threads(plan, folder, groups, progress)
+            note_command(folder, plan.config.seed, plan.config.seeds, command, threads)
         stopped = None
         for group in groups:
             with enough_memory(plan.sizes), ExitStack() as files:
@@ -77,6 +82,45 @@ def train_run(plan: Plan, folder: Path, progress: Progress) -> Outcome:
             if stopped is not None:
                 break
         return Outcome(folder, summaries(folder, seeds), stopped, trained=bool(groups))
+
+
+def choose_threads(plan: Plan, folder: Path, groups: Sequence[SeedGroup], progress: Progress) -> int:
+    """Set PyTorch's number of threads for a run, and return it. It ends with `own_settings`.
+
+    Without `threads=`, a run that began earlier keeps its number; a new one on the CPU takes one thread or all that
+    PyTorch has here, whichever makes an update faster. Updates of a trainer of its own are timed, and thrown away:
+    the run's state is untouched.
+    """
+    if plan.config.threads is not None:
+        return plan.config.threads
+    every, known = torch.get_num_threads(), None if plan.config.overwrite else noted_threads(folder)
+    machines = [group.state["machine"].get("threads") for group in groups if group.state is not None]
+    if known is None and machines:  # the run began before its threads were noted
+        known = int(machines[0] or every)
+    if known is None and every > 1 and plan.device.type == "cpu":
+        one, all_ = update_times(plan, groups[0].seeds, every)
+        known = 1 if one <= all_ else every
+        progress.note(f"threads={known}: an update takes {1e3 * one:.3g} ms with 1, {1e3 * all_:.3g} ms with {every}")
+    if known is not None:
+        torch.set_num_threads(known)
+    return torch.get_num_threads()
+
+
+def update_times(plan: Plan, seeds: Sequence[int], every: int) -> tuple[float, float]:
+    """Seconds of an update with one thread, and with `every`: the least of a few, taken in turn."""
+    trainer, best = Trainer(plan, seeds), {1: math.inf, every: math.inf}
+    began, step = time.perf_counter(), 0
+    for timed in range(-1, TIMED_UPDATES):
+        for threads in (1, every):
+            torch.set_num_threads(threads)
+            step += 1
+            started = time.perf_counter()
+            trainer.step(step)
+            if timed >= 0:
+                best[threads] = min(best[threads], time.perf_counter() - started)
+        if timed >= 0 and time.perf_counter() - began > TIMED_SECONDS:
+            break
+    return best[1], best[every]
 
 
 class Loop:
@@ -111,6 +155,7 @@ class Loop:
         self._first = 1  # the update that comes next
         self._branched = False  # the state that longer runs continue from has been kept
         self._pending: dict[int, dict[str, float]] = {}  # lines of the last update that the record lacks, by replica
+        self.resumed: str | None = None  #: a line on where it goes on
         if group.state is not None:
             self._load_state(group.state)
 
@@ -125,7 +170,8 @@ class Loop:
         self._branched = any(replica.status == "done" for replica in self.replicas)
         self._pending = {r: values for r, values in enumerate(cast(BranchState, state).get("pending", [])) if values}
         self.aggregate.rebuild(self.folder)
-        LOG.info("%s: resumes after update %s", self.folder, f"{state['step']:,}")
+        self.resumed = f"resumed at update {state['step']:,}"
+        LOG.info("%s: %s", self.folder, self.resumed)
 
     def _state(self, step: int) -> RunState:
         return {
@@ -156,6 +202,7 @@ class Loop:
         """Train to the end, or until a signal, which is returned."""
         status, reason = "failed", None
         with StopFlag() as stop, self.progress:
+            self.progress.note(self.resumed or f"starts, {self.plan.config.train.steps:,} updates at most")
             try:
                 with enough_memory(self.plan.sizes):
                     self._train(stop)

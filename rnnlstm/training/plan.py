@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from rnnlstm.cells import CELLS, Cell, make_cell, noisy, operated
+from rnnlstm.cells import CELLS, Cell, check_cell, make_cell, noisy, operated
 from rnnlstm.config.errors import ConfigError, OptionError, enough_memory, show
 from rnnlstm.config.options import field_names
 from rnnlstm.config.schema import Config, NetworkOptions, require_keys
@@ -86,6 +86,8 @@ def make_plan(config: Config) -> Plan:
     with _named_under("model"):
         require_keys(cell_options, field_names(CELLS[cell_name]), "model.", also=field_names(NetworkOptions))
         cell = make_cell(cell_name, **cell_options)
+        if not type(cell).__module__.startswith("rnnlstm."):  # the user's own
+            check_cell(cell)
         cell = noisy(cell, config.network.recurrent_dropout, config.network.zoneout)
     with _named_under("curriculum"):
         Curriculum(task, config.curriculum, 1)

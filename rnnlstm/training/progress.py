@@ -1,4 +1,5 @@
-"""Progress of a run: on a terminal one line, redrawn a few times a second; elsewhere one line a minute."""
+"""Progress of a run: on a terminal one line, redrawn a few times a second; elsewhere a line when it starts, and one
+every ten seconds."""
 
 from __future__ import annotations
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, and a sweep's progress does 
     from rnnlstm.training.step import Update
 
 BAR = 16  # characters
+STARTS = "starts"  #: how the line of a new run begins
 
 
 class Progress:
@@ -28,6 +30,9 @@ class Progress:
 
     def __exit__(self, *_: object) -> None:
         pass
+
+    def note(self, line: str) -> None:
+        """Say something once: where a run resumes, how many threads it has. Starts are said only in a log."""
 
     def show(self, step: int, update: Update, replicas: Sequence[Replica]) -> None:
         pass
@@ -83,6 +88,10 @@ class LiveProgress(_Timed):
     def __exit__(self, *_: object) -> None:
         self._live.stop()
 
+    def note(self, line: str) -> None:
+        if not line.startswith(STARTS):  # the progress line shows that
+            self._console.print(f"  {line}", markup=False)
+
     def _say(self, step: int, speed: float | None, update: Update, replicas: Sequence[Replica]) -> None:
         full, rest = "#-" if self._console.options.ascii_only else "━─"
         done = BAR * step // self._steps
@@ -98,9 +107,10 @@ class LiveProgress(_Timed):
 
 
 class LoggedProgress(_Timed):
-    """Prints a line a minute, none within the first: `keyword, rnn: 200 of 500 updates, loss 2.07, 1:20 left`."""
+    """Prints a line when a run starts or resumes, and one every ten seconds: `keyword, rnn: 200 of 500 updates, loss
+    2.07, 1:20 left`."""
 
-    def __init__(self, console: Console, label: str, steps: int, say_every: float = 60.0) -> None:
+    def __init__(self, console: Console, label: str, steps: int, say_every: float = 10.0) -> None:
         super().__init__(console, label, steps, say_every)
 
     def __enter__(self) -> Self:
@@ -110,8 +120,11 @@ class LoggedProgress(_Timed):
     def _say(self, step: int, speed: float | None, update: Update, replicas: Sequence[Replica]) -> None:
         loss = _median(update.losses, replicas)
         parts = [f"{step:,} of {self._steps:,} updates", f"loss {loss:.3g}", *self._left(step, speed)]
+        self.note(", ".join(parts))
+
+    def note(self, line: str) -> None:
         with suppress(OSError):  # the reader has gone, or the disk is full: training continues
-            self._console.file.write(f"{self._label}: {', '.join(parts)}\n")
+            self._console.file.write(f"{self._label}: {line}\n")
             self._console.file.flush()
 
 

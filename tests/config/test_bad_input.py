@@ -186,7 +186,7 @@ def test_where_quotes_do_not_help_none_are_shown(text):
 
 def test_a_key_of_another_task_has_no_false_friend(tmp_path, capsys):
     assert main(["task=copy", "task.decoys=0.1"]) == 2
-    assert capsys.readouterr().err == "error: task.decoys=0.1: unknown key\n"
+    assert capsys.readouterr().err == "error: task.decoys=0.1: unknown key here; it belongs to task=keyword\n"
 
 
 def check(message: str, words: list[str], folder):

@@ -6,8 +6,10 @@ import io
 import os
 import pickle
 import re
+import shutil
 import time
 import zipfile
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -177,14 +179,20 @@ def test_references_are_looked_up_once_each():
         untrusted.resolve({"a": 1 << 20_000})
 
 
+#: Each line is ten times as large as the one before, once its aliases are replaced: 10^15 entries.
+LAUGHS = "".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 10)}]\n" for a, b in pairwise("abcdefghijklmnop"))
 #: A file of the user's own, and words the one line must hold.
 FILES = {
     "python": (HEAD + "name: !!python/object/apply:os.system ['touch pwned']\n", "tags"),
     "python_name": (HEAD + "name: !!python/name:os.system\n", "tags"),
     "own_tag": ("%TAG ! tag:x,2000:\n---\nname: !foo 1\n", "tags"),
     "binary": (HEAD + "name: !!binary aGk=\n", "tags"),
-    "laughs": (HEAD + "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n", "anchors and aliases"),
-    "itself": (HEAD + "model: &a {x: *a}\n", "anchors and aliases"),
+    "laughs": (HEAD + "a: &a [x, x]\n" + LAUGHS, "aliases (*) replaced"),
+    "merged": (HEAD + "a: &a {k: x}\n" + LAUGHS.replace("[", "{<<: [").replace("]", "]}"), "aliases (*) replaced"),
+    "laughs_text": (HEAD + f"a: &a {'x' * 9000}\nb: [{', '.join(['*a'] * 8)}]\n", "aliases (*) replaced"),
+    "itself": (HEAD + "model: &a {x: *a}\n", "*a stands within what it names"),
+    "deep_alias": (HEAD + "a: &a [[[[[[x]]]]]]\nb: [[[[[[*a]]]]]]\n", "within each other"),
+    "no_anchor": (HEAD + "seed: *a\n", "undefined alias"),
     "nested": (HEAD + "a: " + "[" * 20_000 + "]" * 20_000, "within each other"),
     "nested_blocks": ("\n".join(" " * i + "a:" for i in range(100)), "within each other"),
     "large": ("#" * (LARGEST_FILE + 1), "larger than"),
@@ -280,6 +288,42 @@ def test_a_folder_of_ones_own_still_works(tmp_path):
     assert job.config.task["name"] == "adding"
 
 
+def test_an_experiment_may_use_anchors(tmp_path):
+    (tmp_path / "experiment").mkdir()
+    text = "task: {length: &long 30}\neval: {lengths: [*long, 60]}\ntrain: {<<: &short {steps: 7}, batch_size: 3}\n"
+    (tmp_path / "experiment" / "mine.yaml").write_text(HEAD + text)
+    (job,) = compose_jobs(["experiment=mine"], config_dir=str(tmp_path))
+    assert (job.config.task["length"], job.config.eval.lengths) == (30, [30, 60])
+    assert (job.config.train.steps, job.config.train.batch_size) == (7, 3)
+
+
+def test_an_experiment_without_its_package_is_named(tmp_path):
+    (tmp_path / "experiment").mkdir()
+    file = tmp_path / "experiment" / "mine.yaml"
+    for text in ("seeds: 2\n", "# My own\n# @package _global_\nseeds: 2\n", "seeds: 2\n# @package _global_\n"):
+        file.write_text(text)
+        with pytest.raises(ConfigError, match=r"experiment/mine.yaml .*# @package _global_"):
+            untrusted.own_folder(str(tmp_path))
+    for text in ("", "defaults:\n  - override /task: adding\n", "\n#   @package  _global_\n# My own\nseeds: 2\n"):
+        file.write_text(text)
+        untrusted.own_folder(str(tmp_path))
+
+
+def test_a_copy_of_the_projects_folder_works_until_a_file_differs(tmp_path):
+    own = tmp_path / "configs"
+    shutil.copytree(untrusted.config_folder(), own)
+    (job,) = compose_jobs(["experiment=demo_rnn"], config_dir=str(own))
+    (projects,) = compose_jobs(["experiment=demo_rnn"])
+    assert job == projects
+    changed = own / "model" / "rnn.yaml"
+    changed.write_text(changed.read_text().replace("hidden_size: 64", "hidden_size: 32"))
+    with pytest.raises(ConfigError, match="differs from the project's model/rnn\\.yaml, which counts"):
+        untrusted.own_folder(str(own))
+    (own / "model" / "rnn.yaml").rename(own / "model" / "small_rnn.yaml")
+    with Composer(str(own)).active() as composer:
+        assert composer.compose(["model=small_rnn"])["model"]["hidden_size"] == 32
+
+
 class Touch:
     """What a hostile pickle holds."""
 
@@ -297,7 +341,7 @@ def weights(compression: int = zipfile.ZIP_STORED) -> bytes:
 
 @pytest.mark.parametrize(("config", "content", "words"), [
     (b"task: !!python/object/apply:os.system ['touch pwned']\n", b"", "tags"),
-    (b"task: &a {x: 1}\nmodel: *a\n", b"", "anchors and aliases"),
+    (b"task: &a {x: *a}\n", b"", "stands within what it names"),
     (b"task: {}\n", b"", "holds no weights"),
     (b"task: {}\n", pickle.dumps(Touch()), "holds no weights"),
     (b"task: {}\n", weights(), "can't be read"),
@@ -325,7 +369,7 @@ OTHERS = [
     (gradflow, ["weights="], "needs a run folder"),
     (gradflow, ["weights=nowhere"], "weights=nowhere"),
     (gradflow, [f"weights={'a' * 300}"], "too long"),
-    (gradflow, ["weights=x", "model.init=&a [*a]"], "anchors"),
+    (gradflow, ["weights=x", "model.init=&a [*a]"], "stands within what it names"),
     (gradflow, ["weights=x", "model.init=!!python/name:os.system"], "tags"),
     (gradflow, [f"sequences={'9' * 5000}"], "4,096"),
     (gradflow, ["show=flw"], "did you mean flow?"),
