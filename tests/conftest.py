@@ -16,6 +16,7 @@ from rnnlstm.training.plan import make_plan
 from rnnlstm.training.progress import Progress
 
 from support.training import SMALL, compose
+from support.warm import Command
 
 torch.set_num_threads(1)
 
@@ -52,7 +53,8 @@ def only_slow_tests_start_processes(request, monkeypatch):
 
         return call
 
-    for place, name in ((subprocess.Popen, "__init__"), (multiprocessing.process.BaseProcess, "start")):
+    starts = ((subprocess.Popen, "__init__"), (Command, "__init__"), (multiprocessing.process.BaseProcess, "start"))
+    for place, name in starts:
         monkeypatch.setattr(place, name, noted(getattr(place, name)))
     yield
     others = [command for command in started if list(command)[:1] != ["git"]]  # a run's record names its commit

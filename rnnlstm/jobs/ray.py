@@ -181,14 +181,13 @@ def _connect(options: RayOptions, cpus: int) -> None:
     import logging
 
     address = options.address
-    import ray
-
     if address == "auto":
         with suppress(AttributeError, OSError):  # none: Ray searches this machine
-            if found := os.environ.get("RAY_ADDRESS") or ray._private.utils.read_ray_address():
+            if found := os.environ.get("RAY_ADDRESS") or _noted_address():
                 _require_cluster(found, f"auto ({found})")
     elif address is not None:
         _require_cluster(address, address)
+    import ray  # takes seconds, so an address where no cluster is has been refused before
 
     if address is None:
         workers = options.workers or max(1, cores() // cpus)
@@ -220,6 +219,13 @@ def _connect(options: RayOptions, cpus: int) -> None:
     if failed:
         reason = str(failed[0]).strip().splitlines() or [type(failed[0]).__name__]
         raise ConfigError(f"launcher.address={address or 'null'}: {reason[-1]}")
+
+
+def _noted_address() -> str | None:
+    """Of the cluster that was last started on this machine."""
+    import ray
+
+    return ray._private.utils.read_ray_address()
 
 
 def _disconnect() -> None:

@@ -10,7 +10,6 @@ import time
 
 import pytest
 import torch
-import torch._dynamo.config
 
 import rnnlstm
 from rnnlstm.benchmark import main
@@ -62,8 +61,10 @@ def test_a_recurrence_with_all_contenders(cell, monkeypatch):
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's compiler looks at it
 def test_every_shape_is_compiled_however_many_there_are(monkeypatch):
     """Each takes two compilations, as the first state has no gradient."""
+    from torch._dynamo import config  # seconds; each worker of the tests would import it with this module
+
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
-    with torch._dynamo.config.patch(recompile_limit=2, fail_on_recompile_limit_hit=True):
+    with config.patch(recompile_limit=2, fail_on_recompile_limit_hit=True):
         for B in (2, 3, 4):
             assert compiled_cell(rnnlstm.GRU(10, 4, backend="fused"), torch.randn(3, B, 10)) is not None
 

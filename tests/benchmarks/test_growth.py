@@ -50,8 +50,8 @@ def assert_flat(held, early, kilobytes):
 
 
 @pytest.mark.parametrize("apart", [True, False])
-def test_twenty_jobs(apart, tmp_path):
-    assert_flat(jobs_one_after_another(20, apart, tmp_path), 8, 3_000)
+def test_fourteen_jobs(apart, tmp_path):
+    assert_flat(jobs_one_after_another(14, apart, tmp_path), 7, 3_000)
 
 
 @pytest.mark.long

@@ -22,13 +22,13 @@ from rnnlstm.reporting.tables import COLUMNS
 
 from support.commands import ENVIRONMENT
 from support.training import SMALL, SMALL_NUMBERS
+from support.warm import run
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def command(module: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-m", f"rnnlstm.{module}", *arguments]
-    return subprocess.run(line, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+    return run(f"rnnlstm.{module}", *arguments, cwd=cwd, env=ENVIRONMENT)
 
 
 @pytest.mark.slow

@@ -65,10 +65,11 @@ def interrupted(place, command, delay, sent, group, training=False):
         return None if ended else process.returncode, errors.read()
 
 
-def ended_well(place, command, moments, training=False):
-    """Sends each signal at each moment; returns how often the command ended as it should, of how many."""
+def ended_well(place, command, interrupts, training=False):
+    """Sends each signal after its delay, to the command started anew; returns how often that ended as it should, of
+    how many."""
     well = 0
-    for k, (delay, sent) in enumerate(itertools.product(moments, CODES)):
+    for k, (delay, sent) in enumerate(interrupts):
         code, err = interrupted(place / f"{k}", command, delay, sent, group=k % 3 == 0, training=training)
         finished = code == 0 and not err  # the signal came after the work was done
         well += code is None or finished or (code == CODES[sent] and len(err.splitlines()) == 1)
@@ -77,12 +78,12 @@ def ended_well(place, command, moments, training=False):
     assert not list(place.rglob("*.tmp"))
     for summary in place.glob("*/runs/*/*/seed_0/summary.json"):
         assert read_json(summary)["status"] in ("done", "interrupted")
-    return well, len(CODES) * len(moments)
+    return well, len(interrupts)
 
 
 @pytest.mark.slow
 def test_an_interrupted_sweep_is_completed_by_the_same_command(tmp_path):
-    assert ended_well(tmp_path, SWEEP, [0.3], training=True) == (2, 2)
+    assert ended_well(tmp_path, SWEEP, [(0.3, sent) for sent in CODES], training=True) == (2, 2)
     done = subprocess.run([sys.executable, "-m", "rnnlstm.train", *SWEEP[1:]], cwd=tmp_path / "0", env=ENVIRONMENT)
     assert done.returncode == 0
     assert [read_json(path)["status"] for path in tmp_path.glob("0/runs/*/*/seed_0/summary.json")] == ["done"] * 2
@@ -109,15 +110,18 @@ def name_of(command):
 @pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS, ids=name_of)
 def test_a_command_interrupted_while_it_starts(command, tmp_path):
+    """The signals take turns, from one command to the next as well."""
     make_run(tmp_path / "one")
-    assert ended_well(tmp_path / "at", command, [0.0, 0.7, 2.0]) == (6, 6)
+    one, other = CODES if COMMANDS.index(command) % 2 else reversed(CODES)
+    assert ended_well(tmp_path / "at", command, [(0.0, one), (0.7, other), (2.0, one)]) == (3, 3)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("command", COMMANDS, ids=name_of)
 def test_a_command_interrupted_at_twenty_moments_of_six_seconds(command, tmp_path, capsys):
     make_run(tmp_path / "one")
-    well, all_of_them = ended_well(tmp_path / "at", command, [0.3 * k for k in range(20)])
+    interrupts = list(itertools.product([0.3 * k for k in range(20)], CODES))
+    well, all_of_them = ended_well(tmp_path / "at", command, interrupts)
     with capsys.disabled():
         print(f"\n{name_of(command)}: {well} of {all_of_them} interrupts ended as they should")
     assert well == all_of_them == 40

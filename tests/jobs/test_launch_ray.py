@@ -17,8 +17,11 @@ from pathlib import Path
 
 import pytest
 
+from rnnlstm.record.files import read_json
+from rnnlstm.train import main
+
 from support.slurm_node import free_port
-from support.sweeping import FAULTY, LONG, PACED, THREADS, assert_same_runs, running, statuses, sweep, wait_for
+from support.sweeping import FAULTY, LONG, PACED, assert_same_runs, in_turn, running, statuses, sweep, wait_for
 
 pytest.importorskip("ray", reason="needs rnnlstm[ray]")
 pytestmark = pytest.mark.ray
@@ -28,28 +31,24 @@ CLUSTER = {"RAY_AUTH_MODE": "disabled", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1"
 
 
 def test_a_sweep_survives_its_jobs_and_the_others_are_the_same(tmp_path):
-    (tmp_path / "threads_used.py").write_text(THREADS)
     (tmp_path / "faulty.py").write_text(FAULTY)
-    plugins = "plugins=[threads_used,faulty]"
-    code, out, err = sweep(tmp_path, plugins, "task=faulty", "task.fault=kill,raise,none", "train.steps=6", *RAY)
+    jobs = ("plugins=[faulty]", "task=faulty", "train.steps=30")
+    code, out, err = sweep(tmp_path, *jobs, "task.fault=kill,raise,none", *RAY, threads=None)
     assert code == 1, err
     assert statuses(tmp_path) == {"kill": "failed", "raise": "failed", "none": "done"}
     assert "its process was killed by SIGKILL (out of memory?)" in err
     assert "ArithmeticError: made to fail" in err
     assert out.splitlines()[-1] == "3 of 3 jobs ended, 2 failed"
-
-    jobs = (plugins, "task=threads_used", "model=rnn,lstm", "train.steps=30")
-    assert sweep(tmp_path, *jobs, "runs_root=together", *RAY, threads=None)[0] == 0
-    assert (tmp_path / "threads").read_text().split() == ["1", "1"]
-    assert sweep(tmp_path, *jobs, "runs_root=alone")[0] == 0
-    assert_same_runs(tmp_path / "together", tmp_path / "alone", seeds=2)
+    assert (tmp_path / "threads").read_text().split() == ["1"]
+    in_turn(tmp_path, *jobs, "runs_root=alone")
+    assert_same_runs(tmp_path / "runs", tmp_path / "alone", seeds=1, others=2)
 
 
 def test_ctrl_c_saves_every_job_and_nothing_stays(tmp_path):
     jobs = ("task=adding", "model=rnn,lstm,gru", *LONG, "train.steps=1000000")
     process = running(tmp_path, *jobs, *RAY, env={"STARTED_BY": str(tmp_path)})
     wait_for(tmp_path, "runs/*/*/checkpoints/*.pt", process, count=2)  # two at a time
-    assert listening(tmp_path) == {"127.0.0.1"}
+    assert listening(tmp_path, process.pid) == {"127.0.0.1"}
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=240)
     assert process.returncode == 130, err
@@ -57,14 +56,15 @@ def test_ctrl_c_saves_every_job_and_nothing_stays(tmp_path):
     assert out.splitlines()[-1] == "0 of 3 jobs ended, 2 stopped, 1 not begun"
     assert sorted(statuses(tmp_path).values()) == ["interrupted", "interrupted"]
     assert not (tmp_path / "runs" / ".launch").exists()
-    assert not listening(tmp_path)
+    assert not listening(tmp_path, process.pid)
 
 
 class Cluster:
     """A head without cores, and nodes with one each, on 127.0.0.1."""
 
     def __init__(self) -> None:
-        self.address, self._processes = f"127.0.0.1:{free_port()}", []
+        self.address = f"127.0.0.1:{free_port()}"
+        self._processes: list[subprocess.Popen[bytes]] = []
         self.folder = tempfile.mkdtemp(prefix="ray-")  # short: a socket's path takes 107 characters
 
     def start(self, *options):
@@ -87,8 +87,8 @@ class Cluster:
         options = ("--num-cpus=0", f"--temp-dir={self.folder}", "--include-dashboard=false", client)
         self.start("--head", f"--port={port}", *options)
 
-    def node(self):
-        return self.start(f"--address={self.address}", "--num-cpus=1")
+    def node(self, cores=1):
+        return self.start(f"--address={self.address}", f"--num-cpus={cores}")
 
     @staticmethod
     def kill(node):
@@ -98,12 +98,21 @@ class Cluster:
         ]
         os.kill(raylet, signal.SIGKILL)
 
+    def close_nodes(self):
+        for process in self._processes[:0:-1]:  # the head is the first
+            self._end(process)
+
+    @staticmethod
+    def _end(process):
+        for pid in [*session(process.pid), process.pid]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.wait()
+
     def close(self):
-        for process in reversed(self._processes):
-            for pid in [*session(process.pid), process.pid]:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            process.wait()
+        self.close_nodes()
+        for process in self._processes[:1]:
+            self._end(process)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -117,8 +126,8 @@ def session(leader):
     return found
 
 
-@pytest.fixture
-def cluster():
+@pytest.fixture(scope="module")
+def head():
     found = Cluster()
     try:
         found.head()
@@ -127,61 +136,66 @@ def cluster():
         found.close()
 
 
-def node_of(nodes, place, pattern):
-    """The node on which the job with such a run folder trains."""
-    (folder,) = place.glob(f"runs/*/{pattern}")
-    pid = int((folder / ".lock").read_text().partition('"pid": ')[2].partition(",")[0])
-    (node,) = [node for node in nodes if pid in session(node.pid)]
-    return node
+@pytest.fixture
+def cluster(head):
+    yield head
+    head.close_nodes()
+
+
+def node_of(nodes, folder):
+    """The node on which the job with this run folder trains; None if it does on none of them."""
+    with contextlib.suppress(ValueError, OSError):
+        pid = int((folder / ".lock").read_text().partition('"pid": ')[2].partition(",")[0])
+        return next((node for node in nodes if pid in session(node.pid)), None)
+
+
+def until(holds):
+    end = time.monotonic() + 90
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.2)
 
 
 def test_a_lost_node_of_a_cluster_that_is_there(cluster, tmp_path):
+    """One node stays with its job. Another is lost with two jobs; both go on elsewhere, until that is lost, too."""
     (tmp_path / "paced.py").write_text(PACED)
-    nodes = [cluster.node(), cluster.node()]
-    jobs = (
-        "plugins=[paced]",
-        "task=paced",
-        "model=rnn,lstm",
-        "task.until=go",
-        "train.steps=400",
-        "checkpoint.every=5",
-    )
+    nodes = [cluster.node(), cluster.node(cores=2)]
+    jobs = ("plugins=[paced]", "task=paced", "model=rnn", "train.steps=200", "checkpoint.every=5", "probe=off")
     there = ("launcher=ray", f"launcher.address={cluster.address}")
-    process = running(tmp_path, *jobs, *there, env=CLUSTER)
-    wait_for(tmp_path, "runs/*/*/checkpoints/*.pt", process, count=2)  # one on each
-    lost = node_of(nodes, tmp_path, "lstm*")
+    process = running(tmp_path, *jobs, "task.until=a,b,c", *there, env=CLUSTER)
+    wait_for(tmp_path, "runs/*/*/checkpoints/*.pt", process, count=3)
+    at = {folder: node_of(nodes, folder) for folder in tmp_path.glob("runs/*/rnn*")}
+    stays, lost = nodes
+    assert [list(at.values()).count(node) for node in (stays, lost)] == [1, 2]
+    first, second = (folder for folder, node in at.items() if node is lost)
     cluster.kill(lost)
-    nodes = [node for node in nodes if node is not lost] + [cluster.node()]
-    time.sleep(1)
-    (tmp_path / "go").touch()
-    out, err = process.communicate(timeout=120)
-    assert (process.returncode, err) == (0, "")
-    assert len([line for line in out.splitlines() if "its worker was lost" in line and "sent again" in line]) == 1
-    assert out.splitlines()[-1] == "2 of 2 jobs ended"
-    assert "raylet" not in out
-    assert sweep(tmp_path, *jobs, "runs_root=alone")[0] == 0
-    assert_same_runs(tmp_path / "runs", tmp_path / "alone", seeds=2)
-
-    jobs = ("plugins=[paced]", "task=paced", "model=gru", "task.until=ever", "checkpoint.every=5", *LONG)
-    process = running(tmp_path, *jobs, *there, env=CLUSTER)
-    wait_for(tmp_path, "runs/*/gru*/checkpoints/*.pt", process)
-    first = node_of(nodes, tmp_path, "gru*")
-    cluster.kill(first)
-    (other,) = [node for node in nodes if node is not first]
-    end = time.monotonic() + 90
-    while True:  # until it trains there
-        with contextlib.suppress(ValueError, OSError):
-            if node_of([other], tmp_path, "gru*") is other:
-                break
-        assert time.monotonic() < end
-        time.sleep(0.2)
+    other = cluster.node(cores=2)
+    until(lambda: node_of([other], first) and node_of([other], second))
+    finished = [folder for folder in at if folder is not second]
+    for folder in finished:
+        (tmp_path / until_of(folder)).touch()
+    said, open_ = [], {folder.name for folder in finished}
+    while open_:  # until the command knows of both
+        said.append(process.stdout.readline())
+        assert said[-1], process.communicate()[1]
+        open_ -= {name for name in open_ if name in said[-1] and "lost" not in said[-1]}
     cluster.kill(other)
     out, err = process.communicate(timeout=120)
+    out = "".join(said) + out
     assert process.returncode == 1, err
+    assert len([line for line in out.splitlines() if "its worker was lost" in line and "sent again" in line]) == 2
+    assert "raylet" not in out
     assert "its worker was lost twice" in err
     assert len(err.splitlines()) == 1
-    found = {name.partition("_")[0]: status for name, status in statuses(tmp_path).items()}
-    assert found == {"rnn": "done", "lstm": "done", "gru": "interrupted"}
+    assert out.splitlines()[-1] == "3 of 3 jobs ended, 1 failed"
+    found = {folder: read_json(folder / "seed_0" / "summary.json")["status"] for folder in at}
+    assert found == {folder: "interrupted" if folder is second else "done" for folder in at}
+    in_turn(tmp_path, *jobs, f"task.until={','.join(map(until_of, finished))}", "runs_root=alone")
+    assert_same_runs(tmp_path / "runs", tmp_path / "alone", seeds=2, others=1)
+
+
+def until_of(folder):
+    return folder.name.partition("until-")[2].partition("_")[0]
 
 
 def test_other_ways_to_a_cluster_and_a_search_on_it(cluster, tmp_path):
@@ -198,34 +212,41 @@ def test_other_ways_to_a_cluster_and_a_search_on_it(cluster, tmp_path):
     assert out.splitlines()[-1] == "1 of 1 jobs ended"
 
 
+class Silent(http.server.BaseHTTPRequestHandler):
+    def log_message(self, *_):
+        """It would go to standard error, which is the command's here."""
+
+
 @pytest.mark.parametrize("form", ["{}", "ray://{}", "auto"])
-def test_an_address_where_no_cluster_is_is_one_line_and_not_after_minutes(form, tmp_path):
-    other = http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
-    threading.Thread(target=other.serve_forever, daemon=True).start()
+def test_an_address_where_no_cluster_is_is_one_line(form, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("rnnlstm.jobs.ray.ANSWER_SECONDS", 0.5)
+    other = http.server.HTTPServer(("127.0.0.1", 0), Silent)
+    threading.Thread(target=other.serve_forever, args=(0.05,), daemon=True).start()
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes the call, and says nothing
         for port, said in ((free_port(), "no Ray cluster answers there: Connection refused"),
                            (other.server_port, "what answers there is no Ray cluster"),
-                           (silent.getsockname()[1], "no Ray cluster answered within")):  # fmt: skip
+                           (silent.getsockname()[1], "no Ray cluster answered within 0.5 s")):  # fmt: skip
             place = f"127.0.0.1:{port}"
-            environment = {"RAY_ADDRESS": place} if form == "auto" else {}
+            if form == "auto":
+                monkeypatch.setenv("RAY_ADDRESS", place)
             address = f"launcher.address={form.format(place)}"
-            begun = time.monotonic()
-            code, out, err = sweep(tmp_path, "task=adding", "model=rnn", "launcher=ray", address, env=environment)
-            assert (code, out, len(err.splitlines())) == (2, "", 1), err
+            jobs = ("task=adding", "model=rnn", f"runs_root={tmp_path / 'runs'}")
+            assert main(["-m", *jobs, "launcher=ray", address]) == 2
+            out, err = capsys.readouterr()
+            assert (out, len(err.splitlines())) == ("", 1), err
             assert err.startswith(f"error: {address}")
             assert f": {said}" in err
-            assert time.monotonic() - begun < 120  # not Ray's minutes; that of the rest is the command's own start
     other.shutdown()
     other.server_close()
     assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").iterdir())
 
 
-def listening(place):
-    """Addresses at which processes of this test's Ray listen; another test's may run beside it."""
+def listening(place, command):
+    """Addresses at which the command and processes of its Ray listen; another test's may run beside it."""
     mine, mark = set(), f"STARTED_BY={place}".encode()
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if mark in (process / "environ").read_bytes():
+            if process.name == str(command) or mark in (process / "environ").read_bytes():
                 mine |= {str(file.readlink()) for file in (process / "fd").iterdir()}
     lines = [x.split() for table in ("tcp", "tcp6") for x in Path(f"/proc/net/{table}").read_text().splitlines()[1:]]
     found = {x[1].partition(":")[0] for x in lines if x[3] == "0A" and f"socket:[{x[9]}]" in mine}

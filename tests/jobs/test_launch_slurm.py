@@ -12,7 +12,7 @@ import time
 import pytest
 
 from support.slurm_node import slurm_node, why_not
-from support.sweeping import PACED, THREADS, assert_same_runs, running, statuses, sweep, wait_for
+from support.sweeping import PACED, THREADS, assert_same_runs, in_turn, running, statuses, sweep, wait_for
 
 pytestmark = [pytest.mark.slurm, pytest.mark.skipif(bool(why_not()), reason=why_not())]
 
@@ -95,7 +95,7 @@ def test_a_sweep_with_a_time_limit_and_a_cancelled_job(cluster, tmp_path):
     code, out, err = sweep(tmp_path, *jobs, *SLURM, env=cluster)
     assert (code, err, out.count("finished already")) == (0, "", 2)
     assert not (tmp_path / "runs" / ".launch").exists()  # logs of the failure, too
-    assert sweep(tmp_path, *jobs, "runs_root=unbroken")[0] == 0
+    in_turn(tmp_path, *jobs, "runs_root=unbroken")
     assert_same_runs(tmp_path / "runs", tmp_path / "unbroken", seeds=6)
 
 
@@ -111,27 +111,28 @@ def test_a_job_that_ran_into_its_limit_too_often_has_failed_and_is_saved(cluster
     assert (code, err) == (0, "")  # not started again, which would be a warning
 
 
-@pytest.mark.parametrize("partition", ["graceful", "sudden"])
-def test_a_preempted_job_is_queued_again_and_waited_for(partition, cluster, tmp_path):
-    jobs = (*PAUSED, "task.until=free")
-    process = running(tmp_path, *jobs, "launcher=slurm", f"launcher.partition={partition}", env=cluster)
-    wait_for(tmp_path, "runs/*/*/checkpoints/*.pt", process)
-    ask(
-        cluster,
-        "sbatch",
-        "--partition=first",
-        "--cpus-per-task=2",
-        "--mem=50",
-        "--output=/dev/null",
-        "--wrap=sleep 1",
-    )
-    until(lambda: any("PENDING" in line for line in in_queue(cluster, f"--partition={partition}")))
-    (tmp_path / "free").touch()
-    out, err = process.communicate(timeout=120)
-    assert (process.returncode, err) == (0, ""), out
-    assert out.splitlines()[-1] == "1 of 1 jobs ended"
-    assert sweep(tmp_path, *jobs, "runs_root=unbroken")[0] == 0
-    assert_same_runs(tmp_path / "runs", tmp_path / "unbroken", seeds=1)
+def test_a_preempted_job_is_queued_again_and_waited_for(cluster, tmp_path):
+    """Jobs of both partitions, one with 30 seconds to save, one killed at once; a third one needs both cores."""
+    jobs, commands = (*PAUSED, "task.until=free"), {}
+    for partition in ("graceful", "sudden"):
+        (tmp_path / partition).mkdir()
+        (tmp_path / partition / "paced.py").write_text(PACED)
+        options = ("launcher=slurm", f"launcher.partition={partition}")
+        commands[partition] = running(tmp_path / partition, *jobs, *options, env=cluster)
+    for partition, process in commands.items():
+        wait_for(tmp_path / partition, "runs/*/*/checkpoints/*.pt", process)
+    other = ("--partition=first", "--cpus-per-task=2", "--mem=50", "--output=/dev/null", "--wrap=sleep 1")
+    ask(cluster, "sbatch", *other)
+    for partition in commands:
+        until(lambda name=partition: any("PENDING" in line for line in in_queue(cluster, f"--partition={name}")))
+    for partition in commands:
+        (tmp_path / partition / "free").touch()
+    in_turn(tmp_path / "sudden", *jobs, "runs_root=unbroken")
+    for partition, process in commands.items():
+        out, err = process.communicate(timeout=120)
+        assert (process.returncode, err) == (0, ""), out
+        assert out.splitlines()[-1] == "1 of 1 jobs ended"
+        assert_same_runs(tmp_path / partition / "runs", tmp_path / "sudden" / "unbroken", seeds=1)
 
 
 def test_scontrol_requeue_held_jobs_and_memory(cluster, tmp_path):
@@ -192,25 +193,25 @@ def test_jobs_that_can_not_begin_say_why_and_a_stop_before_they_did_is_no_succes
 
 
 def test_leave_and_come_back(cluster, tmp_path):
-    jobs = (*PAUSED, "task.until=a,b,c,d,e,f", *SLURM)
+    jobs = (*PAUSED, "task.until=a,b,c,d", *SLURM)
     code, out, err = sweep(tmp_path, *jobs, "launcher.wait=false", env=cluster)
     assert (code, err) == (0, "")
     assert out.splitlines()[1] == "the same command without launcher.wait=false watches these jobs"
     (array,) = {line.partition("_")[0] for line in in_queue(cluster)}
     assert out.splitlines()[2].endswith(f"the same command with launcher.cancel=true, or scancel {array}")
     process = running(tmp_path, *jobs, env=cluster)
-    assert line_of(process, "in the queue already") == f"6 of these jobs are in the queue already (array {array})\n"
+    assert line_of(process, "in the queue already") == f"4 of these jobs are in the queue already (array {array})\n"
     wait_for(tmp_path, "runs/*/*/checkpoints/*.pt", process, count=2)
     process.kill()  # the login node is lost
     process.communicate()
-    for name in "abcdef":
+    for name in "abcd":
         (tmp_path / name).touch()
     code, out, err = sweep(tmp_path, *jobs, env=cluster)
     assert (code, err) == (0, ""), out
-    assert out.splitlines()[-1] == "6 of 6 jobs ended"
+    assert out.splitlines()[-1] == "4 of 4 jobs ended"
     assert not (tmp_path / "runs" / ".launch").exists()
-    assert sweep(tmp_path, *jobs[: -len(SLURM)], "runs_root=unbroken")[0] == 0
-    assert_same_runs(tmp_path / "runs", tmp_path / "unbroken", seeds=6)
+    in_turn(tmp_path, *jobs[: -len(SLURM)], "runs_root=unbroken")
+    assert_same_runs(tmp_path / "runs", tmp_path / "unbroken", seeds=4)
 
 
 def test_the_same_command_ends_what_it_has_submitted(cluster, tmp_path):
@@ -252,28 +253,28 @@ def test_what_slurm_refuses_is_one_line(cluster, tmp_path):
 
 def test_a_cluster_that_takes_few_jobs_at_a_time(tmp_path):
     (tmp_path / "paced.py").write_text(PACED)
-    jobs = (*PAUSED, "model=rnn", "task.length=range(12,20)", "train.steps=20", "checkpoint.every=1000")
-    with slurm_node(max_array_size=5, max_job_count=6, min_job_age=4) as cluster:
+    jobs = (*PAUSED, "model=rnn", "task.length=range(12,17)", "train.steps=20", "checkpoint.every=1000")
+    with slurm_node(max_array_size=4, max_job_count=4, min_job_age=4) as cluster:
         code, out, err = sweep(tmp_path, *jobs, *SLURM, env=cluster)
         assert (code, out) == (2, "")
-        assert err.endswith("; launcher.array_size=1000 is above the cluster's MaxArraySize=5\n")
-        code, out, err = sweep(tmp_path, *jobs, *SLURM, "launcher.array_size=4", env=cluster)
+        assert err.endswith("; launcher.array_size=1000 is above the cluster's MaxArraySize=4\n")
+        code, out, err = sweep(tmp_path, *jobs, *SLURM, "launcher.array_size=3", env=cluster)
         assert (code, err) == (0, "")
         assert "can't be submitted yet, as the cluster (MaxJobCount) or the account has as many jobs as it may" in out
-        assert out.splitlines()[-1] == "8 of 8 jobs ended"
+        assert out.splitlines()[-1] == "5 of 5 jobs ended"
 
 
 def test_a_search_beside_each_other(cluster, tmp_path):
     pytest.importorskip("optuna", reason="needs rnnlstm[optuna]")
-    search = ("search=optuna", "optimizer.lr=tag(log,interval(1e-4,1e-1))", "search.trials=4", "search.at_once=2")
+    search = ("search=optuna", "optimizer.lr=tag(log,interval(1e-4,1e-1))", "search.trials=3", "search.at_once=2")
     options = ("task=adding", "train.steps=10", "probe=off")
     code, out, err = sweep(tmp_path, *search, *options, *SLURM, env=cluster)
     assert (code, err) == (0, ""), out
-    assert "Best of 4 trials" in out
+    assert "Best of 3 trials" in out
     found = json.loads(next(tmp_path.glob("runs/.search/*/trials.json")).read_text())
-    assert sorted(found["ended"]) == [0, 1, 2, 3]
+    assert sorted(found["ended"]) == [0, 1, 2]
     code, out, err = sweep(tmp_path, *search, *options)
-    assert (code, err, out.count("finished already")) == (0, "", 4)
+    assert (code, err, out.count("finished already")) == (0, "", 3)
 
 
 def statuses_by_file(place):

@@ -18,7 +18,7 @@ from rnnlstm.jobs.search import Interval, Search, Values, read_space, suggest
 from rnnlstm.record.files import locked
 from rnnlstm.train import main
 
-from support.sweeping import FAULTY, OPTIONS, assert_same_runs, running, sweep, wait_for
+from support.sweeping import FAULTY, OPTIONS, assert_same_runs, in_turn, running, sweep, wait_for
 from support.training import SMALL_NUMBERS
 
 pytest.importorskip("optuna", reason="needs rnnlstm[optuna]")
@@ -209,7 +209,7 @@ def test_beside_each_other_each_place_is_filled_again_and_the_same_command_finds
     code, out, err = sweep(tmp_path, *search, "launcher=serial")
     assert (code, err, out.count("finished already")) == (0, "", 5)
     assert trials(tmp_path / "runs") == found["trials"]
-    assert sweep(tmp_path, *search, "runs_root=alone")[::2] == (0, "")
+    in_turn(tmp_path, *search, "runs_root=alone")
     assert_same_runs(tmp_path / "runs", tmp_path / "alone", seeds=5)
 
 

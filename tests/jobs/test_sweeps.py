@@ -13,6 +13,7 @@ import pytest
 
 from rnnlstm.record.files import read_json
 
+from support.commands import train
 from support.sweeping import FAULTY, OPTIONS, command, started, wait_for
 
 pytestmark = pytest.mark.slow
@@ -62,10 +63,8 @@ def test_a_sweep_survives_its_jobs_and_then_runs_only_what_is_missing(place):
     assert 'raise ArithmeticError("made to fail")' in log.read_text()
     assert out.index("fault-raise") < out.index("fault-hang")
 
-    table = subprocess.run(
-        [sys.executable, "-m", "rnnlstm.compare", "runs", "--csv", "table.csv"],
-        cwd=place, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+    table = train(place, "runs", "--csv", "table.csv", command="compare")
+    assert table.returncode == 0, table.stderr
     rows = list(csv.DictReader((place / "table.csv").read_text().splitlines()))
     assert sorted(row["failed"] for row in rows) == ["0"] + ["1"] * 7
     assert "not finished after job_timeout" in table.stdout

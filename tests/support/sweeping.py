@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import time
 
 from support.training import SMALL_NUMBERS
+from support.warm import Command
 
 OPTIONS = (*SMALL_NUMBERS, "train.stop_when_solved=false")
 #: Seconds of training, and often saved.
 LONG = ("train.steps=1000", "checkpoint.every=20", "probe=off", "eval.every=500", "log.every=50")
 
-#: A task that ends its process in many ways, at the third batch that is trained on.
+#: A task that ends its process in many ways, at the third batch that is trained on. Without a fault it writes its
+#: number of threads to a file, at the same batch.
 FAULTY = """
 import os, signal, sys, time
 from dataclasses import dataclass
 
-import rnnlstm
+import rnnlstm, torch
 from rnnlstm.tasks.adding import Adding
 
 
@@ -33,7 +33,8 @@ class Faulty(Adding):
             getattr(self, "do_" + self.fault)()
         return super().sample(seed, step, stream, batch_size)
 
-    def do_none(self): pass
+    def do_none(self):
+        with open("threads", "a") as file: print(torch.get_num_threads(), file=file)
     def do_raise(self): raise ArithmeticError("made to fail")
     def do_exit(self): sys.exit(7)
     def do_vanish(self): os._exit(0)
@@ -83,11 +84,9 @@ class ThreadsUsed(Adding):
 
 def started(place, *arguments, threads=1, env=None):
     """The command in a process of its own, in the folder `place`."""
-    line = [sys.executable, "-m", "rnnlstm.train", *OPTIONS, *arguments]
-    line += [f"threads={threads}"] if threads else []
+    line = [*OPTIONS, *arguments, *([f"threads={threads}"] if threads else [])]
     environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"} | (env or {})
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(line, cwd=place, env=environment, **pipes)
+    return Command("rnnlstm.train", line, cwd=place, env=environment)
 
 
 def command(place, *arguments, timeout=400, **how):
@@ -125,12 +124,22 @@ def wait_for(place, pattern, process, count=1, seconds=300):
         time.sleep(0.02)
 
 
-def assert_same_runs(one, other, seeds):
-    """The same folders, bit-equal weights, the same record but for times."""
-    found = sorted(path.relative_to(one) for path in one.glob("*/*/seed_*"))
-    assert found == sorted(path.relative_to(other) for path in other.glob("*/*/seed_*"))
+def in_turn(place, *overrides):
+    """The jobs of a sweep one after another in one process: what a launcher's runs are compared with."""
+    line = ["import sys, rnnlstm; rnnlstm.run(sys.argv[1:])", "-m", *OPTIONS, *overrides, "threads=1"]
+    process = Command("-c", line, cwd=place)
+    _out, err = process.communicate(timeout=400)
+    assert process.returncode == 0, err
+
+
+def assert_same_runs(one, other, seeds, others=0):
+    """The same folders, bit-equal weights, the same record but for times; `one` has so many `others`."""
+    found = {path.relative_to(other) for path in other.glob("*/*/seed_*")}
     assert len(found) == seeds
-    for seed in found:
+    there = {path.relative_to(one) for path in one.glob("*/*/seed_*")}
+    assert found <= there
+    assert len(there) == seeds + others
+    for seed in sorted(found):
         assert (one / seed / "weights.pt").read_bytes() == (other / seed / "weights.pt").read_bytes()
         assert record(one / seed) == record(other / seed)
 

@@ -6,10 +6,8 @@ import contextlib
 import errno
 import os
 import random
-import resource
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -21,6 +19,7 @@ from rnnlstm.training.loop import Outcome, train_run
 from rnnlstm.training.plan import make_plan
 from rnnlstm.training.progress import Progress
 
+from support import warm
 from support.resuming import SMALL, assert_same
 
 OVERRIDES = (*SMALL, "model=lstm", "seeds=2", "checkpoint.every=6", "threads=1")
@@ -52,7 +51,7 @@ def test_wherever_the_disk_fails_the_run_goes_on_from_its_last_good_state(tmp_pa
         disk = FailingDisk(patch, None)
         unbroken = train_run(plan, whole.folder, Progress())
     draw = random.Random(0)
-    for number, at in enumerate(sorted(draw.sample(range(1, disk.calls), 16))):
+    for number, at in enumerate(sorted(draw.sample(range(1, disk.calls), 10))):
         broken = tmp_path / f"broken{number}" / whole.folder.name
         with pytest.MonkeyPatch.context() as patch:
             FailingDisk(patch, at, draw.choice([errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS]))
@@ -64,14 +63,7 @@ def test_wherever_the_disk_fails_the_run_goes_on_from_its_last_good_state(tmp_pa
 
 def run(*overrides, limit=None):
     """Train in a process whose files may not be larger than `limit` bytes: what a full disk looks like to it."""
-
-    def limited() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-
-    line = [sys.executable, "-m", "rnnlstm.train", *OVERRIDES, *overrides]
-    done = subprocess.run(
-        line, capture_output=True, text=True, timeout=120, preexec_fn=limited if limit else None, check=False
-    )
+    done = warm.run("rnnlstm.train", *OVERRIDES, *overrides, file_size=limit)
     return done.returncode, done.stderr
 
 
