@@ -18,7 +18,10 @@ from rnnlstm.record.reader import read_metrics
 from rnnlstm.record.tensorboard import TensorBoardView, layout
 
 #: Beginnings of the tags that are aggregated.
-PREFIXES = ("eval", "train/loss", "grad/norm_before_clip", "clip/rate", "flow/", "curriculum/")
+PREFIXES = (
+    "eval", "train/loss", "grad/norm_before_clip", "clip/rate", "flow/", "curriculum/",
+    "baseline_current/",  # which differs from seed to seed, as other baselines don't
+)  # fmt: skip
 
 
 class Aggregate:
@@ -65,7 +68,7 @@ class Aggregate:
             self._latest.setdefault(seed, {}).update(line)
         values: dict[str, float] = {}
         for tag in dict.fromkeys(tag for line in lines.values() for tag in line):
-            if tag.startswith("baseline/"):
+            if tag.startswith("baseline") and not tag.startswith(PREFIXES):
                 values[tag] = next(line[tag] for line in lines.values() if tag in line)
             elif tag.startswith(PREFIXES):
                 of_seeds = self._latest.values() if tag.startswith("eval") else lines.values()
