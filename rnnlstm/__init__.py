@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from rnnlstm.config import __version__ as __version__
+
 if TYPE_CHECKING:
     from rnnlstm.api import run as run
     from rnnlstm.cells import Cell as Cell

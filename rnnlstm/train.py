@@ -13,6 +13,7 @@ Options
   --cfg job            print the whole configuration, every key with its value, and stop
   --config-dir DIR     a folder with YAML files of your own (task/, model/, experiment/, …)
   --completion=bash    print a script for Tab completion; with eval in ~/.bashrc, for the command rnnlstm-train
+  --version            print the version and stop
   --help               this text
 
 Examples
@@ -31,7 +32,7 @@ from dataclasses import dataclass, field
 from rnnlstm.cli.exits import DONE, run_command
 from rnnlstm.config.errors import ConfigError, did_you_mean, show
 
-FLAGS = ("-m", "--multirun", "--cfg", "-c", "--config-dir", "-cd", "--help", "-h", "--completion")
+FLAGS = ("-m", "--multirun", "--cfg", "-c", "--config-dir", "-cd", "--help", "-h", "--version", "--completion")
 
 
 @dataclass

@@ -111,8 +111,15 @@ def _default(f: dataclasses.Field[Any]) -> str:
 
 #: Commands that take key=value, and their further arguments.
 COMPOSED = {
-    "rnnlstm-train": ["--multirun", "--cfg=job", "--config-dir", "--help", "--completion=bash"],
-    "rnnlstm-gradflow": ["weights=", *(f"show={part}" for part in PARTS), "out=", "sequences=", "--help"],
+    "rnnlstm-train": ["--multirun", "--cfg=job", "--config-dir", "--help", "--version", "--completion=bash"],
+    "rnnlstm-gradflow": [
+        "weights=",
+        *(f"show={part}" for part in PARTS),
+        "out=",
+        "sequences=",
+        "--help",
+        "--version",
+    ],
 }
 
 SCRIPT = r"""# Tab completion of rnnlstm's commands. In ~/.bashrc:   eval "$(rnnlstm-train --completion=bash)"
