@@ -228,7 +228,7 @@ def test_digits_without_scikit_learn(tmp_path, monkeypatch, capsys):
     assert main(["task=digits"]) == 2
     check(
         capsys.readouterr().err,
-        ["task=digits needs scikit-learn", "pip install -c constraints.txt -e .[digits]"],
+        ["task=digits needs scikit-learn", "pip install 'rnnlstm[digits]'"],
         tmp_path,
     )
     _images.cache_clear()
