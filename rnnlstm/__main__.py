@@ -14,6 +14,7 @@ COMMANDS = {
     "gradflow": "measure where the gradient goes, at initialisation or trained",
     "reproduce": "repeat a published experiment, with a verdict",
     "events": "rewrite TensorBoard's events from the record",
+    "export": "copy runs to wandb, MLflow or Trackio",
     "benchmark": "measure speed against PyTorch's modules and plain scripts",
 }
 

@@ -82,15 +82,11 @@ def _main(arguments: Sequence[str]) -> int:
     if options.figures:
         check_writable(options.figures, folder=True)
 
-    from rich.console import Console
-
     from rnnlstm.reporting.selection import compare
-    from rnnlstm.reporting.tables import paragraphs, write_csv
+    from rnnlstm.reporting.tables import paragraphs, table_console, write_csv
 
     comparison = compare(options.runs, options.where, options.by)
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 200
+    console = table_console(200)
     for part in paragraphs(comparison, options.top, options.paired, options.against, console.width):
         console.print(part, markup=False, soft_wrap=isinstance(part, str))
     if options.csv:

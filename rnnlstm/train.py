@@ -121,10 +121,12 @@ def _main(arguments: Sequence[str]) -> int:
 
 def _completion() -> str:
     """The script for Tab completion of every command."""
-    from rnnlstm import benchmark, compare, events, reproduce
+    from rnnlstm import benchmark, compare, events, export, reproduce
     from rnnlstm.cli.help import bash_script
 
-    commands = {"compare": compare, "events": events, "benchmark": benchmark, "reproduce": reproduce}
+    commands = {
+        "compare": compare, "events": events, "export": export, "benchmark": benchmark, "reproduce": reproduce,
+    }  # fmt: skip
     return bash_script({name: command.parser() for name, command in commands.items()})
 
 

@@ -1,4 +1,4 @@
-"""README's lists of tasks and cells, written from the registries: `scripts/readme` puts them there.
+"""The lists of tasks and cells in docs/, written from the registries: `scripts/readme` puts them there.
 
 An entry's description is the first line of its YAML file; the rest comes from the class.
 """
@@ -75,20 +75,22 @@ def _table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 TABLES = {"tasks": task_table, "cells": cell_table}
 
 
-def written(readme: str) -> str:
-    """`readme` with every list between its marks, `<!-- tasks: … -->` and `<!-- end -->`, rewritten.
+def written(page: str) -> str:
+    """`page` with each list between its marks, `<!-- tasks: … -->` and `<!-- end -->`, rewritten.
 
-    Raises: ValueError if a list has no marks.
+    Raises: ValueError if it has no marks.
     """
+    found = False
     for name, table in TABLES.items():
         pattern = re.compile(rf"(<!-- {name}:[^>]*-->\n\n).*?(\n\n<!-- end -->)", re.DOTALL)
-        parts = pattern.search(readme)
-        if parts is None:
-            raise ValueError(f"the text has no place for the list of {name}: <!-- {name}: … --> and <!-- end -->")
-        readme = f"{readme[: parts.start()]}{parts[1]}{table()}{parts[2]}{readme[parts.end() :]}"
-    return readme
+        if parts := pattern.search(page):
+            found = True
+            page = f"{page[: parts.start()]}{parts[1]}{table()}{parts[2]}{page[parts.end() :]}"
+    if not found:
+        raise ValueError("the text has no place for a list: <!-- tasks: … --> or <!-- cells: … --> and <!-- end -->")
+    return page
 
 
 if __name__ == "__main__":
-    path = Path(sys.argv[1])
-    path.write_text(written(path.read_text(encoding="utf-8")), encoding="utf-8")
+    for path in map(Path, sys.argv[1:]):
+        path.write_text(written(path.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,10 +1,11 @@
-"""The page of all results, made from the files that the studies wrote. A study that was not run says so."""
+"""A page of results for each study, and an overview, made from the files that the studies wrote."""
 
 from __future__ import annotations
 
 import os
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,13 @@ HEADINGS = {
     "long": "Long",
 }
 READING = "reading"  #: folder of the texts beside the results
+FOLDED = 20  #: rows above which a table is folded
 ANSWERS = "answers"  #: of the texts: a line `name: answer` for each study
 OPENING = """# Results
 
 Each study is one command, `python -m rnnlstm.reproduce NAME`. It holds if every sentence of its criterion does, which
-is in the code (`rnnlstm/studies/`) and was committed before the final runs; what was missed is said, and explained in
-the study's own section. "Not run" means that nothing is claimed.
+is in the code (`rnnlstm/studies/`) and was committed before the final runs. What was missed is said, and explained on
+the study's own page. "Not run" means that nothing is claimed. [demo](#demo) holds README's demo against twenty seeds.
 """
 INTRODUCTION = """## How it was measured
 
@@ -47,35 +49,61 @@ their rates from a part of the grid.
 """
 
 
-def page(out: Path, beside: Path) -> str:
-    """The page as Markdown; links are relative to `beside`, the folder that it will lie in."""
-    results = {
+def overview(out: Path, beside: Path) -> str:
+    """The overview as Markdown; links are relative to `beside`, the folder that it will lie in."""
+    place = os.path.relpath(out, beside)
+    grid = ", ".join(f"{rate:g}" for rate in GRID)
+    earlier = ", ".join(f"{rate:g}" for rate in FIRST["grid"])
+    parts = [OPENING.strip(), _table(_results(out), _answers(out))]
+    if (out / OVERVIEW).is_file():
+        parts += [f"![Three of the studies in one picture]({place}/{OVERVIEW})", _reading("overview", out)]
+    parts.append(INTRODUCTION.format(grid=grid, first=FIRST_TUNING, above=f"{ABOVE:g}", earlier=earlier).strip())
+    return _linked(parts, f"{place}/")
+
+
+def study_page(study: Study, out: Path) -> str:
+    """A study's page, which lies in `out`. One that was not run says so."""
+    results, reading = _results(out), _reading(study.name, out)
+    about = f" Claims {', '.join(study.claims)}." if study.claims else ""
+    parts = [
+        f"# {study.title}",
+        f"{study.question}{about}",
+        f"*Published*: {study.reference}",
+        f"*Different here*: {study.deviations}",
+        reading,
+    ]
+    there = [size for size in ("standard", "long", "quick") if (study.name, size) in results]
+    parts += [_size(study, size, results[study.name, size]) for size in there] or ["Not run."]
+    return _linked(parts, "")
+
+
+def _linked(parts: Sequence[str], place: str) -> str:
+    """The parts as one text, with links to studies, `[copy](#copy)`, as links to their pages in `place`."""
+    text = "\n\n".join(part for part in parts if part) + "\n"
+    return re.sub(r"\]\(#(\w+)\)", rf"]({place}\1.md)", text)
+
+
+def write_pages(file: Path, out: Path) -> None:
+    """The overview in `file`, the studies' pages in `out`. Raises: DiskError."""
+    pages = {file: overview(out, file.parent)}
+    pages |= {out / f"{study.name}.md": study_page(study, out) for study in studies().values()}
+    for path, text in pages.items():
+        try:
+            write_whole(path, text.encode())
+        except OSError as error:
+            raise DiskError(f"can't write {path}: {error.strerror or error}") from None
+
+
+Results = Mapping[tuple[str, str], Mapping[str, Any]]
+
+
+def _results(out: Path) -> Results:
+    return {
         (study.name, size): data
         for study in studies().values()
         for size in study.sizes
         if (data := read(study.name, size, out)) is not None
     }
-    grid = ", ".join(f"{rate:g}" for rate in GRID)
-    earlier = ", ".join(f"{rate:g}" for rate in FIRST["grid"])
-    parts = [OPENING.strip(), _overview(results, _answers(out))]
-    parts.append(INTRODUCTION.format(grid=grid, first=FIRST_TUNING, above=f"{ABOVE:g}", earlier=earlier).strip())
-    if (out / OVERVIEW).is_file():
-        parts.append(f"![Three of the studies in one picture]({os.path.relpath(out / OVERVIEW, beside)})")
-        parts.append(_reading("overview", out))
-    for study in studies().values():
-        parts.append(_section(study, results, os.path.relpath(out, beside), _reading(study.name, out)))
-    return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def write_page(path: Path, out: Path) -> None:
-    """Raises: DiskError."""
-    try:
-        write_whole(path, page(out, path.parent).encode())
-    except OSError as error:
-        raise DiskError(f"can't write {path}: {error.strerror or error}") from None
-
-
-Results = Mapping[tuple[str, str], Mapping[str, Any]]
 
 
 def _answers(out: Path) -> dict[str, str]:
@@ -84,8 +112,8 @@ def _answers(out: Path) -> dict[str, str]:
     return {name: answer for name, _, answer in lines}
 
 
-def _overview(results: Results, answers: Mapping[str, str]) -> str:
-    sizes = ["standard", "quick", "long"]
+def _table(results: Results, answers: Mapping[str, str]) -> str:
+    sizes = [size for size in ("standard", "quick", "long") if any(there == size for _, there in results)]
     lines = [["study", "question", "answer", *sizes]]
     for study in studies().values():
         cells = []
@@ -112,25 +140,7 @@ def _reading(name: str, out: Path) -> str:
     return path.read_text(encoding="utf-8").strip() if path.is_file() else ""
 
 
-def _section(study: Study, results: Results, place: str, reading: str) -> str:
-    about = f" Claims {', '.join(study.claims)}." if study.claims else ""
-    parts = [
-        f"## {study.name}",
-        f"**{study.title}.** {study.question}{about}",
-        f"*Published*: {study.reference}",
-        f"*Different here*: {study.deviations}",
-    ]
-    there = [size for size in ("standard", "long", "quick") if (study.name, size) in results]
-    if reading:
-        parts.append(reading)
-    if not there:
-        parts.append("Not run.")
-    for size in there:
-        parts.append(_size(study, size, results[study.name, size], place))
-    return "\n\n".join(parts)
-
-
-def _size(study: Study, size: str, data: Mapping[str, Any], place: str) -> str:
+def _size(study: Study, size: str, data: Mapping[str, Any]) -> str:
     rows = [Row.from_data(row) for row in data["rows"]]
     flag = "" if size == "standard" else f" --{size}"
     machine = data["machine"]
@@ -141,15 +151,18 @@ def _size(study: Study, size: str, data: Mapping[str, Any], place: str) -> str:
     made = (
         f"`python -m rnnlstm.reproduce {study.name}{flag}`: {duration(data['seconds'])} on {machine['processor']}, "
         f"{threads}, torch {machine['torch']}, commit {machine['commit']}, {data['written']}. Data: "
-        f"[{study.name}.csv]({place}/{size}/{study.name}.csv), [{study.name}.json]({place}/{size}/{study.name}.json)."
+        f"[{study.name}.csv]({size}/{study.name}.csv), [{study.name}.json]({size}/{study.name}.json)."
     )
+    table = markdown(text_table(rows, study.columns))
+    if len(rows) > FOLDED:
+        table = f"<details><summary>Table, {len(rows)} rows</summary>\n\n{table}\n\n</details>"
     return "\n\n".join(
         [
-            f"### {HEADINGS[size]}: {data['verdict']}",
-            markdown(checks),
-            markdown(text_table(rows, study.columns)),
-            f"![{study.title}]({place}/{size}/{study.name}.png)",
+            f"## {HEADINGS[size]}: {_verdict(data).replace('*', '')}",
+            f"![{study.title}]({size}/{study.name}.png)",
             f"*{study.caption}*",
+            markdown(checks),
+            table,
             made,
         ]
     )
@@ -164,5 +177,5 @@ def duration(seconds: float) -> str:
 if __name__ == "__main__":
     results, file = Path(sys.argv[1]), Path(sys.argv[2])
     save_overview(results)
-    write_page(file, results)
-    print(f"Written: {file}")
+    write_pages(file, results)
+    print(f"Written: {file} and a page a study in {results}")

@@ -26,7 +26,7 @@ FLOORS = (
     {"training"},
     {"jobs", "reporting"},
     {"cli", "api", "studies", "benchmarks"},
-    {"compare", "gradflow", "reproduce", "benchmark", "events", "__init__", "__main__"},
+    {"compare", "gradflow", "reproduce", "benchmark", "events", "export", "__init__", "__main__"},
     {"train"},  # `train --completion` asks the other commands for their flags
 )
 LEVEL = {room: level for level, rooms in enumerate(FLOORS, start=1) for room in rooms}

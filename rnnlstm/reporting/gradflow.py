@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -28,11 +27,11 @@ from rnnlstm.reporting.colours import network_name, style_numbers
 from rnnlstm.reporting.figures import save_picture
 from rnnlstm.reporting.gradflow_figures import half_life_text
 from rnnlstm.reporting.runs import Run, labels, task_title
-from rnnlstm.reporting.tables import as_table, csv_text, leave_out
+from rnnlstm.reporting.tables import as_table, csv_text, leave_out, table_console
 from rnnlstm.training.plan import Plan
 
 MOST_ORBITS = 10  # in a table
-WIDE = 400  # characters in a line, where it isn't a terminal: a file has room for all columns
+WIDE = 400  # characters in a line of a file: room for all columns
 MAPPED = ("identity", "tanh", "relu")
 #: Columns that a narrow terminal lacks, in the order of leaving them out.
 LEFT_OUT_FIRST = (
@@ -46,8 +45,13 @@ MEANINGS = (
         "∂h at the first": "∂h at the first: gradient left at the first step, as a share of that at the answer",
     },
     {
+        "gates imply": "Gates imply: the half-life of ∂L/∂c by the gates alone (range over the units' quartiles)",
+        "∂h 10 back": "∂h 10 back: as ∂h at the first, ten steps before the answer",
+    },
+    {
         "∂W, last 10": "∂W, last 10: share of the weight gradient from the last 10 steps",
         "90 % of ∂W in": "90 % of ∂W in: so many steps",
+        "‖∂W‖": "‖∂W‖: norm of the weight gradient",
         "Lyapunov": "Lyapunov: nats a step, below 0 vanishing",
     },
 )
@@ -101,9 +105,7 @@ class Analysis:
 
     def __init__(self, out: str) -> None:
         self.folder = Path(out).expanduser()
-        self.console = Console(highlight=False, markup=False)
-        if not self.console.is_terminal:
-            self.console.width = WIDE
+        self.console = table_console(WIDE)
         self.results: dict[str, Any] = {}
 
     def __enter__(self) -> Self:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import os
 import re
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,6 +14,7 @@ from typing import Any
 
 from rich import box
 from rich.cells import cell_len
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -22,6 +24,14 @@ from rnnlstm.reporting.pairing import Contest, contests
 from rnnlstm.reporting.runs import STATES, Run, counts, differing_keys, reasons
 from rnnlstm.reporting.selection import Comparison, first_of_each, pooled_over
 from rnnlstm.reporting.statistics import ENOUGH_SEEDS, Differences, interval, sign_test, solve_times, wilson
+
+
+def table_console(width: int) -> Console:
+    """A console, `width` characters wide where it is neither a terminal nor told by COLUMNS: a file has room."""
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal and not os.environ.get("COLUMNS"):
+        console.width = width
+    return console
 
 
 def leave_out(columns: dict[str, list[str]], spared: Sequence[str], width: int) -> list[str]:

@@ -38,14 +38,13 @@ class Block(NamedTuple):
     seeds: int
 
 
-RNN, LSTM, STARTED = "tanh RNN", "LSTM", "Pascanu's starts"
+RNN, STARTED = "tanh RNN", "Pascanu's starts"
 BLOCKS: dict[str, dict[str, Block]] = {
     "quick": {
         RNN: Block(ORTHOGONAL_TANH.overrides, (10,), (0.01, 0.1), (NONE, NORM_1), 500, 5),
     },
     "standard": {
-        RNN: Block(ORTHOGONAL_TANH.overrides, (20, 30, 50), (0.01, 0.03, 0.1), tuple(CLIPS), 20_000, 20),
-        LSTM: Block(("model=lstm",), (20, 50, 100), (0.1, 1.0), (NONE, NORM_1), 5_000, 20),
+        RNN: Block(ORTHOGONAL_TANH.overrides, (30, 50), (0.01, 0.03, 0.1), tuple(CLIPS), 20_000, 20),
         STARTED: Block(("model=rnn",), (20, 30, 50), (0.01,), (NONE, NORM_1), 20_000, 8),
     },
 }
@@ -64,15 +63,19 @@ class ClippingMap(Study):
     deviations = (
         "Temporal order (variant pascanu), 50 units, batch 20, SGD without momentum, orthogonal start at gain 1; "
         "tested every 100 updates, solved by the task's own criterion. A gradient that is not finite ends a seed: "
-        "it counts as diverged. 20,000 updates (LSTM 5,000) against up to 5 million in the paper. Pascanu's starts: "
-        "W_hh of N(0, 0.01), N(0, 0.1), or 15 connections a unit and spectral radius 0.95; other weights PyTorch's"
+        "it counts as diverged. 20,000 updates against up to 5 million in the paper. Pascanu's starts: "
+        "W_hh of N(0, 0.01), N(0, 0.1), or 15 connections a unit and spectral radius 0.95; other weights PyTorch's. "
+        "One seed of each corner (lowest and highest rate, with and without clipping) was run first. At T=20 every "
+        "corner of the tanh RNN solved the task (100 to 4,400 updates), and an LSTM did at T=20, 50 and 100 at rates "
+        "0.1 and 1 (100 to 800 updates): there clipping can't decide, and these lengths were dropped. At T=30 all "
+        "corners solved, too (600 to 13,700 updates); it was kept as the length before the border"
     )
     claims = ("C4",)
     caption = (
         "What to see: for each length, rate (rows) and kind of clipping (columns) the share of seeds that solve the "
         "task, and below it, where there are any, the share that diverged."
     )
-    minutes = Minutes(quick=0.5, standard=180)
+    minutes = Minutes(quick=0.5, standard=120)
     figure = "solved"
 
     def settings(self, size: str) -> tuple[str, ...]:
@@ -104,7 +107,7 @@ class ClippingMap(Study):
             ]
         return [
             _compared(RNN, T, 0.1, NORM_1, what) for T in BLOCKS[size][RNN].lengths for what in ("diverge", "solve")
-        ] + [_compared(LSTM, T, 1.0, NORM_1, "solve") for T in BLOCKS[size][LSTM].lengths]
+        ]
 
     def draw(self, rows: Sequence[Row], path: Path) -> bool:
         draw_maps(Rows(rows), path)

@@ -37,6 +37,7 @@ from rnnlstm.jobs.listener import Listener
 from rnnlstm.jobs.sweep import train_jobs
 from rnnlstm.record.files import LineWriter, read_json, read_lines, write_json
 from rnnlstm.record.folders import METRICS, SUMMARY, WEIGHTS, identity, run_folder, seed_folder
+from rnnlstm.reporting.tables import table_console
 from rnnlstm.studies.results import BEFORE, read, result, text_table, write
 from rnnlstm.studies.study import ABOVE, FIRST_FINAL, GIVES_UP_ABOVE, GIVES_UP_AT, Arm, Row, Setting, Study, Sweep
 from rnnlstm.training.plan import make_plan
@@ -65,9 +66,7 @@ def reproduce(
 
     Raises: ConfigError, JobError, BusyError, CheckpointError, DiskError.
     """
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 180
+    console = table_console(180)
 
     def progress(job: Job) -> Progress:
         return progress_on(console, job.config)

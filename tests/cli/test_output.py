@@ -20,7 +20,7 @@ from support.run_folders import make_run
 from support.training import SMALL_NUMBERS
 
 PACKAGE = Path(__file__).resolve().parents[2] / "rnnlstm"
-COMMANDS = ["train", "compare", "gradflow", "reproduce", "events", "benchmark"]
+COMMANDS = ["train", "compare", "gradflow", "reproduce", "events", "export", "benchmark"]
 ENCODING = {"encoding": "utf-8", "errors": "replace"}
 HELP = [[command, "--help"] for command in COMMANDS]
 

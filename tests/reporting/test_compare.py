@@ -19,7 +19,7 @@ from rnnlstm.config.errors import ConfigError
 from rnnlstm.record.files import write_json
 from rnnlstm.reporting.runs import MOST_RECORDS, counts, find_runs, held, missing_seeds, reasons
 from rnnlstm.reporting.selection import compare, find_key, group_by, pool, pooled_over, select
-from rnnlstm.reporting.tables import SPARED, paragraphs, spread_out
+from rnnlstm.reporting.tables import SPARED, paragraphs, spread_out, table_console
 
 from support.run_folders import make_run, multiply
 
@@ -303,3 +303,10 @@ def test_a_configuration_of_other_kinds_of_values_is_a_row_all_the_same(tmp_path
     make_run(tmp_path / "d", seeds=1, summaries=[{"loss": float("nan"), "steps": None}])
     assert main([str(tmp_path), "--paired", "--by", "length", "hidden_size", "--csv", os.devnull]) == 0
     assert main([str(tmp_path), "--figures", str(tmp_path / "pictures")]) == 0
+
+
+def test_a_file_has_room_for_wide_tables_unless_columns_says_how_much(monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert table_console(300).width == 300
+    monkeypatch.setenv("COLUMNS", "80")
+    assert table_console(300).width == 80

@@ -29,7 +29,7 @@ from rnnlstm.training.progress import Progress
 
 from results_overview import NETWORKS, overview_figure, save_overview
 from results_overview import STUDIES as OVERVIEW_STUDIES
-from results_page import page
+from results_page import overview, study_page, write_pages
 
 pytestmark = pytest.mark.usefixtures("shared_composer")
 
@@ -578,19 +578,23 @@ def test_a_result_is_written_and_read_and_its_page_says_no_more(tmp_path):
     assert paths[2].stat().st_size < 60_000
     assert read("adding", "quick", tmp_path / "results") == json.loads(paths[0].read_text())
     assert [Row.from_data(r) for r in data["rows"]] == rows
-    text = page(tmp_path / "results", tmp_path)
-    assert "results/quick/adding.png" in text
-    assert "**holds** (3 of 3)" in text
-    assert text.count("Not run.") == len(studies()) - 1
-    assert str(tmp_path) not in text
-    (tmp_path / "results" / "reading").mkdir()
-    (tmp_path / "results" / "reading" / "adding.md").write_text("*What it means.* A gate.\n")
-    (tmp_path / "results" / "reading" / "answers.md").write_text("adding: Gates do.\ncopy: No.\n")
-    text = page(tmp_path / "results", tmp_path)
-    assert "\n\n*What it means.* A gate.\n\n" in text
-    assert f"{study.question} | Gates do. | not run | **holds** (3 of 3)" in text
+    out = tmp_path / "results"
+    text = study_page(study, out)
+    assert "](quick/adding.png)" in text
+    assert "Not run." not in text
+    assert "**holds** (3 of 3)" in overview(out, tmp_path)
+    assert str(tmp_path) not in text + overview(out, tmp_path)
+    (out / "reading").mkdir()
+    (out / "reading" / "adding.md").write_text("*What it means.* A gate, as in [copy](#copy).\n")
+    (out / "reading" / "answers.md").write_text("adding: Gates do.\ncopy: No.\n")
+    assert "\n\n*What it means.* A gate, as in [copy](copy.md).\n\n" in study_page(study, out)
+    text = overview(out, tmp_path)
+    assert f"[adding](results/adding.md) | {study.question} | Gates do. | **holds** (3 of 3)" in text
+    write_pages(tmp_path / "results.md", out)
+    assert (tmp_path / "results.md").read_text() == text
     for other in studies().values():
-        assert f"## {other.name}\n" in text
+        assert f"[{other.name}](results/{other.name}.md)" in text
+        assert ("Not run." in (out / f"{other.name}.md").read_text()) == (other.name != "adding")
 
 
 def test_rows_that_were_there_keep_when_and_where_they_were_measured():
@@ -618,9 +622,9 @@ def test_the_overview_needs_three_studies_and_stands_on_the_page(tmp_path):
     for name in OVERVIEW_STUDIES:
         assert save_overview(tmp_path) is None, f"drawn without {name}"
         shutil.copy(COMMITTED / f"standard/{name}.json", tmp_path / "standard")
-    assert "overview" not in page(tmp_path, tmp_path)
+    assert "overview" not in overview(tmp_path, tmp_path)
     assert save_overview(tmp_path).stat().st_size > 10_000
-    assert "](overview.png)" in page(tmp_path, tmp_path)
+    assert "](./overview.png)" in overview(tmp_path, tmp_path)
 
 
 def test_what_the_overview_draws():

@@ -20,7 +20,7 @@ from PIL import Image
 from support.tensorboard_page import browser
 
 BLOCK = re.compile(r"^```\n\$ (?P<command>.*?)\n(?P<output>.*?)```$", re.MULTILINE | re.DOTALL)
-COLUMNS = "120"
+COLUMNS = "100"
 #: What the walk leaves → the picture that the page shows of it.
 FIGURES = {
     "gradflow/gradient.png": "gradient.png",
@@ -28,8 +28,8 @@ FIGURES = {
     "gradflow/trained/counterfactual_influence.png": "counterfactual_influence.png",
     "gradflow/trained/gates.png": "gates.png",
 }
-#: Parts of the report that are shown.
-PARTS = ("way", "learning", "gradient")
+#: Parts of the report that are shown, with the width of the page: a narrow one has no empty half.
+PARTS = {"way": 690, "learning": 1000, "gradient": 1000}
 
 
 def commands(page: str) -> list[str]:
@@ -59,9 +59,10 @@ def main(page: Path, place: Path, pictures: Path) -> None:
     for source, target in FIGURES.items():
         save(Image.open(place / source), pictures / target)
     with browser() as opened:
-        shown = opened.new_page(viewport={"width": 1000, "height": 900})
+        shown = opened.new_page()
         shown.goto((place / "report.html").resolve().as_uri())
-        for part in PARTS:
+        for part, width in PARTS.items():
+            shown.set_viewport_size({"width": width, "height": 900})
             picture = shown.locator(f"#{part}").screenshot()
             save(Image.open(io.BytesIO(picture)), pictures / f"report_{part}.png")
 
