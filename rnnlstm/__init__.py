@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from rnnlstm.config import __version__ as __version__
+
 if TYPE_CHECKING:
     from rnnlstm.api import load_metrics as load_metrics
     from rnnlstm.api import load_model as load_model

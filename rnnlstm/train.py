@@ -14,6 +14,7 @@ Options
   --cfg job            print the configuration, every key with its value, and stop; with -m the jobs of the sweep
   --config-dir DIR     a folder with YAML files of your own (task/, model/, experiment/, …)
   --completion=bash    print a script for Tab completion; with eval in ~/.bashrc, for the command rnnlstm-train
+  --version            print the version and stop
   --help               this text; with --config-dir and plugins=[…] also what is your own
   from=RUN             a run's configuration, changed by the keys that follow; a larger train.steps alone continues
                        the run, bit for bit; from_weights=last or best starts from its weights, with a new optimiser
@@ -36,7 +37,10 @@ from dataclasses import dataclass, field
 from rnnlstm.cli.exits import DONE, run_command
 from rnnlstm.config.errors import ConfigError, did_you_mean, show
 
-FLAGS = ("-m", "--multirun", "--cfg", "-c", "--resolve", "--config-dir", "-cd", "--help", "-h", "--completion")
+FLAGS = (
+    "-m", "--multirun", "--cfg", "-c", "--resolve", "--config-dir", "-cd", "--version", "--help", "-h",
+    "--completion",
+)  # fmt: skip
 
 
 @dataclass

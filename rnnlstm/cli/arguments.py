@@ -19,6 +19,7 @@ class Parser(argparse.ArgumentParser):
             description=description,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
+        self.add_argument("--version", action="store_true", help="print the version and stop")  # by `run_command`
 
     def error(self, message: str) -> None:  # type: ignore[override]
         raise ConfigError(f"{message}; see --help")

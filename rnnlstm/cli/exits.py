@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import FrameType
 
+from rnnlstm.config import __version__
 from rnnlstm.config.errors import (
     BusyError,
     CheckpointError,
@@ -31,6 +32,7 @@ BUSY = 73  #: the run folder is in use by another process
 DISK_FAILED = 74
 INTERRUPTED = 130
 TERMINATED = 143
+VERSION = "--version"
 
 
 def run_command(command: Callable[[Sequence[str]], int], arguments: Sequence[str] | None) -> int:
@@ -43,14 +45,15 @@ def run_command(command: Callable[[Sequence[str]], int], arguments: Sequence[str
 
     Output that can't be written stops nothing: the command does everything else and exits with 74. If only the reader
     has gone, as in `… | head`, the exit code is the same as if it had read everything.
+    `--version` is answered here, for every command.
     """
     if arguments is not None:
-        return guarded(lambda: command(arguments))
+        return guarded(lambda: _run(command, arguments))
     for number in SIGNALS:
         signal.signal(number, _exit_now)
     output = guard_output()
     try:
-        code = guarded(lambda: command(sys.argv[1:]))
+        code = guarded(lambda: _run(command, sys.argv[1:]))
     except SystemExit as end:  # argparse has printed the help
         code = int(end.code or DONE)
     sys.stdout.flush()
@@ -60,6 +63,13 @@ def run_command(command: Callable[[Sequence[str]], int], arguments: Sequence[str
     for number in SIGNALS:  # the exit code is decided, and Python only tidies up
         signal.signal(number, signal.SIG_IGN)
     return code
+
+
+def _run(command: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
+    if VERSION in arguments:
+        print(f"rnnlstm {__version__}")
+        return DONE
+    return command(arguments)
 
 
 def guarded(command: Callable[[], int]) -> int:

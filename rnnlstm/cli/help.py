@@ -91,8 +91,8 @@ def help_and_rule(field: dataclasses.Field[Any]) -> str:
     limits = [f"{words} {rules[name]:,}" for name, words in bounds if rules[name] is not None]
     if rules["at_most"] is not None and rules["at_most"] <= 1:  # the others only catch slips of the keyboard
         limits.append(f"at most {rules['at_most']:,}")
-    if rules["choices"] and not all(choice in rules["help"] for choice in rules["choices"]):
-        limits.append(", ".join(rules["choices"]))
+    if rules["choices"] and not all(str(choice) in rules["help"] for choice in rules["choices"]):
+        limits.append(", ".join(map(str, rules["choices"])))
     return f"{rules['help']}{acts} [{', '.join(limits)}]" if limits else f"{rules['help']}{acts}"
 
 
@@ -140,8 +140,15 @@ def _default(f: dataclasses.Field[Any]) -> str:
 
 #: Commands that take key=value, and their further arguments.
 COMPOSED = {
-    "rnnlstm-train": ["--multirun", "--cfg=job", "--config-dir", "--help", "--completion=bash"],
-    "rnnlstm-gradflow": ["weights=", *(f"show={part}" for part in PARTS), "out=", "sequences=", "--help"],
+    "rnnlstm-train": ["--multirun", "--cfg=job", "--config-dir", "--help", "--version", "--completion=bash"],
+    "rnnlstm-gradflow": [
+        "weights=",
+        *(f"show={part}" for part in PARTS),
+        "out=",
+        "sequences=",
+        "--help",
+        "--version",
+    ],
 }
 
 SCRIPT = r"""# Tab completion of rnnlstm's commands. In ~/.bashrc:   eval "$(rnnlstm-train --completion=bash)"

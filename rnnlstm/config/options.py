@@ -22,7 +22,7 @@ def option(
     above: float | None = None,
     at_most: float | None = None,
     below: float | None = None,
-    choices: Sequence[str] | Mapping[str, str] | None = None,
+    choices: Sequence[Any] | Mapping[str, str] | None = None,
     acts_if: Mapping[str, Sequence[Any]] | str | None = None,
     idle_is_fine: bool = False,
 ) -> Any:
@@ -89,6 +89,10 @@ def _check(key: str, value: Any, type_name: str, rules: Any) -> None:
     wanted = _wrong_type(value, type_name)
     if wanted:
         raise OptionError(key, value, f"must be {wanted}")
+    choices = rules.get("choices")
+    if choices is not None and value not in choices:
+        names = [show(choice) for choice in choices]
+        raise OptionError(key, value, f"must be one of {', '.join(names)}{did_you_mean(show(value), names)}")
     if isinstance(value, str) and ("int" in type_name or "float" in type_name):  # or a text, with a rule of its own
         return
     number = isinstance(value, float) or "float" in type_name  # an int can be too large for a float
@@ -102,10 +106,6 @@ def _check(key: str, value: Any, type_name: str, rules: Any) -> None:
         raise OptionError(key, value, f"must be at most {rules['at_most']:,}")
     if rules.get("below") is not None and value >= rules["below"]:
         raise OptionError(key, value, f"must be below {rules['below']:,}")
-    choices = rules.get("choices")
-    if choices is not None and value not in choices:
-        hint = did_you_mean(str(value), choices)
-        raise OptionError(key, value, f"must be one of {', '.join(choices)}{hint}")
 
 
 def _wrong_type(value: Any, type_name: str) -> str | None:

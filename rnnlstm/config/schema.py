@@ -59,6 +59,20 @@ class OptimizerOptions:
         },
     )
     lr: float = option(3e-3, "learning rate", above=0, at_most=1000)
+    weight_decay: float = option(
+        0.0, "λ: λ · w is added to the gradient after clipping (L2), of every parameter", at_least=0, at_most=1000
+    )
+
+
+@dataclass(frozen=True)
+class AdamOptions(OptimizerOptions):
+    betas: list[float] = option(
+        [0.9, 0.999], "adam: decay of the averages of the gradient and of its square", at_least=0, below=1
+    )
+
+    def __post_init__(self) -> None:
+        if isinstance(self.betas, list) and len(self.betas) != 2:
+            raise OptionError("betas", self.betas, "must be two numbers: [0.9,0.999]")
 
 
 @dataclass(frozen=True)
@@ -84,6 +98,12 @@ class ClipOptions:
     )
     threshold: float | None = option(
         1.0, "largest norm, or largest entry", above=0, acts_if={"clip": ["norm", "value"]}, idle_is_fine=True
+    )
+    norm_type: int | str = option(
+        2,
+        "p of the norm that is limited: 1 (sum of |g|), 2 (Euclidean), inf (largest |g|)",
+        choices=(1, 2, "inf"),
+        acts_if={"clip": ["norm"]},
     )
 
     def __post_init__(self) -> None:
@@ -490,7 +510,7 @@ SECTIONS: dict[str, type] = {
 }
 #: Choices of a group that have further keys or other defaults.
 VARIANTS: dict[str, dict[str, type]] = {
-    "optimizer": {"rmsprop": RMSpropOptions, "sgd": SGDOptions},
+    "optimizer": {"adam": AdamOptions, "rmsprop": RMSpropOptions, "sgd": SGDOptions},
     "probe": {"full": FullProbeOptions},
     "launcher": {"local": LocalOptions, "slurm": SlurmOptions, "ray": RayOptions},
     "search": {"optuna": OptunaOptions},

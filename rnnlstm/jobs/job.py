@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import functools
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from rnnlstm.config.compose import MOST_JOBS, Composer, Tree, value_text
 from rnnlstm.config.errors import ConfigError, OptionError
 from rnnlstm.config.plugins import import_plugins
-from rnnlstm.config.schema import GRADFLOW, Config, read_config
+from rnnlstm.config.schema import GRADFLOW, TOP, Config, options_of, read_config
 from rnnlstm.jobs.from_run import with_run
 from rnnlstm.record.folders import run_folder, seed_folder
 from rnnlstm.record.summary import finished, summaries
@@ -92,16 +94,21 @@ def compose_job(composer: Composer, overrides: Sequence[str], plugins: Sequence[
 
 
 def compose_trials(
-    composer: Composer, assignments: Sequence[Sequence[str]], plugins: Sequence[str], whole_space: bool = False
+    composer: Composer,
+    assignments: Sequence[Sequence[str]],
+    plugins: Sequence[str],
+    fractions: Collection[str] = (),
+    whole_space: bool = False,
 ) -> list[Job]:
     """A job for each trial of a search, idle keys at their defaults.
 
+    `fractions`: keys that are chosen from an interval of fractions, in which a whole number is a coincidence.
     `whole_space`: each key takes all its choices in these trials. Raises: ConfigError, then also for an idle key that
     acts in none of them.
     """
     from rnnlstm.training.idle_keys import trials_without_idle_keys
 
-    trees = [_composed(composer, assignment, plugins) for assignment in assignments]
+    trees = [_composed(composer, assignment, plugins, fractions) for assignment in assignments]
     defaults = [composer.defaults_of(tree) for tree in trees]
     return [_job(composer, tree) for tree in trials_without_idle_keys(trees, defaults, whole_space)]
 
@@ -115,13 +122,69 @@ def compose_tree(overrides: Sequence[str], config_dir: str | None = None) -> Tre
     return tree
 
 
-def _composed(composer: Composer, overrides: Sequence[str], plugins: Sequence[str]) -> Tree:
+def _composed(
+    composer: Composer, overrides: Sequence[str], plugins: Sequence[str], fractions: Collection[str] = ()
+) -> Tree:
     """A job's configuration, checked."""
-    tree = composer.compose(overrides)
+    tree = with_whole_numbers(composer.compose(overrides), fractions)
     config = read_config(tree)
     if config.plugins != plugins:
         raise OptionError("plugins", config.plugins, "is taken from the command line only")
     return tree
+
+
+def with_whole_numbers(tree: Tree, fractions: Collection[str] = ()) -> Tree:
+    """`tree` with 10000 for 1e4, a float to Hydra and YAML, in each key but `fractions` that takes no other numbers;
+    and `inf` as a text where that is a choice: JSON has no such number."""
+    new = {key: value for key, value in tree.items() if key not in TOP}
+    top = {key: value for key, value in tree.items() if key in TOP}
+    for section, values in (*new.items(), ("", top)):
+        if not isinstance(values, Mapping):
+            continue
+        found = {key for key, value in values.items() if _may_be_whole(value)}
+        found -= {key for key in found if f"{section}.{key}".strip(".") in fractions}
+        changed = dict(values)
+        for field in _fields_of(section, values.get("name"), found):
+            if field.name in found and "int" in str(field.type) and "float" not in str(field.type):
+                changed[field.name] = _whole(values[field.name], field.metadata.get("choices") or ())
+        if section:
+            new[section] = changed
+        else:
+            new |= changed
+    return {key: new[key] for key in tree}
+
+
+def _fields_of(section: str, choice: Any, found: set[str]) -> Sequence[Any]:
+    """The fields of these keys. The classes of tasks and cells import torch, so only a key whose type its default
+    does not show is looked up there."""
+    from rnnlstm.training.idle_keys import fields_of
+
+    if not section:
+        return [field for field in fields(Config) if field.name in found]
+    if section in ("task", "model"):
+        found = found - _fractional(section, str(choice))
+    return fields_of(section, choice, found) if found else ()
+
+
+@functools.cache
+def _fractional(group: str, choice: str) -> frozenset[str]:
+    """The keys of a task or model whose default is written as a fraction; none of a class of the user's own."""
+    try:
+        return frozenset(key for key, default, _ in options_of(group, choice) if "." in default)
+    except OSError:
+        return frozenset()
+
+
+def _may_be_whole(value: Any) -> bool:
+    return any(isinstance(entry, float) for entry in (value if isinstance(value, list) else [value]))
+
+
+def _whole(value: Any, choices: Collection[Any]) -> Any:
+    if isinstance(value, list):
+        return [_whole(entry, choices) for entry in value]
+    if isinstance(value, float) and value.is_integer() and abs(value) <= 2**53:  # above, floats leave numbers out
+        return int(value)
+    return "inf" if value == math.inf and "inf" in choices else value
 
 
 def _without_idle_keys(composer: Composer, trees: Sequence[Tree]) -> list[Tree]:

@@ -115,6 +115,11 @@ class Space:
         """The overrides of the trial with these values."""
         return [f"{word}={chosen[word]}" if word in chosen else word for word in self.words]
 
+    @property
+    def fractions(self) -> set[str]:
+        """The keys that are chosen from an interval of fractions."""
+        return {k for k, s in self.dimensions.items() if isinstance(s, Interval) and isinstance(s.low, float)}
+
     def ends(self) -> Iterator[dict[str, str]]:
         """Values to check beforehand: each key at each choice or at both ends, with the others at their first."""
         first = {key: space.ends[0] for key, space in self.dimensions.items()}
@@ -198,7 +203,9 @@ class Search:
             self._plugins = command_plugins(composer, overrides)
             self.space = read_space(composer.checked(overrides, intervals=True))
             words = [self.space.overrides(values) for values in self.space.ends()]
-            self.jobs = compose_trials(composer, words, self._plugins, whole_space=True)  #: at the ends of the space
+            fractions = self.space.fractions
+            #: Those at the ends of the space.
+            self.jobs = compose_trials(composer, words, self._plugins, fractions, whole_space=True)
         config = self.jobs[0].config
         if not isinstance(config.search, OptunaOptions):
             raise OptionError("search", config.search.name, "is taken from the command line only")
@@ -263,7 +270,7 @@ class Search:
     def _job(self, values: Mapping[str, str]) -> Job:
         with Composer(self._config_dir).active() as composer:
             words = without_search_keys(self.space.overrides(values))
-            (job,) = compose_trials(composer, [words], self._plugins)
+            (job,) = compose_trials(composer, [words], self._plugins, self.space.fractions)
             return replace(job, command=self.command)
 
     def ended(self, trial: Trial) -> list[Trial]:

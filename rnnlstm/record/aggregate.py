@@ -19,11 +19,14 @@ from rnnlstm.record.reader import read_metrics
 from rnnlstm.record.tensorboard import EVERY_TASK, TensorBoardView, experiment, layout
 
 #: Beginnings of the tags that are aggregated.
-PREFIXES = ("eval", "train/loss", "grad/norm_", "clip/rate", "curriculum/")
+PREFIXES = (
+    "eval", "train/loss", "grad/norm_", "clip/rate", "curriculum/",
+    "baseline_current/",  # which differs from seed to seed, as other baselines don't
+)  # fmt: skip
 #: Of the gradient through time, what has a chart: the other lags are in the seeds' own.
 FLOW = re.compile(r"flow/(\w+_lag_10|(\w+_)?half_life)(/layer_\d+)?")
 #: Tags of which every seed has the same value, which is shown as it is.
-SAME = ("baseline/", "clip/threshold")
+SAME = ("baseline", "clip/threshold")
 SEED_CHARTS = {
     "gradient norm before and after clipping, and the threshold":
         "^(grad/norm_before_clip|grad/norm_after_clip|clip/threshold)$",
@@ -91,7 +94,7 @@ class Aggregate:
             self._latest.setdefault(seed, {}).update(line)
         values: dict[str, float] = {}
         for tag in dict.fromkeys(tag for line in lines.values() for tag in line):
-            if tag.startswith(SAME):
+            if tag.startswith(SAME) and not tag.startswith(PREFIXES):
                 values[tag] = next(line[tag] for line in lines.values() if tag in line)
             elif tag.startswith(PREFIXES) or FLOW.fullmatch(tag):
                 of_seeds = self._latest.values() if tag.startswith("eval") else lines.values()

@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from rnnlstm.config import __version__
 from rnnlstm.record.files import read_json, write_json
 
 ENVIRONMENT = "environment.json"
@@ -62,7 +63,7 @@ def noted_threads(folder: Path) -> int | None:
 def describe_here() -> dict[str, Any]:
     """Versions of rnnlstm, Python and NumPy, the checkout's commit, system, processor and cores."""
     return {
-        "rnnlstm": package_version("rnnlstm"),
+        "rnnlstm": __version__,
         "commit": _commit(Path(__file__).resolve().parent),
         "python": platform.python_version(),
         "numpy": package_version("numpy"),

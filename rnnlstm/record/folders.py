@@ -45,6 +45,10 @@ LATER = {"precision": "full", "data": "cpu", "from_run": None, "from_weights": N
 LATER_OPTIONS: tuple[tuple[str, str | None, dict[str, Any]], ...] = (
     ("model", "lstm", {"input_bias": None}),
     ("surgery", None, {"round": []}),
+    ("optimizer", "adam", {"weight_decay": 0.0, "betas": [0.9, 0.999]}),
+    ("optimizer", "rmsprop", {"weight_decay": 0.0}),
+    ("optimizer", "sgd", {"weight_decay": 0.0}),
+    *(("clip", kind, {"norm_type": 2}) for kind in ("norm", "value", "none")),
 )
 SEED_FOLDER = re.compile(r"seed_(0|[1-9][0-9]{0,18})", re.ASCII)
 #: Files in a seed's folder.

@@ -26,6 +26,9 @@ eval_T<length>/<metric> | the task's metric | loss or metric on held-out sequenc
 eval_slice/<slice> | the task's metric | headline metric on a part of those: see the task's `slices`
 eval_current/<metric> | the task's metric | loss or metric on held-out sequences of the length that a growing
     curriculum is at
+baseline_T<length>/loss | the task's loss | baseline/loss of another length that is evaluated
+baseline_decoys<rate>/loss | the task's loss | baseline/loss of texts with another share of decoys
+baseline_current/loss | the task's loss | baseline/loss of the length that a growing curriculum is at
 curriculum/length | task length | length of this update's sequences, where a curriculum changes it
 eval_decoys<rate>/<metric> | the task's metric | loss or metric on texts with another share of decoys
 baseline/loss | the task's loss | loss of the best predictor that knows the task and the position, but no input
@@ -37,18 +40,20 @@ grad/window_max_norm | 1 | the largest norm before clipping of all updates since
 grad_param/<parameter> | 1 | norm before clipping of one parameter's gradient
 clip/fired | 0 or 1 | whether clipping changed this update's gradient
 clip/rate | share | share of all updates since the start on which clipping fired
-clip/coefficient | factor | by norm: min(1, threshold/norm), what the gradient was multiplied by
+clip/coefficient | factor | by norm: min(1, threshold/norm of clip.norm_type), what the gradient was multiplied by
 clip/clipped_share | share | by value: share of the gradient's entries that were cut
 clip/threshold | 1 | by norm: the threshold, the largest norm that the optimiser is given
 clip/window_rate | share | share of all updates since the last line on which clipping fired
 clip/window_min_coefficient | factor | by norm: the smallest coefficient of all updates since the last line
-clip/event_norm | 1 | an update on which clipping fired, at its own step: norm before clipping
+clip/event_norm | 1 | an update on which clipping fired, at its own step: the norm that clip.norm_type names, before
+    clipping
 clip/event_coefficient | factor | the same update: what its gradient was multiplied by
 clip/event_clipped_share | share | the same update, by value: share of the gradient's entries that were cut
 clip/event_thinning | fired updates | from this step on one in so many fired updates is shown as clip/event_…;
     clip_events.jsonl holds all
-clip/norm_before_<quantile> | 1 | quantile of the norm before clipping, over updates since the last evaluation
-clip/norm_after_<quantile> | 1 | quantile of the norm after clipping, over updates since the last evaluation
+clip/norm_before_<quantile> | 1 | quantile of the norm that clip.norm_type names, before clipping, over updates
+    since the last evaluation
+clip/norm_after_<quantile> | 1 | quantile of that norm after clipping, over updates since the last evaluation
 clip/largest/<parameter> | share | share of fired updates in which this parameter's gradient was largest
 flow/<state>_lag_<k> | 1 | norm of the gradient of the loss at the last scored position for the state k steps
     before it

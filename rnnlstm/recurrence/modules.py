@@ -341,7 +341,7 @@ class Recurrence(nn.Module):
         if self.backend == "fused":
             for how, on in (
                 ("torch.jit.trace", torch._C._get_tracing_state() is not None),
-                ("torch.export", torch.compiler.is_exporting()),
+                ("torch.export", _is_exporting()),
             ):
                 if on:
                     raise RuntimeError(f"{how} can't record the fused backend; use backend='reference'")
@@ -352,6 +352,12 @@ class Recurrence(nn.Module):
         return ", ".join(
             [f"{self.input_size}, {self.hidden_size}", *changed, f"{self.cell}", f"backend={self.backend}"]
         )
+
+
+def _is_exporting() -> bool:
+    """Whether torch.export records. Older versions of PyTorch can't say; there it fails with words of its own."""
+    asked = getattr(torch.compiler, "is_exporting", None)
+    return asked is not None and asked()
 
 
 class _DropIn(Recurrence, nn.RNNBase):

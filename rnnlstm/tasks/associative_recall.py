@@ -8,6 +8,20 @@ Pairs of a key and a value, then a key: which value went with it? ::
 Keys are letters, all different, values digits, uniform. `standard` asks for one pair, uniform, after as many blanks
 as the length leaves. `mqar` asks for each pair once, in random order at uniform places. Cross-entropy where a key
 asks.
+
+`mqar` asks the question of Arora et al., with data of its own. Zoology's `multiquery_ar` (HazyResearch/zoology,
+zoology/data/associative_recall.py) differs, so that numbers of the two can't be compared:
+
+================  ===============================  ================================================================
+                  here                             zoology, at its defaults
+vocabulary        26 keys, 10 values, a blank      8,192 tokens, the lower half keys, the upper values
+values            drawn with repetition            all different within a sequence
+filler            one blank token                  tokens drawn from the whole vocabulary, keys included
+questions         uniform over all later steps     every second later step, the k-th with weight k^(a−1), a = 0.01:
+                                                   most come soon after the pairs
+training data     new at every update              100,000 sequences
+answers of        10 values                        the whole vocabulary
+================  ===============================  ==========================================================
 """
 
 from __future__ import annotations

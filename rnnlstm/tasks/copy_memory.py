@@ -11,11 +11,14 @@ output has nine classes (blank, eight symbols). In `standard` each of the T+20 p
 not one task; the others differ, here with two symbols and T = 4::
 
     standard      input  s₁ s₂ _  _  _  :  _  _      target  _  _  _  _  _  _  s₁ s₂
-    delimiters    input  s₁ s₂ _  _  _  :  :  :      target  _  _  _  _  _  _  s₁ s₂     Bai, Kolter & Koltun 2018
+    delimiters    input  s₁ s₂ _  _  _  :  :  :      target  _  _  _  _  _  _  s₁ s₂     one-hot form of the next
+    scalar        input  s₁ s₂ 0  0  0  9  9  9      target  _  _  _  _  _  _  s₁ s₂     Bai, Kolter & Koltun 2018
     on_marker     input  s₁ s₂ _  _  _  _  :  _      target  _  _  _  _  _  _  s₁ s₂     Lezcano-Casado 2019
     recall_only   input  s₁ s₂ _  _  _  _  :  :      target                    s₁ s₂     Gu, Goel & Ré 2022
     variable      input  s₁ s₂ _  :  _  _            target  _  _  _  _  s₁ s₂           Tallec & Ollivier 2018
 
+In `scalar` an input is one number a step, as in their code (locuslab/TCN, TCN/copy_memory/utils.py): 0 is the blank,
+1 … 8 are the symbols, 9 is the delimiter. Their readout has a tenth class, which is never right.
 In `variable` each sequence has a delay of its own, uniform on 1 … T; what comes after its recall is not scored.
 """
 
@@ -36,7 +39,7 @@ from rnnlstm.tasks.task import OVER, Task, register_task, step_numbers, until_ov
 ALPHABET = 8  # symbols, classes 1 … 8
 RECALL = 10  # symbols to remember
 BLANK, DELIMITER = 0, 9
-VARIANTS = ("standard", "variable", "delimiters", "on_marker", "recall_only")
+VARIANTS = ("standard", "variable", "delimiters", "scalar", "on_marker", "recall_only")
 
 
 @register_task("copy")
@@ -47,7 +50,6 @@ class CopyMemory(Task):
     kind_names = ("symbol", "blank", "delimiter", "recall", "padding")
     takes_scored_answers = True
     drawn_together = True
-    one_hot_inputs = True
 
     length: int = option(50, "the delay T; sequences have T+20 steps", at_least=1, at_most=1_000_000)
     variant: str = option("standard", f"protocol: {', '.join(VARIANTS)}", choices=VARIANTS)
@@ -58,7 +60,11 @@ class CopyMemory(Task):
 
     @property
     def input_size(self) -> int:
-        return ALPHABET + 2
+        return 1 if self.variant == "scalar" else ALPHABET + 2
+
+    @property
+    def one_hot_inputs(self) -> bool:  # type: ignore[override]
+        return self.variant != "scalar"
 
     @property
     def output_size(self) -> int:
@@ -87,7 +93,7 @@ class CopyMemory(Task):
         marked = step == recall - 1
         if self.variant == "on_marker":
             marked = step == recall
-        elif self.variant == "delimiters":
+        elif self.variant in ("delimiters", "scalar"):
             marked = marked | asked
         elif self.variant == "recall_only":
             marked = asked
@@ -99,7 +105,10 @@ class CopyMemory(Task):
         kinds.masked_fill_(marked, 2).masked_fill_(asked, 3).masked_fill_(over, 4)
         kinds[:RECALL] = 0
         mask = asked if self.variant == "recall_only" else ~over
-        inputs = torch.zeros(T, B, ALPHABET + 2, dtype=torch.float32).scatter_(-1, tokens[..., None], 1.0)
+        if self.variant == "scalar":
+            inputs = tokens[..., None].to(torch.float32)
+        else:
+            inputs = torch.zeros(T, B, ALPHABET + 2, dtype=torch.float32).scatter_(-1, tokens[..., None], 1.0)
         return Batch(inputs, targets, mask.expand(T, B).contiguous(), kinds.expand(T, B).contiguous())
 
     def decode(self, batch: Batch, b: int) -> str:
@@ -107,7 +116,8 @@ class CopyMemory(Task):
 
     def words(self, batch: Batch, b: int) -> list[str]:
         assert batch.kinds is not None
-        letters = _letters(batch.inputs[:, b].argmax(-1))
+        sequence = batch.inputs[:, b]  # (T, I)
+        letters = _letters(sequence[:, 0].long() if self.variant == "scalar" else sequence.argmax(-1))
         return [OVER if kind == 4 else s for s, kind in zip(letters, batch.kinds[:, b].tolist(), strict=True)]
 
     def answer(self, outputs: Tensor, batch: Batch, b: int) -> str:

@@ -117,7 +117,7 @@ def _images() -> tuple[tuple[LookupTable, LookupTable], tuple[LookupTable, Looku
         from sklearn.datasets import load_digits
     except ImportError:
         raise ConfigError(
-            "task=digits needs scikit-learn, which holds the images: pip install -c constraints.txt -e .[digits]"
+            "task=digits needs scikit-learn, which holds the images: pip install 'rnnlstm[digits]'"
         ) from None
     loaded = load_digits()
     parts: list[tuple[LookupTable, LookupTable]] = []

@@ -1,9 +1,12 @@
-"""What the adding and the multiplication problem share: two marked numbers far apart, in three protocols.
+"""What the adding and the multiplication problem share: two marked numbers, in four protocols.
 
 `standard` (Arjovsky, Shah & Bengio 2016): numbers uniform on [0, 1), one mark in each half, every sequence T long::
 
     value     0.41  0.87  0.13  0.55  0.92  0.30  0.68  0.24
     marker    0     1     0     0     0     0     1     0
+
+`anywhere` (Bai, Kolter & Koltun 2018, by their code: locuslab/TCN, TCN/adding_problem/utils.py): both marks anywhere,
+on two different steps, each pair as likely, so that two neighbours may be marked. The rest is as in `standard`.
 
 `hochreiter` (Hochreiter & Schmidhuber 1997, experiments 4 and 5): the first mark is on one of the first ten steps,
 the second on one of the first T/2−1 that are still unmarked; the first and the last step have the marker −1; lengths
@@ -34,6 +37,7 @@ from rnnlstm.tasks.task import OVER, Task, step_numbers, until_over
 NEAR, NEAR_IN_PASCANU = 0.04, 0.2
 FIRST = 10  #: steps on which the first mark of `hochreiter` can be
 UNMARKED, MARKED, PADDING = 0, 1, 2
+ONE_LENGTH = ("standard", "anywhere")  #: protocols in which all sequences are as long
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +54,8 @@ class MarkedNumbers(Task):
                          at_most=1_000_000)  # fmt: skip
     variant: str = option(
         "standard",
-        "protocol: standard (Arjovsky et al. 2016), hochreiter (1997) or pascanu (2013)",
-        choices=("standard", "hochreiter", "pascanu"),
+        "protocol: standard (Arjovsky et al. 2016), anywhere (Bai et al. 2018), hochreiter (1997) or pascanu (2013)",
+        choices=("standard", "anywhere", "hochreiter", "pascanu"),
     )
 
     lowest: ClassVar[float]  #: `hochreiter`: numbers are uniform from here to 1
@@ -66,8 +70,8 @@ class MarkedNumbers(Task):
 
     @property
     def sequence_length(self) -> int:
-        longer = {"standard": 0, "hochreiter": self.length // 10, "pascanu": self.length // 10 - 1}
-        return self.length + longer[self.variant]
+        longer = {"hochreiter": self.length // 10, "pascanu": self.length // 10 - 1}
+        return self.length + longer.get(self.variant, 0)
 
     @property
     def input_size(self) -> int:
@@ -93,7 +97,7 @@ class MarkedNumbers(Task):
 
     @property
     def scored_alike(self) -> bool:
-        return self.variant == "standard"
+        return self.variant in ONE_LENGTH
 
     def generate(self, random: RandomSource, batch_size: int) -> Batch:
         T, B = self.sequence_length, batch_size
@@ -111,7 +115,7 @@ class MarkedNumbers(Task):
         answer = self.target(values.gather(0, first)[0], values.gather(0, second)[0])
         targets = torch.zeros(T, B, dtype=torch.float32).scatter_(0, last, answer[None])[..., None]
         mask = torch.zeros(T, B, dtype=torch.bool).scatter_(0, last, True)
-        if self.variant != "standard":
+        if self.variant not in ONE_LENGTH:
             over = step_numbers(T) > last
             values, markers = values.masked_fill(over, 0.0), markers.masked_fill(over, 0.0)
             kinds = kinds.masked_fill(over, PADDING)
@@ -123,6 +127,9 @@ class MarkedNumbers(Task):
         if self.variant == "standard":
             first, second = random.integers(0, T // 2, (B,)), random.integers(T // 2, T, (B,))
             return torch.full((B,), T - 1), first, second
+        if self.variant == "anywhere":
+            first, second = random.integers(0, T, (B,)), random.integers(0, T - 1, (B,))
+            return torch.full((B,), T - 1), first, second + (second >= first)
         lengths = random.integers(T, self.sequence_length + 1, (B,))
         if self.variant == "hochreiter":
             first, second = random.integers(0, FIRST, (B,)), random.integers(0, T // 2 - 1, (B,))
@@ -146,6 +153,8 @@ class MarkedNumbers(Task):
             lengths = batch.mask.int().argmax(0) + 1
             tenth, wide = lengths // 10, 4 * lengths // 10
             within = (step < tenth + wide) & ((step < tenth) == (steps < tenth))
+        elif self.variant == "anywhere":
+            within = torch.ones_like(inputs[..., 1], dtype=torch.bool)
         else:
             within = (step < self.length // 2) == (steps < self.length // 2)
         free = within & (batch.kinds == UNMARKED) & (inputs[..., 1] == 0)
@@ -177,6 +186,7 @@ class MarkedNumbers(Task):
         """Whether the first mark stands in the first or in the second half of the steps where it can be."""
         assert batch.kinds is not None
         first = (batch.kinds == MARKED).int().argmax(0)  # (B,)
-        span = {"standard": self.length // 2, "hochreiter": FIRST, "pascanu": self.length // 10}[self.variant]
+        spans = {"standard": self.length // 2, "hochreiter": FIRST, "pascanu": self.length // 10}
+        span = spans.get(self.variant, self.length)
         early = (first < span / 2).expand_as(batch.mask)
         return {"first_mark_early": batch.mask & early, "first_mark_late": batch.mask & ~early}

@@ -22,11 +22,19 @@ _ON_CUDA: tuple[tuple[Any, str, bool], ...] = (
     (torch.backends.cuda.matmul, "allow_bf16_reduced_precision_reduction", False),
     (torch.utils.deterministic, "fill_uninitialized_memory", False),  # costs time
 )
+
+
+def _rounding(*operations: tuple[Any, str]) -> tuple[Any, ...]:
+    """Those that have a precision of their own, as older versions of PyTorch do not."""
+    found = [getattr(backend, name, None) for backend, name in operations]
+    return tuple(operation for operation in found if hasattr(operation, "fp32_precision"))
+
+
 #: Operations whose float32 factors PyTorch may round to bfloat16 or TF32 (`torch.set_float32_matmul_precision`).
-_CPU: Any = torch.backends.mkldnn
-_CUDNN: Any = torch.backends.cudnn
-_ROUNDED_ON_CPU = (_CPU.matmul, _CPU.rnn)
-_ROUNDED_ON_CUDA = (torch.backends.cuda.matmul, _CUDNN.conv, _CUDNN.rnn)
+_ROUNDED_ON_CPU = _rounding((torch.backends.mkldnn, "matmul"), (torch.backends.mkldnn, "rnn"))
+_ROUNDED_ON_CUDA = _rounding(
+    (torch.backends.cuda, "matmul"), (torch.backends.cudnn, "conv"), (torch.backends.cudnn, "rnn")
+)
 
 
 @contextmanager
@@ -54,6 +62,8 @@ def own_settings(threads: int | None = None) -> Iterator[None]:
         for operation in _ROUNDED_ON_CPU:
             if operation.fp32_precision not in ("none", "ieee"):
                 operation.fp32_precision = "ieee"
+        if not _ROUNDED_ON_CPU and torch.get_float32_matmul_precision() != "highest":  # one setting for all of them
+            torch.set_float32_matmul_precision("highest")
         if threads is not None:
             torch.set_num_threads(threads)
         yield

@@ -64,7 +64,7 @@ def conditional_keys(
     changed = changed_keys(tree, defaults)
     for section in dict.fromkeys(section for section, _ in sorted(keys)):
         names = {name for other, name in keys if other == section and name in tree[section]}
-        for field in _fields(section, tree[section].get("name"), names):
+        for field in fields_of(section, tree[section].get("name"), names):
             acts_if = field.metadata.get("acts_if")
             if acts_if is not None and field.name in names:
                 met, setting = _look(acts_if, section, tree)
@@ -110,7 +110,7 @@ def refuse_idle_changes(tree: Mapping[str, Any], before: Mapping[str, Any]) -> N
             raise key.error
 
 
-def _fields(section: str, choice: Any, names: set[str]) -> Sequence[dataclasses.Field[Any]]:
+def fields_of(section: str, choice: Any, names: set[str]) -> Sequence[dataclasses.Field[Any]]:
     """The options of a section, or of the chosen task or model. None of an unknown choice: the plan refuses it.
 
     Classes of tasks and cells import torch. They are asked only if `names` are options of their own.

@@ -144,6 +144,9 @@ class Loop:
         ]
         self.instruments = [Instruments(plan, model, r, rep.seed, rep.record) for r, rep in enumerate(self.replicas)]
         self.plateaus = {f"baseline/{name.replace(' ', '_')}": loss for name, loss in plan.task.plateaus.items()}
+        self.baselines = {"baseline/loss": plan.task.baseline, **self.plateaus} | {
+            f"{prefix.replace('eval', 'baseline')}/loss": task.baseline for prefix, task in plan.variations.items()
+        }
         headlines = [TASKS[name].metric_name for name in TASKS]
         self.aggregate = Aggregate(
             folder / AGGREGATE, plan.task.name, plan.task.metric_name, list(self.plateaus), headlines
@@ -304,9 +307,10 @@ class Loop:
             by_prefix = evaluations(self.plan, self.trainer.model, r, replica.seed, current)
             for prefix, scores in by_prefix.items():
                 values |= {f"{prefix}/{name}": score for name, score in scores.items()}
-            values |= {"baseline/loss": self.plan.task.baseline, **self.plateaus}
+            values |= self.baselines
             replica.evaluated(step, by_prefix["eval"], by_prefix.get("precision", {}), self.trainer.model.weights(r))
             if current is not None:
+                values["baseline_current/loss"] = current.baseline
                 curriculum.grow_if_solved(r, by_prefix["eval_current"])
             values |= replica.clipping_values()
         if lines:
@@ -398,6 +402,8 @@ def clip_advice(options: ClipOptions, replicas: Sequence[Replica]) -> str | None
     if not norms:
         return None
     numbers = f"median norm {statistics.median(norms):.2g}, threshold {options.threshold:g}"
+    if options.norm_type != 2:
+        numbers = f"median Euclidean norm {statistics.median(norms):.2g}; the {options.norm_type}-norm is limited"
     if updates >= ENOUGH and rate >= ALMOST_EVERY:
         return f"clipping fired on {rate:.0%} of the updates: it sets the size of every step ({numbers})"
     if updates >= MANY and rate == 0:

@@ -1,5 +1,6 @@
 """Optimisers of stacked replicas: Adam, RMSprop and SGD, each one or a few calls of PyTorch for all weights.
 
+Weight decay is PyTorch's for these three: g ← g + λw before anything else, an L2 penalty (not AdamW's).
 They work entry by entry, so the rows of stacked replicas do not mix. Equal bit for bit to PyTorch's classes of these
 names, whose first step imports its compiler, which takes longer than a short run.
 """
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rnnlstm.config.schema import OptimizerOptions, RMSpropOptions, SGDOptions
+from rnnlstm.config.schema import AdamOptions, OptimizerOptions, RMSpropOptions, SGDOptions
 
 
 class Optimizer:
@@ -65,8 +66,8 @@ class Adam(Optimizer):
     Kingma & Ba 2015.
     """
 
-    def __init__(self, weights: Iterable[Tensor], lr: float) -> None:
-        super().__init__(weights, lr=lr, betas=(0.9, 0.999), eps=1e-8)
+    def __init__(self, weights: Iterable[Tensor], lr: float, betas: tuple[float, float], weight_decay: float) -> None:
+        super().__init__(weights, lr=lr, betas=betas, eps=1e-8, weight_decay=weight_decay)
 
     def new_state(self, weight: Tensor) -> dict[str, Tensor]:
         step = torch.zeros((), dtype=torch.float32, device=weight.device)
@@ -79,15 +80,16 @@ class Adam(Optimizer):
         (beta1, beta2), lr, eps = self.settings["betas"], self.settings["lr"], self.settings["eps"]
         torch._fused_adam_(
             weights, gradients, kept["exp_avg"], kept["exp_avg_sq"], [], kept["step"],
-            lr=lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=0.0, amsgrad=False, maximize=False,
+            lr=lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=self.settings["weight_decay"],
+            amsgrad=False, maximize=False,
         )  # fmt: skip
 
 
 class RMSprop(Optimizer):
     """v ← αv + (1−α)g², w ← w − lr · g/(√v + ε): Hinton 2012, lecture 6e."""
 
-    def __init__(self, weights: Iterable[Tensor], lr: float, alpha: float) -> None:
-        super().__init__(weights, lr=lr, alpha=alpha, eps=1e-8)
+    def __init__(self, weights: Iterable[Tensor], lr: float, alpha: float, weight_decay: float) -> None:
+        super().__init__(weights, lr=lr, alpha=alpha, eps=1e-8, weight_decay=weight_decay)
 
     def new_state(self, weight: Tensor) -> dict[str, Tensor]:
         return {"step": torch.zeros((), dtype=torch.float32), "square_avg": torch.zeros_like(weight)}
@@ -96,7 +98,9 @@ class RMSprop(Optimizer):
         self, weights: list[Tensor], gradients: list[Tensor], kept: Mapping[str, list[Tensor]], first: bool
     ) -> None:
         torch._foreach_add_(kept["step"], 1)
-        alpha = self.settings["alpha"]
+        alpha, decay = self.settings["alpha"], self.settings["weight_decay"]
+        if decay:
+            gradients = [g.add(w, alpha=decay) for g, w in zip(gradients, weights, strict=True)]
         for weight, gradient, average in zip(weights, gradients, kept["square_avg"], strict=True):
             average.mul_(alpha).addcmul_(gradient, gradient, value=1 - alpha)
             weight.addcdiv_(gradient, average.sqrt().add_(self.settings["eps"]), value=-self.settings["lr"])
@@ -105,8 +109,8 @@ class RMSprop(Optimizer):
 class SGD(Optimizer):
     """b ← momentum · b + g (at first g), w ← w − lr · b; without momentum w ← w − lr · g."""
 
-    def __init__(self, weights: Iterable[Tensor], lr: float, momentum: float) -> None:
-        super().__init__(weights, lr=lr, momentum=momentum)
+    def __init__(self, weights: Iterable[Tensor], lr: float, momentum: float, weight_decay: float) -> None:
+        super().__init__(weights, lr=lr, momentum=momentum, weight_decay=weight_decay)
 
     def new_state(self, weight: Tensor) -> dict[str, Tensor]:
         return {"momentum_buffer": torch.zeros_like(weight)} if self.settings["momentum"] else {}
@@ -115,14 +119,17 @@ class SGD(Optimizer):
         self, weights: list[Tensor], gradients: list[Tensor], kept: Mapping[str, list[Tensor]], first: bool
     ) -> None:
         torch._fused_sgd_(
-            weights, gradients, kept.get("momentum_buffer", []), weight_decay=0.0, momentum=self.settings["momentum"],
-            lr=self.settings["lr"], dampening=0.0, nesterov=False, maximize=False, is_first_step=first,
+            weights, gradients, kept.get("momentum_buffer", []), weight_decay=self.settings["weight_decay"],
+            momentum=self.settings["momentum"], lr=self.settings["lr"], dampening=0.0, nesterov=False, maximize=False,
+            is_first_step=first,
         )  # fmt: skip
 
 
 def make_optimizer(options: OptimizerOptions, parameters: Iterable[Tensor]) -> Optimizer:
     if isinstance(options, RMSpropOptions):
-        return RMSprop(parameters, options.lr, options.alpha)
+        return RMSprop(parameters, options.lr, options.alpha, options.weight_decay)
     if isinstance(options, SGDOptions):
-        return SGD(parameters, options.lr, options.momentum)
-    return Adam(parameters, options.lr)
+        return SGD(parameters, options.lr, options.momentum, options.weight_decay)
+    assert isinstance(options, AdamOptions)
+    beta1, beta2 = options.betas
+    return Adam(parameters, options.lr, (beta1, beta2), options.weight_decay)

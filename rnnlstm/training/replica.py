@@ -85,8 +85,8 @@ class Replica:
         self.status = "running"  # running, done, diverged, failed or interrupted
         self.reason: str | None = None  # why it diverged or failed
         self.updates = self.fired = 0
-        self.norms = Subsample()
-        self._window = (Subsample(WINDOW), Subsample(WINDOW))  # norms before and after since the last evaluation
+        self.norms = Subsample()  # Euclidean, before clipping
+        self._window = (Subsample(WINDOW), Subsample(WINDOW))  # what clipping limits, since the last evaluation
         self._since_line = SinceLine()
         self._largest: Counter[str] = Counter()  # how often each parameter was the largest of a fired update
         self.steps_to_solve: int | None = None
@@ -154,7 +154,7 @@ class Replica:
     def updated(self, clip: ClipEvent) -> None:
         """Count one update and its clipping."""
         self.updates += 1
-        self.norms.add(clip.norm_before)
+        self.norms.add(clip.euclidean_before)
         self._since_line.add(clip)
         for window, norm in zip(self._window, (clip.norm_before, clip.norm_after), strict=True):
             window.add(norm)
@@ -166,7 +166,7 @@ class Replica:
     def training_values(self, loss: float, metrics: Mapping[str, float], clip: ClipEvent) -> dict[str, float]:
         """The values logged for an update, by tag."""
         values = {"train/loss": loss, **{f"train/{name}": value for name, value in metrics.items()}}
-        values |= {"grad/norm_before_clip": clip.norm_before, "grad/norm_after_clip": clip.norm_after}
+        values |= {"grad/norm_before_clip": clip.euclidean_before, "grad/norm_after_clip": clip.euclidean_after}
         values |= {"clip/fired": float(clip.fired), "clip/rate": self.clip_rate}
         if clip.coefficient is not None:
             values["clip/coefficient"] = clip.coefficient
@@ -262,13 +262,13 @@ class SinceLine:
 
     updates: int = 0
     fired: int = 0
-    max_norm: float = 0.0  #: before clipping
+    max_norm: float = 0.0  #: Euclidean, before clipping
     min_coefficient: float | None = None  #: by value there is none
 
     def add(self, clip: ClipEvent) -> None:
         self.updates += 1
         self.fired += clip.fired
-        self.max_norm = max(self.max_norm, clip.norm_before)
+        self.max_norm = max(self.max_norm, clip.euclidean_before)
         if clip.coefficient is not None:
             least = 1.0 if self.min_coefficient is None else self.min_coefficient
             self.min_coefficient = min(clip.coefficient, least)

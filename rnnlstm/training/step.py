@@ -97,9 +97,8 @@ class Trainer:
 
         outputs, losses = self.graphs(forward_and_backward, tasks, batches)
         self.batches.prefetch(self._tasks, step + 1)  # while a GPU still computes
-        clips = clip_replicas(
-            self.model.parameters, self.plan.config.clip.name, self.plan.config.clip.threshold, step
-        )
+        clip = self.plan.config.clip
+        clips = clip_replicas(self.model.parameters, clip.name, clip.threshold, step, clip.norm_type)
 
         values = losses.tolist()
         broken = {r: what for r, clip in enumerate(clips) if (what := _not_finite(values[r], clip))}
@@ -257,7 +256,7 @@ def _not_finite(loss: float, clip: ClipEvent) -> str | None:
     """What is not finite, in words, or None."""
     if not math.isfinite(loss):
         return f"the loss is {loss}"
-    if not math.isfinite(clip.norm_before):
+    if not math.isfinite(clip.euclidean_before):
         names = [name for name, norm in clip.norms.items() if not math.isfinite(norm)]
         return f"the gradient of {names[0] if names else 'all parameters together'} is not finite"
     return None

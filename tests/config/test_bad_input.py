@@ -52,6 +52,13 @@ CASES = [
     (["optimizer.lr=0"], ["optimizer.lr=0", "above 0"]),
     (["clip.threshold=-1"], ["clip.threshold=-1", "above 0"]),
     (["clip.threshold=null"], ["clip.threshold=null", "needs one"]),
+    (["clip.norm_type=3"], ["clip.norm_type=3: must be one of 1, 2, inf"]),
+    (["clip.norm_type=-inf"], ["clip.norm_type=-inf: must be"]),
+    (["clip=value", "clip.norm_type=1"], ["clip.norm_type=1: has no effect with clip=value"]),
+    (["optimizer.weight_decay=-1"], ["optimizer.weight_decay=-1", "at least 0"]),
+    (["optimizer.betas=[0.9]"], ["optimizer.betas=[0.9]: must be two numbers: [0.9,0.999]"]),
+    (["optimizer.betas=[0.9,1.0]"], ["optimizer.betas=1.0: must be below 1"]),
+    (["optimizer=sgd", "optimizer.betas=[0.5,0.9]"], ["optimizer.betas=[0.5,0.9]: unknown key"]),
     (["task.length=1"], ["task.length=1", "at least 2"]),
     (["task=copy", "task.decoys=0.1"], ["task.decoys=0.1", "unknown key"]),
     (["task.decoys=1.5"], ["task.decoys=1.5", "at most 1"]),
@@ -221,7 +228,7 @@ def test_digits_without_scikit_learn(tmp_path, monkeypatch, capsys):
     assert main(["task=digits"]) == 2
     check(
         capsys.readouterr().err,
-        ["task=digits needs scikit-learn", "pip install -c constraints.txt -e .[digits]"],
+        ["task=digits needs scikit-learn", "pip install 'rnnlstm[digits]'"],
         tmp_path,
     )
     _images.cache_clear()

@@ -114,6 +114,40 @@ def test_a_sweep_is_every_combination():
     assert chosen == list(TASKS)
 
 
+def test_whole_numbers_may_be_written_as_they_are_said(tmp_path):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(
+        "# @package _global_\ntrain: {steps: 2e3}\ntask: {length: 6e1}\n"
+    )
+    asked = ["train.steps=2e3", "task.length=60", "eval.lengths=[8e1,1_00]", "seeds=2e0", "model.max_lag=3e1"]
+    plain = ["train.steps=2000", "task.length=60", "eval.lengths=[80,100]", "seeds=2", "model.max_lag=30"]
+    (job,), (same,) = compose_jobs(asked), compose_jobs(plain)
+    assert job == same
+    assert repr(job.config.tree) == repr(same.config.tree)
+    assert {type(length) for length in job.config.eval.lengths} == {int}
+    (job,) = compose_jobs(["experiment=mine"], config_dir=str(tmp_path))
+    assert repr((job.config.train.steps, job.config.task["length"])) == "(2000, 60)"
+    swept = compose_jobs(["train.steps=1e2,1_000", "model.hidden_size=1.6e1,32"], sweep=True)
+    assert [(j.config.train.steps, j.config.network.hidden_size) for j in swept[:3]] == [
+        (100, 16),
+        (100, 32),
+        (1000, 16),
+    ]
+    for key in ("optimizer.lr=1.0", "clip.threshold=1e6", "model.gain=2.0"):  # which take fractions: as they were
+        (job,) = compose_jobs([key, "model.init=orthogonal"])
+        section, _, name = key.partition("=")[0].partition(".")
+        assert type(job.config.tree[section][name]) is float
+    for wrong in ("train.steps=1.5e0", "train.steps=1e99", "seeds=inf", "eval.lengths=[1.5e0]", "seeds=true"):
+        with pytest.raises(ConfigError, match="must be a whole number"):
+            compose_jobs([wrong])
+
+
+@pytest.mark.parametrize(("written", "norm"), [("1", 1), ("2.0", 2), ("inf", "inf")])
+def test_the_norm_to_clip_by(written, norm):
+    (job,) = compose_jobs([f"clip.norm_type={written}"])
+    assert repr(job.config.clip.norm_type) == repr(job.config.tree["clip"]["norm_type"]) == repr(norm)
+
+
 def test_no_experiment_is_a_choice_too():
     plain, experiment = (compose_jobs(o)[0].folder for o in ([], ["experiment=demo_rnn"]))
     assert plain != experiment

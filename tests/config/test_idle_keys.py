@@ -159,7 +159,8 @@ def test_help_refusal_and_option_read_one_condition(capsys):
     assert main(["--help"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     conditions = {key: f.metadata["acts_if"] for key, f in schema_fields() if f.metadata["acts_if"]}
-    assert set(conditions) == {"clip.threshold", "probe.every", "curriculum.start", "curriculum.factor"}
+    known = {"clip.threshold", "clip.norm_type", "probe.every", "curriculum.start", "curriculum.factor"}
+    assert set(conditions) == known
     for condition in (*conditions.values(), {"init": ["forget_bias"]}, "a task whose inputs are tokens"):
         assert f"with {condition_words(condition)}" in shown
     both = option(1, "", acts_if={"init": ["chrono"], "model": ["lstm", "gru"]}).metadata["acts_if"]

@@ -75,6 +75,42 @@ def test_every_fired_update_is_a_clip_event_and_agrees_with_the_metrics(outcome)
     assert summary["median_norm_before_clip"] == pytest.approx(median, rel=1e-12)
 
 
+def test_a_clip_event_holds_the_norm_that_is_limited_and_tags_hold_euclidean_ones(train):
+    outcome = train("train.steps=6", "log.every=1", "clip.norm_type=inf", "clip.threshold=0.02", "eval.every=2")
+    assert "norm_type-inf" in outcome.folder.name
+    fired = list(read_lines(outcome.folder / "seed_0/clip_events.jsonl"))
+    lines = {line["step"]: line for line in read_lines(outcome.folder / "seed_0/metrics.jsonl")}
+    assert len(fired) > 2
+    for event in fired:
+        line = lines[event["step"]]
+        assert list(event) == [*CLIP_FIELDS[:3], "norm_type", *CLIP_FIELDS[3:]]
+        assert event["norm_type"] == "inf"
+        assert event["norm_before"] > event["threshold"] == pytest.approx(event["norm_after"], rel=1e-12)
+        assert line["grad/norm_before_clip"] > event["norm_before"]  # over all entries, not of the largest alone
+        by_parameter = [v for k, v in line.items() if k.startswith("grad_param/")]
+        assert math.hypot(*by_parameter) == pytest.approx(line["grad/norm_before_clip"], rel=1e-12)
+        scaled = line["grad/norm_before_clip"] * event["coefficient"]
+        assert line["grad/norm_after_clip"] == pytest.approx(scaled, rel=1e-12)
+    norms = [line["grad/norm_before_clip"] for step, line in lines.items() if step]
+    assert outcome.summaries[0]["median_norm_before_clip"] == pytest.approx(statistics.median(norms), rel=1e-12)
+    assert "clip/norm_before_q50" in lines[6]
+
+
+def test_every_evaluated_task_has_a_baseline_of_its_own(outcome, train):
+    line = next(iter(read_lines(outcome.folder / "seed_0/metrics.jsonl")))
+    task = compose("task.length=12").config.task
+    assert task["name"] == "keyword"  # whose baseline is ln K at every length
+    assert line["baseline/loss"] == line["baseline_T20/loss"] == line["baseline_decoys0.2/loss"] == math.log(8)
+    copy = train("task=copy", "train.steps=1", "eval.lengths=[20,40]", "curriculum=growing", "curriculum.start=5")
+    seed = next(iter(read_lines(copy.folder / "seed_0/metrics.jsonl")))
+    events = EventAccumulator(str(copy.folder / "aggregate")).Reload()
+    losses = {"baseline/loss": 12, "baseline_T20/loss": 20, "baseline_T40/loss": 40, "baseline_current/loss": 5}
+    for tag, length in losses.items():
+        assert seed[tag] == pytest.approx(10 * math.log(8) / (length + 20))
+        shown = f"copy_T12/{tag}{'/median' if 'current' in tag else ''}"
+        assert events.Scalars(shown)[0].value == pytest.approx(seed[tag])
+
+
 @pytest.mark.parametrize("kind", ["norm", "value", "none"])
 def test_tags_of_each_kind_of_clipping(train, kind):
     outcome = train("train.steps=2", "log.every=1", f"clip={kind}", "clip.threshold=0.01", "eval.every=1")

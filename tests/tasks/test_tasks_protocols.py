@@ -66,6 +66,34 @@ def strings(name, **options):
     return [[w for w in task.words(batch, b) if w != "·"] for b in range(200)], batch, task
 
 
+def test_copy_in_numbers_is_copy_with_delimiters_in_numbers():
+    numbers, one_hot = (make_task("copy", length=6, variant=v) for v in ("scalar", "delimiters"))
+    a, b = (task.sample(3, 1, batch_size=20) for task in (numbers, one_hot))
+    assert a.inputs.shape == (26, 20, numbers.input_size) == (26, 20, 1)
+    assert torch.equal(a.inputs[..., 0].long(), b.inputs.argmax(-1))
+    assert all(torch.equal(getattr(a, name), getattr(b, name)) for name in ("targets", "mask", "kinds"))
+    assert numbers.decode(a, 4) == one_hot.decode(b, 4)
+
+
+@pytest.mark.parametrize("length", [2, 3, 12])
+@pytest.mark.parametrize("name", ["adding", "multiplication"])
+def test_marks_anywhere_position_by_position(name, length):
+    batch = make_task(name, length=length, variant="anywhere").sample(0, 0, batch_size=4000)
+    values, markers = batch.inputs.unbind(-1)
+    assert ((values >= 0) & (values < 1)).all()
+    assert (markers.sum(0) == 2).all()
+    first, second = (markers == 1).nonzero()[:, 1].new_tensor([m.nonzero()[:, 0].tolist() for m in markers.T]).T
+    x, y = (values.gather(0, place[None])[0] for place in (first, second))
+    torch.testing.assert_close(batch.targets[-1, :, 0], x + y if name == "adding" else x * y)
+    assert batch.mask[-1].all()
+    assert not batch.mask[:-1].any()
+    pairs = length * (length - 1) // 2
+    counts = torch.bincount(first * length + second, minlength=length * length).view(length, length)
+    assert (counts > 0).sum() == pairs  # neighbours, and two in one half, too
+    expected = 4000 / pairs
+    assert ((counts[counts > 0] - expected).abs() < 4.5 * expected**0.5 + 1e-9).all()
+
+
 @pytest.mark.parametrize("variant", ["delimiters", "on_marker", "recall_only", "variable"])
 def test_copy_variants_position_by_position(variant):
     T = 6

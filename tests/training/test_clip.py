@@ -50,6 +50,40 @@ def test_norm_below_its_threshold_changes_no_bit():
     assert event.largest_parameter == "0"
 
 
+@pytest.mark.parametrize(("p", "norm", "largest"), [(1, 9.0, "a"), (2, math.sqrt(28.5), "b"), (math.inf, 4.0, "b")])
+def test_another_norm_can_be_limited(p, norm, largest):
+    given = [torch.tensor([2.5, -2.5]), torch.tensor([[4.0], [0.0]]), torch.zeros(0)]
+    ours, theirs = parameters(*given), parameters(*given[:2])
+    event = clip_gradients(zip("abc", ours, strict=True), "norm", norm / 2, norm_type=p)
+    assert torch.nn.utils.clip_grad_norm_(theirs, norm / 2, norm_type=p).item() == pytest.approx(norm)
+    for a, b in zip(ours, theirs, strict=False):
+        torch.testing.assert_close(a.grad, b.grad)
+    assert event.fired
+    assert (event.norm_before, event.norm_after, event.coefficient) == pytest.approx((norm, norm / 2, 0.5), rel=1e-12)
+    assert (event.euclidean_before, event.euclidean_after) == pytest.approx((28.5**0.5, 28.5**0.5 / 2), rel=1e-12)
+    assert event.norms == pytest.approx({"a": 12.5**0.5, "b": 4.0, "c": 0.0}, rel=1e-12)
+    assert event.largest_parameter == largest
+    line = event.line()
+    assert line.get("norm_type") == {1: 1, 2: None, math.inf: "inf"}[p]
+    assert line["norm_before"] == event.norm_before
+    assert not {"fired", "norms", "euclidean_before", "euclidean_after"} & line.keys()
+
+
+def test_replicas_are_clipped_apart_by_another_norm():
+    p = {"w": parameters(torch.tensor([[3.0, -4.0], [1.0, 1.0], [math.nan, 1.0]]))[0]}
+    events = clip_replicas(p, "norm", 3.5, norm_type="inf")
+    assert [e.fired for e in events] == [True, False, False]
+    assert p["w"].grad[0].tolist() == [2.625, -3.5]
+    assert [e.norm_before for e in events[:2]] == [4.0, 1.0]
+    assert math.isnan(events[2].norm_before)
+
+
+@pytest.mark.parametrize(("kind", "p"), [("norm", 3), ("norm", "max"), ("value", 1), ("none", "inf")])
+def test_a_norm_type_that_makes_no_sense(kind, p):
+    with pytest.raises(ValueError, match=r"^norm_type "):
+        clip_gradients(parameters(torch.ones(2)), kind, 1.0, norm_type=p)
+
+
 def test_value_cuts_entries():
     p = parameters(torch.tensor([3.0, -0.5, 0.5, -4.0]))
     event = clip_gradients(p, "value", 1.0)

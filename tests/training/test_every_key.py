@@ -61,7 +61,8 @@ VALUES = {
     "surgery.cut": "[forget]", "surgery.truncate": "3", "name": "mine",
     "runs_root": None, "task.filler": None, "clip.threshold": "1e-3", "optimizer.momentum": "0.9",
     "curriculum.start": "8", "eval.every": "1", "log.every": "1", "probe.every": "2", "train.steps": "3",
-    "model.input_bias": "-3.0",
+    "model.input_bias": "-3.0", "optimizer.weight_decay": "0.1", "optimizer.betas": "[0.5,0.9]",
+    "clip.norm_type": "inf",
 }  # fmt: skip
 
 

@@ -8,15 +8,28 @@ import sys
 import pytest
 import torch
 
-from rnnlstm.config.schema import OptimizerOptions, RMSpropOptions, SGDOptions
+from rnnlstm.config.schema import AdamOptions, RMSpropOptions, SGDOptions
 from rnnlstm.training.optimizers import make_optimizer
 
 CASES = [
-    (OptimizerOptions("adam", lr=0.01), lambda w: torch.optim.Adam(w, lr=0.01, fused=True)),
+    (AdamOptions("adam", lr=0.01), lambda w: torch.optim.Adam(w, lr=0.01, fused=True)),
     (RMSpropOptions("rmsprop", lr=0.01, alpha=0.9), lambda w: torch.optim.RMSprop(w, lr=0.01, alpha=0.9)),
     (SGDOptions("sgd", lr=0.01, momentum=0.9), lambda w: torch.optim.SGD(w, lr=0.01, momentum=0.9, fused=True)),
     (SGDOptions("sgd", lr=0.01), lambda w: torch.optim.SGD(w, lr=0.01, fused=True)),
+    (
+        AdamOptions("adam", lr=0.01, weight_decay=0.1, betas=[0.5, 0.9]),
+        lambda w: torch.optim.Adam(w, lr=0.01, weight_decay=0.1, betas=(0.5, 0.9), fused=True),
+    ),
+    (
+        RMSpropOptions("rmsprop", lr=0.01, weight_decay=0.1),
+        lambda w: torch.optim.RMSprop(w, lr=0.01, weight_decay=0.1),
+    ),
+    (
+        SGDOptions("sgd", lr=0.01, momentum=0.9, weight_decay=0.1),
+        lambda w: torch.optim.SGD(w, lr=0.01, momentum=0.9, weight_decay=0.1, fused=True),
+    ),
 ]
+NAMES = ["adam", "rmsprop", "momentum", "sgd", "adam-decay-betas", "rmsprop-decay", "momentum-decay"]
 
 
 def weights(seed):
@@ -31,7 +44,7 @@ def gradients(step, gaps):
     return [gradient.detach() if there else None for gradient, there in zip(weights(step), given, strict=True)]
 
 
-@pytest.mark.parametrize(("options", "theirs"), CASES, ids=["adam", "rmsprop", "momentum", "sgd"])
+@pytest.mark.parametrize(("options", "theirs"), CASES, ids=NAMES)
 def test_each_equals_pytorchs_bit_for_bit_and_goes_on_from_its_state(options, theirs):
     mine, reference = weights(0), weights(0)
     own, other = make_optimizer(options, mine), theirs(reference)
@@ -54,11 +67,11 @@ def test_each_equals_pytorchs_bit_for_bit_and_goes_on_from_its_state(options, th
 def test_a_step_imports_no_compiler():
     program = (
         "import sys, torch\n"
-        "from rnnlstm.config.schema import OptimizerOptions\n"
+        "from rnnlstm.config.schema import AdamOptions\n"
         "from rnnlstm.training.optimizers import make_optimizer\n"
         "weight = torch.ones(2, requires_grad=True)\n"
         "weight.grad = torch.ones(2)\n"
-        "make_optimizer(OptimizerOptions('adam'), [weight]).step()\n"
+        "make_optimizer(AdamOptions('adam'), [weight]).step()\n"
         "print(weight.tolist() != [1, 1], 'torch._dynamo' in sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

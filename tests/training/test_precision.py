@@ -118,6 +118,20 @@ def test_a_key_that_came_later_leaves_runs_their_names(key, other):
     assert identity({**without, key: other}) != identity(without)
 
 
+@pytest.mark.parametrize(("choice", "option", "other"), [
+    ("optimizer=adam", "weight_decay", 0.1), ("optimizer=adam", "betas", [0.5, 0.9]),
+    ("optimizer=rmsprop", "weight_decay", 0.1), ("optimizer=sgd", "weight_decay", 0.1),
+    ("clip=norm", "norm_type", "inf"), ("clip=value", "norm_type", 1), ("clip=none", "norm_type", 1),
+])  # fmt: skip
+def test_an_option_of_a_group_that_came_later_leaves_runs_their_names(choice, option, other):
+    (job,) = compose_jobs([choice])
+    tree, group = job.config.tree, choice.partition("=")[0]
+    without = {**tree, group: {k: value for k, value in tree[group].items() if k != option}}
+    assert identity(tree) == identity(without) != identity({**tree, group: {**tree[group], option: other}})
+    assert completed(without) == tree
+    assert option not in job.folder.name
+
+
 def test_an_option_of_a_model_that_came_later_leaves_runs_their_names():
     (job,) = compose_jobs(["model=lstm"])
     tree = job.config.tree
