@@ -66,6 +66,14 @@ def test_only_pytorchs_index_is_named():
             assert index.strip("`") == "https://download.pytorch.org/whl/cpu", page
 
 
+def test_constraints_are_for_development_alone():
+    """They would undo a user's own PyTorch, and name none."""
+    assert not re.search(r"^torch\b", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    told = [page for page in (ROOT / "docs").rglob("*.md") if page.name != "decisions.md"]
+    for page in [*told, *(ROOT / "rnnlstm").rglob("*.py")]:
+        assert "-c constraints.txt" not in page.read_text(encoding="utf-8"), page
+
+
 def test_the_built_package_shows_its_pictures_and_holds_its_types(tmp_path):
     """Built in this process, as `pip install .` does it in one of its own."""
     pytest.importorskip("hatchling")
