@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import multiprocessing.process
+import os
 import subprocess
 
 import pytest
@@ -19,6 +20,7 @@ from support.training import SMALL, compose
 from support.warm import Command
 
 torch.set_num_threads(1)
+os.environ.pop("COLUMNS", None)  # a worker of pytest-xdist has one, and tables would be as narrow
 
 #: Markers of tests that start something, and are slow for that reason.
 STARTS = {"server", "browser", "slurm", "ray"}

@@ -276,7 +276,7 @@ class Loop:
         lines = self._pending
         for r, values in lines.items():
             if self._ends_solved(r):
-                values |= self.instruments[r].at_end()
+                values |= self.replicas[r].values_since_line() | self.instruments[r].at_end()
         self._write(step, lines)
         self._end_solved(lines)
         self.aggregate.rebuild(self.folder)

@@ -154,7 +154,7 @@ def test_the_cells_own_lag_goes_before_the_networks():
 
 
 @pytest.mark.parametrize(("call", "message"), [
-    (lambda: recurrence.LSTM(I, H, init="chrono"), "max_lag=.*must be at least 2"),
+    (lambda: recurrence.LSTM(I, H, init="chrono"), "max_lag=null: .*such as max_lag=100"),
     (lambda: recurrence.LSTM(I, H, init="chrono", max_lag=1), "max_lag=1: must be at least 2"),
     (lambda: Recurrence(make_cell("lstm"), I, H, max_lag=1), "max_lag=1: must be at least 2"),
     (lambda: recurrence.LSTM(I, H, bias=False, init="chrono", max_lag=9), "init=chrono: needs a bias"),

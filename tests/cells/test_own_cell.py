@@ -1,4 +1,4 @@
-"""A cell of the user's own: the page's cell with two gates, and what is said if its declarations don't fit."""
+"""A cell of the user's own: README's cell with two gates, and what is said if its declarations don't fit."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from rnnlstm.cells import CELLS, check_cell, make_cell, operated
 from rnnlstm.config.errors import OptionError
 from rnnlstm.config.schema import Surgery
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "own-cells-and-tasks.md").read_text()
-(TEXT,) = re.findall(r"```python\n# my_gated_cell\.py\n(.*?)```", PAGE, flags=re.DOTALL)
+README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+(TEXT,) = re.findall(r"```python\n# my_cell\.py\n(.*?)```", README, flags=re.DOTALL)
 
 
 def own_cell(*replaced: str):
-    """The page's cell, with pairs of texts replaced, and registered no longer than that."""
+    """README's cell, with pairs of texts replaced, and registered no longer than that."""
     text = TEXT
     for before, after in zip(replaced[::2], replaced[1::2], strict=True):
         assert before in text
         text = text.replace(before, after)
-    names: dict[str, object] = {"__name__": "my_gated_cell"}
-    exec(text, names)
+    names: dict[str, object] = {"__name__": "my_cell"}
+    exec(compile(text, "my_cell.py", "exec", dont_inherit=True), names)
     del CELLS._classes["two_gates"]
     return names["TwoGatesCell"]()
 
 
-def test_the_pages_cell_fits_and_surgery_reaches_both_gates():
+def test_readmes_cell_fits_and_surgery_reaches_both_gates():
     cell = own_cell()
     check_cell(cell)
     w = {name: torch.zeros(shape) for name, shape in cell.parameter_shapes(1, 2, True).items()}

@@ -1,4 +1,4 @@
-"""A user's own cell and task, from README's very text; and the trainer from Python."""
+"""A user's own cell and task, from the very text of README and docs; and the trainer from Python."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from rnnlstm.record.files import read_lines
 
 from support.commands import train
 
-README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
-BLOCKS = dict(re.findall(r"```python\n# (my_\w+)\.py\n(.*?)```", README, flags=re.DOTALL))
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs/own-cells-and-tasks.md").read_text()
+TEXTS = (ROOT / "README.md").read_text() + PAGE
+BLOCKS = dict(re.findall(r"```python\n# (my_\w+)\.py\n(.*?)```", TEXTS, flags=re.DOTALL))
 SHORT = ["train.steps=4", "log.every=1", "eval.every=2", "probe.every=2", "eval.samples=10", "seeds=2"]
 
 
@@ -24,17 +26,17 @@ def modules(tmp_path):
     return tmp_path
 
 
-def test_readme_shows_both_in_under_thirty_lines():
+def test_both_are_shown_in_under_thirty_lines():
     assert set(BLOCKS) == {"my_cell", "my_task"}
     assert all(len(text.splitlines()) < 30 for text in BLOCKS.values())
 
 
 @pytest.mark.slow
-def test_readmes_command_runs_with_every_instrument(modules):
-    (command,) = re.findall(r"python -m rnnlstm\.train (plugins=.*)", README)
+def test_the_pages_command_runs_with_every_instrument(modules):
+    (command,) = re.findall(r"python -m rnnlstm\.train (plugins=.*)", PAGE)
     done = train(modules, *command.split(), *SHORT)
     assert done.returncode == 0, done.stderr
-    (folder,) = modules.glob("runs/parity_T20/leaky_alpha-0.5*")
+    (folder,) = modules.glob("runs/parity_T20/two_gates*")
     tags = {tag for line in read_lines(folder / "seed_1" / "metrics.jsonl") for tag in line}
     assert {"flow/hidden_lag_1", "flow/half_life", "clip/rate", "eval/accuracy", "grad_param/readout.bias"} <= tags
     assert list(read_lines(folder / "seed_0" / "flow.jsonl"))
@@ -70,26 +72,26 @@ def test_a_task_of_ones_own_is_drawn_on_the_device_if_its_draws_allow(modules):
 
 @pytest.mark.slow
 def test_each_works_beside_the_projects_own(modules):
-    assert train(modules, "plugins=[my_cell]", "model=leaky", "model.num_layers=2", *SHORT).returncode == 0
+    assert train(modules, "plugins=[my_cell]", "model=two_gates", "model.num_layers=2", *SHORT).returncode == 0
     assert train(modules, "plugins=[my_task]", "task=parity", "model=lstm", *SHORT).returncode == 0
-    refused = train(modules, "plugins=[my_cell]", "model=leaky", "model.alpha=2")
+    refused = train(modules, "plugins=[my_cell]", "model=two_gates", "model.bias=-1")
     assert refused.returncode == 2
-    assert "model.alpha=2: must be at most 1" in refused.stderr
-    refused = train(modules, "plugins=[my_cell]", "model=leaky", "model.backend=torch")
+    assert "model.bias=-1: must be at least 0" in refused.stderr
+    refused = train(modules, "plugins=[my_cell]", "model=two_gates", "model.backend=torch")
     assert refused.returncode == 2
-    assert "PyTorch has no leaky cell" in refused.stderr
-    assert train(modules, "model=leaky").returncode == 2
+    assert "PyTorch has no two_gates cell" in refused.stderr
+    assert train(modules, "model=two_gates").returncode == 2
 
 
 @pytest.mark.slow
 def test_the_gradient_flow_of_a_users_own_trained_network(modules):
     plugins = "plugins=[my_cell,my_task]"
-    assert train(modules, plugins, "model=leaky", "task=parity", "model.hidden_size=8", *SHORT).returncode == 0
+    assert train(modules, plugins, "model=two_gates", "task=parity", "model.hidden_size=8", *SHORT).returncode == 0
     (run,) = modules.glob("runs/*/*")
     place = f"weights={run.relative_to(modules)}"
     done = train(modules, plugins, place, "sequences=2", command="gradflow")
     assert done.returncode == 0, done.stderr
-    assert "leaky (trained, seed 0)" in done.stdout
+    assert "two_gates (trained, seed 0)" in done.stdout
     for weights in (place, "weights=runs"):  # alone in a folder, too
         refused = train(modules, weights, "out=nothing", command="gradflow")
         assert refused.returncode == 2
@@ -101,7 +103,7 @@ def test_the_gradient_flow_of_a_users_own_trained_network(modules):
     done = train(modules, "weights=runs", "sequences=2", command="gradflow")
     assert done.returncode == 0, done.stderr
     assert "rnn (trained, seed 0)" in done.stdout
-    assert "leaky" not in done.stdout
+    assert "two_gates" not in done.stdout
     (line,) = done.stderr.splitlines()
     assert str(run.relative_to(modules)) in line
     assert line.endswith(f"add {plugins}")

@@ -76,7 +76,8 @@ def test_every_fired_update_is_a_clip_event_and_agrees_with_the_metrics(outcome)
 
 
 def test_a_clip_event_holds_the_norm_that_is_limited_and_tags_hold_euclidean_ones(train):
-    outcome = train("train.steps=6", "log.every=1", "clip.norm_type=inf", "clip.threshold=0.02", "eval.every=2")
+    clip = ("clip.norm_type=inf", "clip.threshold=0.02")
+    outcome = train("train.steps=6", "log.every=1", *clip, "eval.every=2", "probe=full")
     assert "norm_type-inf" in outcome.folder.name
     fired = list(read_lines(outcome.folder / "seed_0/clip_events.jsonl"))
     lines = {line["step"]: line for line in read_lines(outcome.folder / "seed_0/metrics.jsonl")}

@@ -58,7 +58,7 @@ def test_more_steps_continue_bit_for_bit(root, caplog):
     short, long = run_in(root, "short"), run_in(root, "long")
     with caplog.at_level("INFO", "rnnlstm"):
         (again, _) = train([f"from={short}", f"train.steps={LONG}", f"runs_root={root / 'more'}"])
-    assert "resumes after update 8" in caplog.text
+    assert "resumed at update 8" in caplog.text
     more = run_in(root, "more")
     assert more.name == long.name
     same(more, long)
