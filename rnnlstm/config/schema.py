@@ -448,7 +448,10 @@ class Config:
     seeds: int = option(1, "replicas, trained together; seeds seed, seed+1, …; R", at_least=1, at_most=10_000)
     device: str = option("auto", "auto, cpu, cuda or cuda:<n>")
     threads: int | None = option(
-        None, "CPU threads; null: one per core, or 1 for jobs in parallel", at_least=1, at_most=4096
+        None,
+        "CPU threads; null: one or all, whichever is faster at the start; 1 for jobs in parallel",
+        at_least=1,
+        at_most=4096,
     )
     dtype: str = option("float32", "type of weights and activations", choices=("float32", "float64"))
     precision: str = option(
