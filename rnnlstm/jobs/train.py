@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rnnlstm.config.errors import ConfigError
 from rnnlstm.config.schema import SlurmOptions
 from rnnlstm.jobs.job import Job, compose_jobs
 from rnnlstm.jobs.listener import Listener
@@ -21,6 +22,8 @@ def train(
     or written; DiskError; KeyboardInterrupt; what `listener` raises.
     """
     if multirun and _asks_for_search(overrides):
+        if any(word.startswith("from=") for word in overrides):
+            raise ConfigError("from=RUN is for jobs and sweeps: a search composes each trial by itself")
         search = Search(overrides, config_dir)
         if _cancelled(search.jobs, listener, search.folder.name):
             return []
