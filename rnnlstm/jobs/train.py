@@ -59,6 +59,8 @@ def _compose(overrides: Sequence[str], multirun: bool, config_dir: str | None) -
     if (multirun or groups) and _asks_for_search(overrides):
         if groups:
             raise ConfigError("search=optuna has one space, and takes no groups of settings after --")
+        if any(word.startswith("from=") for word in overrides):
+            raise ConfigError("from=RUN is for jobs and sweeps: a search composes each trial by itself")
         return Search(overrides, config_dir)
     return compose_jobs(common, multirun or bool(groups), config_dir, groups=groups or ((),))
 

@@ -123,7 +123,7 @@ def _continued(folder: Path, config: Config, seeds: Sequence[int]) -> BranchStat
     if (source / ENVIRONMENT).exists():
         with read_regular(source / ENVIRONMENT) as file:
             write_whole(folder / ENVIRONMENT, file.read())
-    LOG.info("%s: continues %s", folder, source)
+    LOG.warning("note: continues %s after update %s", source, f"{state['step']:,}")
     return state
 
 

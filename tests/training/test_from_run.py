@@ -127,6 +127,7 @@ def test_weights_start_a_run_of_its_own(root, tmp_path):
     ("words", "message"),
     [
         (["from=nowhere"], "from=nowhere: is no run folder: No such file or directory"),
+        (["-m", "from=RUN", "search=optuna"], "from=RUN is for jobs and sweeps: a search composes each trial"),
         (["from_weights=best"], "from_weights=best: goes with from=RUN, a run folder"),
         (["from=RUN", "from_weights=worst"], "from_weights=worst: must be one of last, best"),
         (["from=RUN", "from_weights=last", "model.hidden_size=9"], "the weights don't fit the network of this"),
