@@ -100,7 +100,9 @@ class _Collector(Listener):
         from rich.console import Console
 
         self.console = Console()
-        self.shown, self.jobs, self.begun = shown, 1, 0
+        # A script's output is its own.
+        self.shown = shown and (self.console.is_terminal or self.console.is_jupyter)
+        self.jobs, self.begun = 1, 0
         self.summaries: list[dict[str, Any]] = []
         self.failures: list[Exception] = []
         self.stopped = False

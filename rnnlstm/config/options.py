@@ -75,10 +75,14 @@ def check_options(instance: Any) -> None:
     Raises: OptionError for the first option that breaks its rule.
     """
     for field in dataclasses.fields(instance):
-        value = getattr(instance, field.name)
-        several = isinstance(value, list) and "list" in str(field.type)
-        for entry in value if several else [value]:
-            _check(field.name, entry, str(field.type), field.metadata)
+        check_option(field, getattr(instance, field.name))
+
+
+def check_option(field: dataclasses.Field[Any], value: Any) -> None:
+    """Check one option's value. Raises: OptionError."""
+    several = isinstance(value, list) and "list" in str(field.type)
+    for entry in value if several else [value]:
+        _check(field.name, entry, str(field.type), field.metadata)
 
 
 def _check(key: str, value: Any, type_name: str, rules: Any) -> None:
@@ -159,8 +163,8 @@ class Registry(Generic[Class]):
         return enter
 
     def __getitem__(self, name: str) -> Class:
-        if name not in self._classes:
-            hint = did_you_mean(name, self._classes)
+        if name not in self:
+            hint = did_you_mean(str(name), self._classes)
             raise OptionError(self.kind, name, f"must be one of {', '.join(self)}{hint}")
         return self._classes[name]
 
@@ -177,4 +181,4 @@ class Registry(Generic[Class]):
         return iter(sorted(self._classes))
 
     def __contains__(self, name: object) -> bool:
-        return name in self._classes
+        return isinstance(name, str) and name in self._classes

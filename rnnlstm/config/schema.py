@@ -21,7 +21,7 @@ import yaml
 
 from rnnlstm.config.errors import ConfigError, OptionError, nearest_key
 from rnnlstm.config.hydra_habits import habit_of_section
-from rnnlstm.config.options import REGISTRIES, check_options, default_of, field_names, option
+from rnnlstm.config.options import REGISTRIES, check_option, check_options, default_of, field_names, option
 from rnnlstm.config.untrusted import config_folder
 
 MAX_STEPS = 1_000_000_000
@@ -555,6 +555,11 @@ def read_config(tree: Mapping[str, Any]) -> Config:
 def _section(cls: type[Section], tree: Any, key: str) -> Section:
     if not isinstance(tree, Mapping):
         raise OptionError(key, tree, f"is a section of keys: {key}.… = …")
+    if "name" in tree:  # an unknown choice is the mistake, not the keys of a known one
+        try:
+            check_option(next(f for f in dataclasses.fields(cls) if f.name == "name"), tree["name"])  # type: ignore[arg-type]
+        except OptionError as error:
+            raise error.under(key) from None
     cls = VARIANTS.get(key, {}).get(str(tree.get("name")), cls)
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     require_keys(tree, list(fields), f"{key}.")

@@ -27,6 +27,8 @@ class Listener:
     A job's number counts from 0 in the order of the command.
     """
 
+    shown: bool = True  #: whether a job in a process of its own shows its progress
+
     def planned(self, jobs: int, search: bool) -> None:
         """The configuration is checked: so many jobs follow, or at most so many trials of a search."""
 

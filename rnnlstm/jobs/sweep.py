@@ -91,7 +91,7 @@ class Sweep:
     def __init__(self, jobs: Sequence[Job], listener: Listener, stop: StopFlag, most: int) -> None:
         self._jobs, self._listener, self._stop = list(jobs), listener, stop
         self.in_turn = jobs[0].config.launcher.name == "serial"  #: one at a time, which shows its own progress
-        self.most = most
+        self.most, self.shown = most, listener.shown
         self._open: dict[int, Job] = {}  # jobs that have not ended
         self._seen: set[int] = set()  # running at some time
         self._disk_error: DiskError | None = None
@@ -198,7 +198,7 @@ def _launcher(
         return Ray(jobs, name)
     from rnnlstm.jobs.local import Local
 
-    return Local(jobs, stop, sweep.most if sweep.in_turn else None)
+    return Local(jobs, stop, sweep.most if sweep.in_turn and sweep.shown else None)
 
 
 def _train_here(jobs: Sequence[Job], listener: Listener, stop: StopFlag, more: Callable[[], Sequence[Job]]) -> None:

@@ -116,7 +116,7 @@ def fields_of(section: str, choice: Any, names: set[str]) -> Sequence[dataclasse
     Classes of tasks and cells import torch. They are asked only if `names` are options of their own.
     """
     if section in SECTIONS:
-        return dataclasses.fields(VARIANTS.get(section, {}).get(choice, SECTIONS[section]))
+        return dataclasses.fields(VARIANTS.get(section, {}).get(str(choice), SECTIONS[section]))
     network = dataclasses.fields(NetworkOptions) if section == "model" else ()
     if not names - {field.name for field in network}:
         return network

@@ -25,6 +25,7 @@ from support.sweeping import (
     PACED,
     THREADS,
     assert_same_runs,
+    ended,
     in_turn,
     running,
     statuses,
@@ -43,7 +44,7 @@ def test_the_same_sweep_in_turn_and_beside_each_other(tmp_path):
     jobs = ("plugins=[threads_used]", "task=threads_used", "model=rnn,lstm", "seed=0,1", "train.steps=30")
     code, out, err = sweep(tmp_path, *jobs, "runs_root=together", "launcher=local", threads=None)
     assert (code, err) == (0, "")
-    assert out.splitlines()[-1] == "4 of 4 jobs ended"
+    assert ended(out) == "4 of 4 jobs ended"
     assert out.count("not solved in 30 steps") == 4
     used = (tmp_path / "threads").read_text().split()
     assert used == ["1"] * 4  # by default
@@ -72,7 +73,7 @@ def test_a_sweep_survives_its_jobs_and_then_runs_only_what_is_missing(tmp_path):
     for reason in ("ArithmeticError: made to fail", "exited with code 7", "killed by SIGKILL"):
         assert [x for x in err.splitlines() if x.startswith("error: ") and reason in x], reason
     assert 'raise ArithmeticError("made to fail")' in err
-    assert out.splitlines()[-1] == "4 of 4 jobs ended, 3 failed"
+    assert ended(out) == "4 of 4 jobs ended, 3 failed"
 
     (tmp_path / "mended").touch()
     code, out, err = sweep(tmp_path, *jobs, *LOCAL)
@@ -127,7 +128,7 @@ def test_a_killed_worker_fails_its_job_alone_and_the_others_go_on(tmp_path):
     out, err = process.communicate(timeout=240)
     assert process.returncode == 1, err
     assert err == (f"error: {folder.relative_to(tmp_path)}: its process was killed by SIGKILL (out of memory?)\n")
-    assert out.splitlines()[-1] == "3 of 3 jobs ended, 1 failed"
+    assert ended(out) == "3 of 3 jobs ended, 1 failed"
     assert {name.partition("_")[0]: status for name, status in statuses(tmp_path).items()} == {
         "lstm": "failed", "rnn": "done", "gru": "done",
     }  # fmt: skip

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from support.slurm_node import slurm_node, why_not
-from support.sweeping import PACED, THREADS, assert_same_runs, in_turn, running, statuses, sweep, wait_for
+from support.sweeping import PACED, THREADS, assert_same_runs, ended, in_turn, running, statuses, sweep, wait_for
 
 pytestmark = [pytest.mark.slurm, pytest.mark.skipif(bool(why_not()), reason=why_not())]
 
@@ -80,7 +80,7 @@ def test_a_sweep_with_a_time_limit_and_a_cancelled_job(cluster, tmp_path):
     first = out.splitlines()[0]
     assert first.startswith(f"submitted 3 jobs as array {array} (rnnlstm); logs in ")
     assert "waits: BeginTime (Slurm holds a job back for two minutes once it was queued again)" in out
-    assert out.splitlines()[-1] == "3 of 3 jobs ended, 1 failed"
+    assert ended(out) == "3 of 3 jobs ended, 1 failed"
     assert statuses_by_file(tmp_path) == {"limited": {"done"}, "never": {"interrupted"}, "now": {"done"}}
     (log,) = tmp_path.glob(f"runs/.launch/*/logs/{array}_0.log")
     assert "requeued; it will resume from its checkpoint" in log.read_text()
@@ -131,7 +131,7 @@ def test_a_preempted_job_is_queued_again_and_waited_for(cluster, tmp_path):
     for partition, process in commands.items():
         out, err = process.communicate(timeout=120)
         assert (process.returncode, err) == (0, ""), out
-        assert out.splitlines()[-1] == "1 of 1 jobs ended"
+        assert ended(out) == "1 of 1 jobs ended"
         assert_same_runs(tmp_path / partition / "runs", tmp_path / "sudden" / "unbroken", seeds=1)
 
 
@@ -151,7 +151,7 @@ def test_scontrol_requeue_held_jobs_and_memory(cluster, tmp_path):
     ask(cluster, "scontrol", "release", waiting)
     out, err = process.communicate(timeout=120)
     assert (process.returncode, err) == (0, ""), out
-    assert out.splitlines()[-1] == "2 of 2 jobs ended"
+    assert ended(out) == "2 of 2 jobs ended"
 
     code, _out, err = sweep(tmp_path, *PAUSED, "task.until=never", *SLURM, "launcher.memory=60M", env=cluster)
     assert code == 1
@@ -172,8 +172,8 @@ def test_a_stop_is_never_lost(after, cluster, tmp_path):
     assert process.returncode == 130, err
     assert len(err.splitlines()) == 1
     assert err in ("stopped by SIGINT; what was reached is saved\n", "error: interrupted\n")
-    assert out.splitlines()[-1].startswith("0 of 3 jobs ended")
-    assert out.splitlines()[-1].endswith("1 not begun" if after else "3 not begun") or after == 2.5
+    assert ended(out).startswith("0 of 3 jobs ended")
+    assert ended(out).endswith("1 not begun" if after else "3 not begun") or after == 2.5
     until(lambda: not in_queue(cluster))
     assert set(statuses(tmp_path).values()) <= {"interrupted"}
     assert not (tmp_path / "runs" / ".launch").exists()
@@ -188,7 +188,7 @@ def test_jobs_that_can_not_begin_say_why_and_a_stop_before_they_did_is_no_succes
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=20)
     assert (process.returncode, err) == (143, "error: interrupted\n")
-    assert out.splitlines()[-1] == "0 of 2 jobs ended, 2 not begun"
+    assert ended(out) == "0 of 2 jobs ended, 2 not begun"
     assert not in_queue(cluster)
 
 
@@ -208,7 +208,7 @@ def test_leave_and_come_back(cluster, tmp_path):
         (tmp_path / name).touch()
     code, out, err = sweep(tmp_path, *jobs, env=cluster)
     assert (code, err) == (0, ""), out
-    assert out.splitlines()[-1] == "4 of 4 jobs ended"
+    assert ended(out) == "4 of 4 jobs ended"
     assert not (tmp_path / "runs" / ".launch").exists()
     in_turn(tmp_path, *jobs[: -len(SLURM)], "runs_root=unbroken")
     assert_same_runs(tmp_path / "runs", tmp_path / "unbroken", seeds=4)
@@ -261,7 +261,7 @@ def test_a_cluster_that_takes_few_jobs_at_a_time(tmp_path):
         code, out, err = sweep(tmp_path, *jobs, *SLURM, "launcher.array_size=3", env=cluster)
         assert (code, err) == (0, "")
         assert "can't be submitted yet, as the cluster (MaxJobCount) or the account has as many jobs as it may" in out
-        assert out.splitlines()[-1] == "5 of 5 jobs ended"
+        assert ended(out) == "5 of 5 jobs ended"
 
 
 def test_a_search_beside_each_other(cluster, tmp_path):

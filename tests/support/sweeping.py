@@ -104,6 +104,14 @@ def sweep(place, *overrides, **how):
     return command(place, "-m", *overrides, **how)
 
 
+def ended(out):
+    """The line that says how many jobs ended. After it come at most two, on TensorBoard."""
+    lines = out.splitlines()
+    at = max(k for k, line in enumerate(lines) if " jobs ended" in line)
+    assert len(lines) - at in (1, 3), out
+    return lines[at]
+
+
 def statuses(place):
     """By the job's fault, or its model where it has none."""
     found = {}

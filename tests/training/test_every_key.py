@@ -50,6 +50,7 @@ UNDER_A_CONDITION = {
     "train.stop_when_solved": ("false", "false", EASY + " task.length=2"),
     "curriculum.factor": ("3", "3", EASY + " curriculum=growing curriculum.start=2"),
     "clip.threshold": ("1e6", "1e-3", ""),  # a threshold above every norm
+    "clip.norm_type": ("1", "inf", "clip.threshold=0.01"),  # where nothing is clipped, all norms are alike
     "match": ("units", "parameters", "model=rnn"),
 }
 #: Values that act, where half of the default or one more than it does not, or does not exist.
@@ -122,7 +123,9 @@ def recorded(root, *overrides):
         name = f"{path.parent.name}/{path.name}"
         if path.name in (METRICS, CLIP_EVENTS, FLOW, SAMPLES):
             lines = [json.loads(line) for line in path.read_text().splitlines()]
-            left[name] = [{k: str(v) for k, v in line.items() if not k.startswith("time/")} for line in lines]
+            # The threshold itself is logged, which is no effect of it.
+            kept = [{k: v for k, v in line.items() if k != "clip/threshold"} for line in lines]
+            left[name] = [{k: str(v) for k, v in line.items() if not k.startswith("time/")} for line in kept]
         elif path.suffix == ".pt":
             left[name] = path.read_bytes()
     shutil.rmtree(job.folder)  # one place for all runs: the composer parses it once
