@@ -80,7 +80,7 @@ def test_scripts_say_what_they_do_before_they_do_it(script, flag, tmp_path):
     assert first.startswith(f"scripts/{script} [")
     if script == "setup":
         extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-        assert f"EXTRA is one of pyproject.toml's: {', '.join(extras)}." in others
+        assert f"EXTRA is one of pyproject.toml's: {' '.join(extras)}" in others
 
 
 @pytest.mark.slow

@@ -35,6 +35,7 @@ SHORT = (
 )  # fmt: skip
 #: Keys that say how a run is computed and kept, not what: they may change nothing.
 HOW = {
+    "from_run", "from_weights",  # where a run came from: tests/training/test_from_run.py
     "model.backend", "threads", "device", "overwrite", "resume", "job_timeout", "plugins",
     "checkpoint.every", "checkpoint.seconds",
     *(f"launcher.{f.name}" for cls in VARIANTS["launcher"].values() for f in dataclasses.fields(cls)),
@@ -50,7 +51,7 @@ UNDER_A_CONDITION = {
     "train.stop_when_solved": ("false", "false", EASY + " task.length=2"),
     "curriculum.factor": ("3", "3", EASY + " curriculum=growing curriculum.start=2"),
     "clip.threshold": ("1e6", "1e-3", ""),  # a threshold above every norm
-    "clip.norm_type": ("1", "inf", "clip.threshold=0.01"),  # where nothing is clipped, all norms are alike
+    "clip.norm_type": ("inf", "inf", "clip.threshold=0.01"),  # where nothing is clipped, this norm doesn't, either
     "match": ("units", "parameters", "model=rnn"),
 }
 #: Values that act, where half of the default or one more than it does not, or does not exist.
