@@ -10,17 +10,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rnnlstm.record.glossary import FIRST
+
 PAGE = "http://localhost:6006/"
-#: Beside a task's headline metric: the charts that matter first, see the glossary.
-PINNED = ("eval/loss", "grad/norm_before_clip", "clip/event_norm", "clip/window_rate")
 SERVED = 1000  #: points of a chart that TensorBoard shows unless told otherwise; of more it draws a random subset
 ENOUGH = 10_000
 
 
 def link(metrics: Iterable[str]) -> str:
-    """TensorBoard's page with these headline metrics and `PINNED` on top, curves unsmoothed, a colour for each
-    configuration. A pinned tag that no run has is left out by the page."""
-    tags = [*(f"eval/{name}" for name in dict.fromkeys(metrics)), *PINNED]
+    """TensorBoard's page with these headline metrics and the glossary's `FIRST` on top, curves unsmoothed, a colour
+    for each configuration. A pinned tag that no run has is left out by the page."""
+    tags = [*(f"eval/{name}" for name in dict.fromkeys(metrics)), *FIRST]
     cards = json.dumps([{"plugin": "scalars", "tag": tag} for tag in tags], separators=(",", ":"))
     query = {"pinnedCards": cards, "smoothing": "0", "runColorGroup": "regex:(.*)/"}
     return f"{PAGE}?{urllib.parse.urlencode(query)}#timeseries"

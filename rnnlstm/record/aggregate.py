@@ -30,7 +30,7 @@ SAME = ("baseline", "clip/threshold")
 SEED_CHARTS = {
     "gradient norm before and after clipping, and the threshold":
         "^(grad/norm_before_clip|grad/norm_after_clip|clip/threshold)$",
-    "each update on which clipping fired: norm before clipping": "^(clip/event_norm|clip/threshold)$",
+    "each update on which clipping fired: norm before clipping": "^(clip/event_norm|clip/threshold(_norm_.*)?)$",
     "largest norm before clipping since the last line": "^(grad/window_max_norm|clip/threshold)$",
     "share of updates clipped since the last line": "^clip/window_rate$",
 }  # fmt: skip

@@ -43,6 +43,7 @@ clip/rate | share | share of all updates since the start on which clipping fired
 clip/coefficient | factor | by norm: min(1, threshold/norm of clip.norm_type), what the gradient was multiplied by
 clip/clipped_share | share | by value: share of the gradient's entries that were cut
 clip/threshold | 1 | by norm: the threshold, the largest norm that the optimiser is given
+clip/threshold_norm_<p> | 1 | the same where clip.norm_type names another norm than the Euclidean: its p, 1 or inf
 clip/window_rate | share | share of all updates since the last line on which clipping fired
 clip/window_min_coefficient | factor | by norm: the smallest coefficient of all updates since the last line
 clip/event_norm | 1 | an update on which clipping fired, at its own step: the norm that clip.norm_type names, before
@@ -96,6 +97,9 @@ time/steps_per_second | updates/s | speed of training since the last line, an up
 time/instruments_share | share | time on probes, logging and the record since the start, against the time on
     training
 """
+#: Which few matter first, beside the task's headline metric: does it learn, how large do gradients get, when does
+#: clipping fire, and how often? The link that `train` and `compare` print pins them; their descriptions say it, too.
+FIRST = ("eval/loss", "grad/norm_before_clip", "clip/event_norm", "clip/window_rate")
 #: Tag, unit and meaning of each line of the table; an indented line continues the one above.
 GLOSSARY = tuple(
     Entry(*(part.strip() for part in line.split(" | ", 2))) for line in TABLE.replace("\n    ", " ").splitlines()

@@ -37,7 +37,7 @@ from tensorboard.plugins.text import metadata as text_metadata
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from rnnlstm.config.errors import printable
-from rnnlstm.record.glossary import explain
+from rnnlstm.record.glossary import FIRST, explain
 
 LOG = logging.getLogger("rnnlstm")
 LARGEST_FIRST = 1_048_576  # bytes of an event that is replaced
@@ -195,9 +195,10 @@ EVERY_TASK = ("eval/loss", "clip/rate")  #: metrics of every task
 
 
 def description(tag: str) -> str:
-    """A tag's description in TensorBoard: meaning and unit."""
+    """A tag's description in TensorBoard: meaning and unit, and whether it is one of those that matter first."""
     entry = explain(tag)
-    return f"{entry.meaning} [{entry.unit}]" if entry else ""
+    first = " Look here first." if tag in FIRST else ""
+    return f"{entry.meaning} [{entry.unit}]{first}" if entry else ""
 
 
 def scalar(tag: str, value: float, described: bool | None) -> Summary.Value:

@@ -173,7 +173,9 @@ class Replica:
         if clip.clipped_share is not None:
             values["clip/clipped_share"] = clip.clipped_share
         if clip.kind == "norm" and clip.threshold is not None:
-            values["clip/threshold"] = clip.threshold
+            # A threshold of another norm has no place among Euclidean norms in a chart: it has a tag of its own.
+            limit = "clip/threshold" if clip.norm_type == 2 else f"clip/threshold_norm_{clip.norm_type}"
+            values[limit] = clip.threshold
         values |= self.values_since_line()
         if self.plan.config.probe.name != "off":
             values |= {f"grad_param/{name}": norm for name, norm in clip.norms.items()}

@@ -13,9 +13,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from rnnlstm.record import seed_view
 from rnnlstm.record.files import LineWriter, read_lines
-from rnnlstm.record.glossary import GLOSSARY, explain
+from rnnlstm.record.glossary import FIRST, GLOSSARY, explain
 from rnnlstm.record.seed_view import SeedView
 from rnnlstm.record.summary import FIELDS
+from rnnlstm.record.tensorboard import description
 from rnnlstm.training.replica import Subsample
 
 from support.training import SMALL, compose
@@ -95,6 +96,8 @@ def test_a_clip_event_holds_the_norm_that_is_limited_and_tags_hold_euclidean_one
     norms = [line["grad/norm_before_clip"] for step, line in lines.items() if step]
     assert outcome.summaries[0]["median_norm_before_clip"] == pytest.approx(statistics.median(norms), rel=1e-12)
     assert "clip/norm_before_q50" in lines[6]
+    assert lines[6]["clip/threshold_norm_inf"] == 0.02
+    assert "clip/threshold" not in lines[6], "in a chart of Euclidean norms"
 
 
 def test_every_evaluated_task_has_a_baseline_of_its_own(outcome, train):
@@ -194,7 +197,7 @@ def test_the_glossary_explains_every_emitted_tag_and_nothing_else(outcome, train
     full = train(
         "train.steps=2", "probe=full", "probe.every=1", "name=full", "precision=bfloat16", "clip.threshold=0.01"
     )
-    growing = train("train.steps=2", "curriculum=growing", "curriculum.start=5", "name=growing")
+    growing = train("train.steps=2", "curriculum=growing", "curriculum.start=5", "name=growing", "clip.norm_type=inf")
     tags = set()
     for run in (outcome, value, full, growing):
         for folder in (run.folder / "seed_0", run.folder / "aggregate"):
@@ -208,6 +211,8 @@ def test_the_glossary_explains_every_emitted_tag_and_nothing_else(outcome, train
     assert explain("flow/hidden/layer_1").tag == "flow/<state>"
     assert len({entry.tag for entry in GLOSSARY}) == len(GLOSSARY)
     assert all(entry.unit and entry.meaning for entry in GLOSSARY)
+    assert set(FIRST) <= {entry.tag for entry in GLOSSARY}
+    assert description("clip/event_norm").endswith("Look here first.")
 
 
 def test_a_torn_last_line_is_left_out(tmp_path):

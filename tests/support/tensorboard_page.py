@@ -21,12 +21,13 @@ import numpy as np
 from PIL import Image
 
 from rnnlstm.cli import look
+from rnnlstm.record.glossary import FIRST
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 PATIENCE = 90  # seconds, on a busy machine
 #: Cards that the link pins for these tasks. Those that a task has no data for are left out by the page.
 METRICS = ("accuracy", "mse", "recall_accuracy")
-PINNED = (*(f"eval/{name}" for name in METRICS), *look.PINNED)
+PINNED = (*(f"eval/{name}" for name in METRICS), *FIRST)
 #: What comes after the address for each tab: curves unsmoothed and in a colour for each configuration, without what
 #: would repeat itself for every seed.
 TABS = {

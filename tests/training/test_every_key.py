@@ -125,7 +125,7 @@ def recorded(root, *overrides):
         if path.name in (METRICS, CLIP_EVENTS, FLOW, SAMPLES):
             lines = [json.loads(line) for line in path.read_text().splitlines()]
             # The threshold itself is logged, which is no effect of it.
-            kept = [{k: v for k, v in line.items() if k != "clip/threshold"} for line in lines]
+            kept = [{k: v for k, v in line.items() if not k.startswith("clip/threshold")} for line in lines]
             left[name] = [{k: str(v) for k, v in line.items() if not k.startswith("time/")} for line in kept]
         elif path.suffix == ".pt":
             left[name] = path.read_bytes()
