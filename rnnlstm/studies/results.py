@@ -32,14 +32,16 @@ def result(
     rows: Sequence[Row],
     seconds: Mapping[str, float],
     before: Mapping[str, Any] | None = None,
+    lacking: int = 0,
 ) -> dict[str, Any]:
-    """Everything that the page shows of a study, as plain data. `seconds` by setting. While settings are missing, the
-    verdict is `unfinished`. `before`: what was there; if it has these very rows, it also says when and where
-    they were measured."""
+    """Everything that the page shows of a study, as plain data. `seconds` by setting. While settings are missing, or
+    `lacking` rows, the verdict is `unfinished`. `before`: what was there; if it has these very rows, it also
+    says when and where they were measured."""
     import torch
 
     missing = [name for name in study.settings(size) if not any(name in ("all", row.setting) for row in rows)]
-    findings = [] if missing else study.findings(size, rows)
+    unfinished = bool(missing or lacking)
+    findings = [] if unfinished else study.findings(size, rows)
     data = [row.as_data() for row in rows]
     measured = {
         "written": datetime.now(UTC).strftime("%Y-%m-%d"),
@@ -50,7 +52,7 @@ def result(
     return {
         "study": study.name,
         "size": size,
-        "verdict": "unfinished" if missing else verdict(findings),
+        "verdict": "unfinished" if unfinished else verdict(findings),
         "reference": study.reference,
         "checks": [dataclasses.asdict(finding) for finding in findings],
         "seconds": round(sum(seconds.values()), 1),

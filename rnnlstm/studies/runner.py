@@ -1,6 +1,6 @@
-"""Runs studies, setting by setting: tuning seeds at every learning rate, then fresh seeds at the rate chosen.
+"""Runs studies, network by network: tuning seeds at every learning rate, then fresh seeds at the rate chosen.
 
-The files of a study are written after each setting.
+The files of a study are written after each network of a setting.
 
 The project's own trainer trains one run at a time, its seeds in lockstep. The same command resumes an interrupted
 study: rows that are in the study's file already count as done, and so do finished runs; an unfinished run is resumed
@@ -80,7 +80,7 @@ def reproduce(
         runner = Runner(study, size, runs / study.name / size, say, progress, before)
         try:
             for rows in runner.rows(setting):
-                data = result(study, size, rows, runner.setting_seconds, before)
+                data = result(study, size, rows, runner.setting_seconds, before, runner.lacking)
                 paths = write(study, data, out)
         except StoppedError as stopped:
             print(
@@ -205,6 +205,7 @@ class Runner(Listener):
         self.setting_seconds: dict[str, float] = dict(there.get("setting_seconds", {})) if there else {}
         if there and not self.setting_seconds:  # of a version that kept the sum only
             self.setting_seconds[BEFORE] = there["seconds"]
+        self.lacking = 0  #: rows of the study, beside those that `rows` has yielded
         self._setting = ""  # that is trained
         self._total = self._done = self._spent = 0.0  # cost of all jobs and of those done here, and their seconds
         self._stage: list[str] = []  # the names of the jobs that train
@@ -212,104 +213,125 @@ class Runner(Listener):
         self._began = 0.0
 
     def rows(self, only: str | None = None) -> Iterator[list[Row]]:
-        """The rows that are there, after each setting that was trained, at least once. `only`: this setting alone.
+        """The rows that are there, after each network that was trained, at least once. `only`: this setting alone.
 
         Raises: StoppedError at a signal; JobError if a run failed, after the others; ConfigError; DiskError.
         """
         names = self.study.settings(self.size)
         wanted = [name for name in names if only in (None, name)]
         sweep = self.study.sweep(self.size)
+        if sweep is None:
+            yield from self._measured(names, wanted)
+            return
         conditions: dict[str, list[Condition]] = {name: [] for name in names}
-        if sweep is not None:
-            with writing(f"in {self.folder}"):
-                self.folder.mkdir(parents=True, exist_ok=True)
-            _use_threads(sweep)
-            for condition in compose(self.study, self.size, sweep, self.folder):
-                conditions[condition.setting.name].append(condition)
-        done = {name: self._done_rows(name, conditions[name], sweep) for name in names}
+        with writing(f"in {self.folder}"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        _use_threads(sweep)
+        for condition in compose(self.study, self.size, sweep, self.folder):
+            conditions[condition.setting.name].append(condition)
+        done = {
+            c.key: row for name in names for c in conditions[name] if (row := self._done_row(c, sweep)) is not None
+        }
+        todo = {name: [c for c in conditions[name] if c.key not in done] for name in wanted}
+        failed: list[JobError] = []
+        self._total = sum(_planned(left, sweep) for left in todo.values())
+        for name in wanted:
+            self._setting = name
+            if not todo[name]:
+                self._say(f"{name}: its rows are there")
+            elif len(todo[name]) < len(conditions[name]):
+                self._say(f"{name}: {len(conditions[name]) - len(todo[name])} of its rows are there")
+            elsewhere = 0.0 if self.seconds(name) else self.setting_seconds.get(name, 0.0)
+            for condition in todo[name]:
+                try:
+                    done[condition.key] = self._trained(condition, conditions, sweep, done)
+                except JobError as error:
+                    failed.append(error)
+                    continue
+                self.setting_seconds[name] = elsewhere + self.seconds(name)
+                yield self._in_order(done, conditions)
+        if failed:
+            raise failed[0]
+        if not any(todo.values()):
+            yield self._in_order(done, conditions)
+
+    def _measured(self, names: Sequence[str], wanted: Sequence[str]) -> Iterator[list[Row]]:
+        """The same for a study with a loop of its own, which measures a setting at once."""
+        done = {name: [row for row in self._there if name in ("all", row.setting)] for name in names}
         todo = [name for name in wanted if not done[name]]
-        if sweep is not None:
-            self._total = sum(_planned(conditions[name], sweep) for name in todo)
         for name in wanted:
             if name not in todo:
                 self._say(f"{name}: its rows are there")
-        for name in todo:
-            self._setting = name
-            if sweep is None:
-                began = time.monotonic()
-                done[name] = self.study.measured(self.size, name, self.folder)
-                self.setting_seconds[name] = time.monotonic() - began
-            else:
-                done[name] = self._trained(conditions, name, sweep, done)
-                self.setting_seconds[name] = self.seconds(name)
+                continue
+            began = time.monotonic()
+            done[name] = self.study.measured(self.size, name, self.folder)
+            self.setting_seconds[name] = time.monotonic() - began
             yield [row for rows in done.values() for row in rows]
         if not todo:
             yield [row for rows in done.values() for row in rows]
+
+    def _in_order(
+        self, done: Mapping[tuple[str, str], Row], conditions: Mapping[str, Sequence[Condition]]
+    ) -> list[Row]:
+        keys = [condition.key for each in conditions.values() for condition in each]
+        self.lacking = len(keys) - len(done)
+        return [done[key] for key in keys if key in done]
 
     def seconds(self, setting: str) -> float:
         """Time spent on training a setting so far, over all attempts."""
         lines = read_lines(self.folder / SECONDS)
         return float(sum(line["seconds"] for line in lines if line.get("setting", setting) == setting))
 
-    def _done_rows(self, name: str, conditions: Sequence[Condition], sweep: Sweep | None) -> list[Row]:
-        """A setting's rows in the study's file, if it has all of them; otherwise none."""
-        if sweep is None:
-            return [row for row in self._there if name in ("all", row.setting)]
-        rows = {row.arm: row for row in self._there if row.setting == name}
-        found = [rows[c.arm.name] for c in conditions if c.arm.name in rows and _is_of(rows[c.arm.name], c, sweep)]
-        return found if len(found) == len(conditions) else []
+    def _done_row(self, condition: Condition, sweep: Sweep) -> Row | None:
+        """A condition's row in the study's file."""
+        named = [row for row in self._there if (row.setting, row.arm) == condition.key]
+        return next((row for row in named if _is_of(row, condition, sweep)), None)
 
     def _trained(
         self,
+        condition: Condition,
         conditions: Mapping[str, Sequence[Condition]],
-        name: str,
         sweep: Sweep,
-        done: Mapping[str, Sequence[Row]],
-    ) -> list[Row]:
-        """Train a setting's networks; its rows."""
-        mine = conditions[name]
-        source = mine[0].setting.rates_of or name
-        trials: dict[str, dict[float, Trial]] = {c.arm.name: {} for c in mine}
-        rates = {row.arm: row.rate for row in done[source] if row.rate is not None}
-        if mine[0].setting.rate is not None:
-            rates = {c.arm.name: mine[0].setting.rate for c in mine}
-        elif not rates:
-            arms = {c.arm.name for c in mine}
-            trials = self._tuned([c for c in conditions[source] if c.arm.name in arms], sweep)
-            rates = {arm: choose(tried) for arm, tried in trials.items()}
-        final = {c.key: c.job(rates[c.arm.name], sweep.final) for c in mine}
-        self._train("final", {f"{_name(c.key)}, lr {rates[c.arm.name]:g}": final[c.key] for c in mine})
-        measured = self._measure(final, sweep)
-        tuned_here = {} if source != name else trials
-        return [_row(c, final[c.key], sweep, tuned_here.get(c.arm.name, {}), measured[c.key]) for c in mine]
+        done: Mapping[tuple[str, str], Row],
+    ) -> Row:
+        """Train a network in a setting, at the rate that is fixed, that another setting has found, or that is
+        tuned now; its row."""
+        rate, trials = condition.setting.rate, dict[float, Trial]()
+        if rate is None:
+            found_in = condition.setting.rates_of or condition.setting.name
+            (source,) = (c for c in conditions[found_in] if c.arm.name == condition.arm.name)
+            if source.key in done:
+                rate = done[source.key].rate
+            if rate is None:
+                tried = self._tuned(source, sweep)
+                rate, trials = choose(tried), tried if source is condition else trials
+        final = condition.job(rate, sweep.final)
+        self._train("final", {f"{_name(condition.key)}, lr {rate:g}": final})
+        return _row(condition, final, sweep, trials, self._measure(final, sweep))
 
-    def _tuned(self, conditions: Sequence[Condition], sweep: Sweep) -> dict[str, dict[float, Trial]]:
-        """The outcome of the tuning seeds at each rate, by arm."""
-        trials = self._tried(conditions, sweep, sweep.grid)
-        if sweep.one_above:
-            top = [c for c in conditions if choose(trials[c.arm.name]) == max(sweep.grid)]
+    def _tuned(self, condition: Condition, sweep: Sweep) -> dict[float, Trial]:
+        """The outcome of the tuning seeds at each rate."""
+        trials = self._tried(condition, sweep, sweep.grid)
+        if sweep.one_above and choose(trials) == max(sweep.grid):
             above = min(rate for rate in (ABOVE, 10 * max(sweep.grid)) if rate > max(sweep.grid))
-            for arm, tried in (self._tried(top, sweep, (above,)) if top else {}).items():
-                trials[arm] |= tried
+            trials |= self._tried(condition, sweep, (above,))
         return trials
 
-    def _tried(
-        self, conditions: Sequence[Condition], sweep: Sweep, rates: Sequence[float]
-    ) -> dict[str, dict[float, Trial]]:
-        tried: dict[str, dict[float, Trial]] = {c.arm.name: {} for c in conditions}
-        left = [(c, rate) for c in conditions for rate in rates]
+    def _tried(self, condition: Condition, sweep: Sweep, rates: Sequence[float]) -> dict[float, Trial]:
+        tried: dict[float, Trial] = {}
+        left = list(rates)
         for share in (GIVES_UP_AT, 1.0) if sweep.gives_up else (1.0,):
-            jobs = {(c, rate): c.job(rate, sweep.tuning, sweep.tuning_samples, share) for c, rate in left}
+            jobs = {rate: condition.job(rate, sweep.tuning, sweep.tuning_samples, share) for rate in left}
             part = "tuning" if share == 1 else "tuning, first part"
-            self._train(part, {f"{_name(c.key)}, lr {rate:g}": job for (c, rate), job in jobs.items()})
+            self._train(part, {f"{_name(condition.key)}, lr {rate:g}": job for rate, job in jobs.items()})
             left = []
-            for (c, rate), job in jobs.items():
+            for rate, job in jobs.items():
                 ends = job.summaries()
                 hopeless = all(held_out_loss(s) > GIVES_UP_ABOVE * (s["baseline"] or math.inf) for s in ends)
                 if share == 1 or hopeless or all(s["steps_to_solve"] is not None for s in ends):
-                    tried[c.arm.name][rate] = Trial.of(ends, c.setting.steps, given_up=share < 1 and hopeless)
+                    tried[rate] = Trial.of(ends, condition.setting.steps, given_up=share < 1 and hopeless)
                 else:
-                    left.append((c, rate))
+                    left.append(rate)
         return tried
 
     def _train(self, stage: str, jobs: Mapping[str, Job]) -> None:
@@ -321,8 +343,9 @@ class Runner(Listener):
         self._stage = [f"{stage} {k}/{len(jobs)}  {name}" for k, name in enumerate(jobs, 1) if name in todo]
         train_jobs(list(todo.values()), self, apart=False)
         if self._failures:
-            reason = f"{self.study.name}: {len(self._failures)} of {len(jobs)} runs failed"
-            raise JobError(reason, "\n".join(self._failures))
+            failures, self._failures = self._failures, []
+            reason = f"{self.study.name}: {len(failures)} of {len(jobs)} runs failed"
+            raise JobError(reason, "\n".join(failures))
 
     def started(self, number: int, job: Job) -> None:
         self._began = time.monotonic()
@@ -354,29 +377,25 @@ class Runner(Listener):
         minutes = self._spent / self._done * max(0.0, self._total - self._done) / 60
         return f"  (at most about {max(1, round(minutes))} min left)"
 
-    def _measure(
-        self, final: Mapping[tuple[str, str], Job], sweep: Sweep
-    ) -> dict[tuple[str, str], list[dict[str, float]]]:
+    def _measure(self, job: Job, sweep: Sweep) -> list[dict[str, float]]:
         """The scores of every seed on the stream `test`, and those of `Study.after`. Kept on disk with the time of
         the weights, so that a second run of the study only reads them."""
         kept = read_json(self.folder / MEASURED) or {}
-        measured: dict[tuple[str, str], list[dict[str, float]]] = {}
-        for key, job in final.items():
-            measured[key] = []
-            for seed in job.config.seed_numbers:
-                place = seed_folder(job.folder, seed)
-                weights = (place / WEIGHTS).stat().st_mtime_ns
-                name = f"{job.folder.parent.name}/{job.folder.name}/{place.name}"
-                if kept.get(name, {}).get("weights") != weights:
-                    summary = read_json(place / SUMMARY) or {}
-                    values: dict[str, float] = {}
-                    if summary["status"] != "diverged":
-                        values = _tested(job.folder, seed, sweep.test_samples) if sweep.test_samples else {}
-                        values |= self.study.after(self.size, job.folder, seed)
-                    kept[name] = {"weights": weights, "values": values}
-                    if values:
-                        write_json(self.folder / MEASURED, kept)
-                measured[key].append(kept[name]["values"])
+        measured = []
+        for seed in job.config.seed_numbers:
+            place = seed_folder(job.folder, seed)
+            weights = (place / WEIGHTS).stat().st_mtime_ns
+            name = f"{job.folder.parent.name}/{job.folder.name}/{place.name}"
+            if kept.get(name, {}).get("weights") != weights:
+                summary = read_json(place / SUMMARY) or {}
+                values: dict[str, float] = {}
+                if summary["status"] != "diverged":
+                    values = _tested(job.folder, seed, sweep.test_samples) if sweep.test_samples else {}
+                    values |= self.study.after(self.size, job.folder, seed)
+                kept[name] = {"weights": weights, "values": values}
+                if values:
+                    write_json(self.folder / MEASURED, kept)
+            measured.append(kept[name]["values"])
         return measured
 
 

@@ -485,7 +485,7 @@ def test_a_study_goes_on_where_it_stopped_and_ends_the_same(tmp_path, monkeypatc
     assert list(third.rows())[-1] == rows
     assert idle.looked == 0
     assert all(third.seconds(setting) > 0 for setting in "ABC")
-    assert "tuning: all 4 runs are there" in said
+    assert "tuning: all 2 runs are there" in said
 
 
 class Stepwise(Tiny):
