@@ -193,7 +193,7 @@ def _pandas() -> Any:
     try:
         import pandas
     except ImportError:
-        raise ConfigError("tables need pandas: pip install 'rnnlstm[pandas]'") from None
+        raise ConfigError("tables need pandas: pip install pandas") from None
     return pandas
 
 

@@ -19,10 +19,13 @@ the RNN, 4 for the LSTM).
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -166,15 +169,21 @@ def check_cell(cell: Cell, input_size: int = 3, hidden_size: int = 5, sequences:
             f"gate_blocks={cell.gate_blocks} must name, for each of gate_names={gates}, one of blocks={cell.blocks}"
         )
     weights = {k: torch.zeros(shape) for k, shape in cell.parameter_shapes(input_size, H, True).items()}
-    said = f"blocks={cell.blocks} makes projected ({B}, {cell.blocks}·H) wide, state_names={cell.state_names}"
+    for name, value in vars(type(cell)).items():
+        if isinstance(value, dataclasses.Field):
+            raise refuse(f"is no dataclass, so its option {name} has no value: write @dataclass above the class")
+    said = f"blocks={cell.blocks}, which makes projected ({B}, {cell.blocks}·H), and state_names={cell.state_names}"
     try:
         with torch.no_grad():
             cell.initialise(weights, torch.Generator().manual_seed(0), 10)
             prepared = tried.prepare(weights)
             projected = tried.project(torch.zeros(B, input_size), prepared)
             state, values = tried.step(projected, tuple(torch.zeros(B, H) for _ in cell.state_names), prepared)
-    except (RuntimeError, ValueError, IndexError, TypeError, KeyError) as error:
-        raise refuse(f"step fails with {said}: {type(error).__name__}: {error}") from None
+    except (RuntimeError, ValueError, IndexError, TypeError, KeyError, AttributeError) as error:
+        written_in = type(cell).step.__code__.co_filename
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == written_in]
+        place = f" ({Path(written_in).name}, line {lines[-1]})" if lines else ""
+        raise refuse(f"step fails with {said}: {type(error).__name__}: {error}{place}") from None
     if len(state) != len(cell.state_names):
         raise refuse(
             f"step returns {len(state)} states; state_names={cell.state_names} names {len(cell.state_names)}"

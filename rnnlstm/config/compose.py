@@ -212,7 +212,8 @@ class Composer:
             if isinstance(value, list | dict) or str(value) not in names:
                 habit = instead_of_key(key, str(value)) if str(value) in CHOICES.get(key, ()) else None
                 hint = f"; {habit}" if habit else did_you_mean(str(value), names)
-                raise OptionError(key, value, f"must be one of {', '.join(names)}{hint}")
+                own = f"; a {key} of your own needs plugins=[MODULE]" if key in ("model", "task") else ""
+                raise OptionError(key, value, f"must be one of {', '.join(names)}{hint}{own}")
 
     def _find_choices(self, group: str) -> list[str]:
         """The names in a group, the user's own included; those in a subfolder as `folder/name`. Empty if there is no

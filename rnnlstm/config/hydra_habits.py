@@ -61,7 +61,10 @@ KEYS: tuple[tuple[str, str], ...] = (
     (r"launcher\._target_|sweeper\._target_", f"{NONE}{_CODE}"),
     (r"launcher\..*", f"{NONE}the launchers here are the project's own; --help lists their keys"),
     (r"sweeper\.n_trials", "search=optuna search.trials={}"),
-    (r"sweeper\.n_jobs|sweeper\.max_batch_size", "search.at_once={}"),
+    (
+        r"sweeper\.n_jobs|sweeper\.max_batch_size",
+        "search.at_once={}, or for a sweep launcher=local launcher.workers={}",
+    ),
     (r"sweeper\.sampler\.n_startup_trials", "search.startup={}"),
     (r"sweeper\.sampler\.seed", "search.seed={}"),
     (r"sweeper\.params\..*|sweeper\.search_space.*", "-m {param}={}"),

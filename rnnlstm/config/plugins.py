@@ -34,7 +34,10 @@ def import_plugins(modules: Iterable[str]) -> None:
         try:
             importlib.import_module(name)
         except (Exception, SystemExit) as error:
-            raise OptionError("plugins", name, f"can't be imported: {type(error).__name__}: {error}") from error
+            rule = f"can't be imported: {type(error).__name__}: {error}"
+            if name.endswith(".py"):
+                rule = f"is a file; its module is called {name.removesuffix('.py')}"
+            raise OptionError("plugins", name, rule) from error
 
     network = _defaults(NetworkOptions)
     for group, registry in REGISTRIES.items():

@@ -14,6 +14,7 @@ from rnnlstm.config.errors import ConfigError, OptionError
 from rnnlstm.config.plugins import import_plugins
 from rnnlstm.config.schema import GRADFLOW, TOP, Config, options_of, read_config
 from rnnlstm.jobs.from_run import with_run
+from rnnlstm.record.environment import changed_plugins
 from rnnlstm.record.folders import run_folder, seed_folder
 from rnnlstm.record.summary import finished, summaries
 
@@ -197,7 +198,11 @@ def _job(composer: Composer, tree: Tree) -> Job:
     config = read_config(tree)
     if config.match != "none":
         tree, config = _matched(tree, config)
-    return Job(config, run_folder(tree, composer.defaults_of(tree)))
+    folder = run_folder(tree, composer.defaults_of(tree))
+    if config.plugins and not config.overwrite and (changed := changed_plugins(folder, config.plugins)):
+        rule = f"has changed since {folder} was begun; overwrite=true trains it again, name=… beside it"
+        raise OptionError("plugins", changed[0], rule)
+    return Job(config, folder)
 
 
 def take_plugins(overrides: Sequence[str]) -> list[str]:

@@ -7,10 +7,13 @@ no path. It is no part of the run's identity.
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 import platform
 import subprocess
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -57,6 +60,25 @@ def noted_threads(folder: Path) -> int | None:
     """The threads with which a run began; None if that is unknown."""
     threads = (read_json(folder / COMMANDS) or {}).get("threads")
     return threads if isinstance(threads, int) and not isinstance(threads, bool) and 1 <= threads <= 4096 else None
+
+
+def plugin_sources(modules: Iterable[str]) -> dict[str, str]:
+    """A hash of the source of each imported module that has one, by its name."""
+    found = {}
+    for name in modules:
+        with suppress(OSError, TypeError):
+            found[name] = hashlib.sha256(Path(sys.modules[name].__file__ or "").read_bytes()).hexdigest()[:16]
+    return found
+
+
+def changed_plugins(folder: Path, modules: Iterable[str]) -> list[str]:
+    """The imported modules whose source is another one than when seeds of the run in `folder` were trained."""
+    trained = (read_json(folder / ENVIRONMENT) or {}).get("trained")
+    entries = [entry for entry in trained if isinstance(entry, dict)] if isinstance(trained, list) else []
+    noted = [entry["plugins"] for entry in entries if isinstance(entry.get("plugins"), dict)]
+    return [
+        name for name, now in plugin_sources(modules).items() if any(each.get(name, now) != now for each in noted)
+    ]
 
 
 @functools.cache

@@ -137,7 +137,12 @@ def select(runs: Sequence[Run], conditions: Iterable[str]) -> list[Run]:
         if not equals:
             raise ConfigError(f"can't read {show(condition)}: a condition is written key=value")
         key = find_key(word, runs)
-        wanted = {canonical_text(part) for part in re.split(r",(?![^\[]*\])", text)}
+        parts = re.split(r",(?![^\[]*\])", text)
+        wanted = {canonical_text(part) for part in parts}
+        had = {canonical(run.config.get(key)) for run in runs}
+        for part in parts:
+            if "=" in part and canonical_text(part) not in had:
+                raise ConfigError(f"can't read {show(condition)}: give a second condition by --where {show(part)}")
         left = [run for run in runs if canonical(run.config.get(key)) in wanted]
         if not left:
             raise ConfigError(f"no run has {show(condition)}: there is {_values(runs, key)}")
@@ -347,6 +352,7 @@ class Comparison:
     best: list[str] = field(default_factory=list)  #: full keys of which each row has the best values
     where: list[str] = field(default_factory=list)  #: the conditions that the runs meet
     notes: list[str] = field(default_factory=list)  #: lines about what was counted
+    best_from: list[int] = field(default_factory=list)  #: seeds that have chosen those, if others are reported
 
 
 def compare(
@@ -381,4 +387,4 @@ def compare(
     repeats = [repeat for _, found in once for repeat in found]
     rows: list[Run] = [pool(group) for group, _ in once] if words else in_order(_one_row(group) for group, _ in once)
     notes = [*(choice.notes() if choice else []), *([_note(repeats)] if repeats else [])]
-    return Comparison(rows, keys, choice.keys if choice else [], list(conditions), notes)
+    return Comparison(rows, keys, choice.keys if choice else [], list(conditions), notes, sorted(best_from or ()))

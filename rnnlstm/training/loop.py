@@ -23,7 +23,7 @@ from torch import Tensor
 from rnnlstm.config.errors import JobError, enough_memory, writing
 from rnnlstm.config.schema import ClipOptions
 from rnnlstm.record.aggregate import Aggregate
-from rnnlstm.record.environment import note_command, note_environment, noted_threads
+from rnnlstm.record.environment import note_command, note_environment, noted_threads, plugin_sources
 from rnnlstm.record.files import locked, room_for_files, write_whole
 from rnnlstm.record.folders import AGGREGATE, BEST_WEIGHTS, WEIGHTS, seed_folder
 from rnnlstm.record.summary import summaries
@@ -134,7 +134,8 @@ class Loop:
             prepare_folder(folder, plan.config, group.seeds)
             if (weights := starting_weights(plan, group.seeds)) is not None:
                 self.trainer.start_from(weights)
-            note_environment(folder, group.seeds, {**describe(plan.device), "device": plan.device.type})
+            own = {"plugins": plugin_sources(plan.config.plugins)} if plan.config.plugins else {}
+            note_environment(folder, group.seeds, {**describe(plan.device), "device": plan.device.type, **own})
         else:
             load_trainer(self.trainer, group.state)
         model, states = self.trainer.model, group.state["replicas"] if group.state else [None] * len(group.seeds)

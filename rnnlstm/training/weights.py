@@ -17,6 +17,7 @@ from rnnlstm.config.errors import ConfigError, OptionError, printable, show
 from rnnlstm.config.schema import FROM_WEIGHTS, GRADFLOW, Config, read_config, unknown_key
 from rnnlstm.config.untrusted import check_run, check_weights, read_regular, read_text, read_yaml
 from rnnlstm.models import Network
+from rnnlstm.record.environment import changed_plugins
 from rnnlstm.record.files import read_json
 from rnnlstm.record.folders import BEST_WEIGHTS, SUMMARY, WEIGHTS, completed, find_run_folders, flatten, seed_folder
 from rnnlstm.tasks import TASKS
@@ -118,6 +119,11 @@ def load_network(folder: str, overrides: Sequence[str] = (), which: str = "last"
     for key, section, known in (("task", config.task, TASKS), ("cell", config.cell, CELLS)):
         if config.plugins and section["name"] not in known:
             raise PluginError(folder, key, config.plugins)
+    for name in changed_plugins(place, config.plugins):
+        LOG.warning(
+            "%s: %s has changed since this run was trained; its weights are used by the code as it is now",
+            printable(folder), name,
+        )  # fmt: skip
     return TrainedNetwork(make_plan(config), seed, weights, folder)
 
 

@@ -47,6 +47,8 @@ def test_readmes_cell_fits_and_surgery_reaches_both_gates():
         (["    blocks = 3 ", "    # "], ["gate_blocks=(0, 1)", "blocks=1"]),
         (["    blocks = 3 ", "    # ", "    gate_blocks = (0, 1) ", "    # "], ["step fails with blocks=1"]),
         (["blocks = 3 ", "blocks = 4 "], ["step", "blocks=4"]),
+        (["torch.tanh(candidate)", "torch.tanhh(candidate)"], ["AttributeError", "(my_cell.py, line "]),
+        (["@dataclass(frozen=True, kw_only=True)\n", ""], ["TwoGatesCell: is no dataclass, so its option bias"]),
         (['    gate_names = ("forget", "input") ', "    # "], ["gate_blocks=(0, 1)", "gate_names=()"]),
         (
             ['    gate_names = ("forget", "input") ', "    # ", "    gate_blocks = (0, 1) ", "    # "],

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 import rnnlstm
+from rnnlstm.config.errors import OptionError
+from rnnlstm.config.plugins import import_plugins
 from rnnlstm.record.files import read_lines
 
-from support.commands import train
+from support.commands import ENVIRONMENT, train
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/own-cells-and-tasks.md").read_text()
@@ -132,3 +136,38 @@ def test_run_from_python(tmp_path):
     sweep = rnnlstm.run(["-m", "model=rnn,lstm", *overrides, "overwrite=true"])
     assert len(sweep) == 4
     assert len({Path(summary["folder"]).parent for summary in sweep}) == 2
+
+
+@pytest.mark.slow
+def test_a_run_does_not_go_on_with_another_formula_unnoticed(modules):
+    """Neither trained on nor taken for finished; its weights are loaded with a warning."""
+    command = ("plugins=[my_cell]", "model=two_gates", "task.length=8", *SHORT)
+    assert train(modules, *command).returncode == 0
+    load = (
+        "import rnnlstm, glob; run = glob.glob('runs/*/two_gates*')[0]; "
+        "rnnlstm.load_model(run, plugins=['my_cell']).evaluate()"
+    )
+    loaded = [sys.executable, "-c", load]
+    before = subprocess.run(loaded, cwd=modules, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+    assert (before.returncode, "changed" in before.stderr) == (0, False), before.stderr
+
+    cell = modules / "my_cell.py"
+    cell.write_text(cell.read_text().replace("i * torch.tanh(candidate)", "i * candidate"))
+    again = train(modules, *command)
+    assert again.returncode == 2
+    assert re.fullmatch(
+        r"error: plugins=my_cell: has changed since runs/keyword_T8/two_gates\S* was begun; "
+        r"overwrite=true trains it again, name=… beside it\n",
+        again.stderr,
+    )
+    after = subprocess.run(loaded, cwd=modules, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+    assert after.returncode == 0
+    assert "my_cell has changed since this run was trained" in after.stderr
+    assert train(modules, *command, "overwrite=true").returncode == 0
+    assert train(modules, *command).returncode == 0
+
+
+def test_a_file_in_plugins_is_told_from_a_module(modules, monkeypatch):
+    monkeypatch.chdir(modules)
+    with pytest.raises(OptionError, match=r"plugins=my_cell\.py: is a file; its module is called my_cell"):
+        import_plugins(["my_cell.py"])

@@ -56,6 +56,7 @@ def test_where_takes_short_names_several_values_and_numbers_as_numbers(sweep):
         "model": "can't read model: a condition is written key=value",
         "model=lru": "no run has model=lru: there is gru, lstm, rnn",
         "lr=1": "no run has lr=1: there is 0.003, 0.01",
+        "model=rnn,lr=1e-2": "can't read model=rnn,lr=1e-2: give a second condition by --where lr=1e-2",
         "name=x": "unknown key name",
     }.items():
         with pytest.raises(ConfigError) as error:

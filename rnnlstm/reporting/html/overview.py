@@ -138,6 +138,14 @@ def _conclusion(findings: list[Finding]) -> str:
         "the start, the network learned to remember; where it had vanished on the way, the network stayed at what "
         "can be had without looking."
     )
+    if any(min(solved) - (f.reach or 0.0) < APART for f in between):
+        told = (
+            "Here the gradient tells those that solve the task from those that learn nothing: where it had vanished "
+            "on the way, the network stayed at what can be had without looking. That it reaches back is not enough: "
+            "other networks, in which it does, had not solved the task when training ended."
+        )
+    if max(f.seeds for f in findings) < 3:
+        told += " With one or two seeds of each this is an impression, and no more."
     if exceptions:
         names = " and ".join([*exceptions[:2], *(["others"] if len(exceptions) > 2 else [])])
         told += (

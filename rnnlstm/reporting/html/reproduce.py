@@ -51,7 +51,9 @@ def _command(report: Report) -> str:
     """The command that writes this page."""
     words = ["python", "-m", "rnnlstm.compare", "runs"]
     words += [word for condition in report.comparison.where for word in ("--where", condition)]
-    for option, values in (("--by", report.comparison.by), ("--against", report.against)):
+    given = {"--by": report.comparison.by, "--best": report.comparison.best, "--against": report.against}
+    given["--best-from"] = [",".join(map(str, report.comparison.best_from))] if report.comparison.best_from else []
+    for option, values in given.items():
         words += [option, *values] if values else []
     return shlex.join([*words, "--html", "report.html"])
 
