@@ -20,6 +20,8 @@ from rnnlstm.config.options import field_names
 from rnnlstm.config.schema import Config, NetworkOptions, require_keys
 from rnnlstm.models import Cost, Network, Sizes, network_cost
 from rnnlstm.recurrence import choose_backend
+from rnnlstm.recurrence.fused import has_tape
+from rnnlstm.recurrence.fused.engine import require_engine
 from rnnlstm.tasks import TASKS, Task, make_task
 from rnnlstm.tasks.random_streams import RandomStream
 from rnnlstm.training.batches import check_drawn_on_device
@@ -100,13 +102,16 @@ def make_plan(config: Config) -> Plan:
         raise OptionError("precision", config.precision, rule)
     if config.data == "device":
         check_drawn_on_device(task)
+    device, dtype = _device(config.device), getattr(torch, config.dtype)
+    if backend == "fused" and has_tape(cell):
+        require_engine(device, dtype, config.precision == "bfloat16")
     return Plan(
         config=config,
         task=task,
         cell=cell,
         backend=backend,
-        device=_device(config.device),
-        dtype=getattr(torch, config.dtype),
+        device=device,
+        dtype=dtype,
         variations=_variations(config, task),
     )
 

@@ -48,7 +48,7 @@ def choose(request, monkeypatch):
     if "chosen" in request.fixturenames:
         chosen = request.getfixturevalue("chosen")
         monkeypatch.setattr(engine, "native" if chosen is native else "portable", chosen)
-        monkeypatch.setattr("rnnlstm.recurrence.fused.function.engine_for", lambda x: chosen)
+        monkeypatch.setattr("rnnlstm.recurrence.fused.function.engine_for", lambda *_: chosen)
 
 
 def run(module, x, states, cotangents):

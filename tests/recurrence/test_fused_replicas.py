@@ -23,7 +23,7 @@ R, E, H = 3, 5, 7
 
 @pytest.fixture(params=ENGINES)
 def chosen(request, monkeypatch):
-    monkeypatch.setattr("rnnlstm.recurrence.fused.function.engine_for", lambda _: request.param)
+    monkeypatch.setattr("rnnlstm.recurrence.fused.function.engine_for", lambda *_: request.param)
     return request.param
 
 

@@ -44,7 +44,7 @@ def compiler(tmp_path, monkeypatch):
     monkeypatch.setattr(subprocess, "run", result)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("CC", "pretended")
-    build._say_once.cache_clear()
+    build.say_once.cache_clear()
     return result
 
 

@@ -59,7 +59,7 @@ def test_as_torch_nn(
     if lengths is None and not bidirectional:
         pytest.skip("test_modules.py has it")
     if chosen is not None:
-        monkeypatch.setattr("rnnlstm.recurrence.fused.function.engine_for", lambda x: chosen)
+        monkeypatch.setattr("rnnlstm.recurrence.fused.function.engine_for", lambda *_: chosen)
     torch.manual_seed(0)
     options = {"bidirectional": bidirectional, "batch_first": batch_first, "dropout": dropout, "bias": bias}
     theirs = getattr(torch.nn, name)(I, H, layers, dtype=torch.float64, **options)

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import torch
 
-from rnnlstm.config.errors import printable
+from rnnlstm.config.errors import ConfigError, printable
 
 LOG = logging.getLogger("rnnlstm")
 SOURCES = Path(__file__).with_name("kernel")
@@ -32,18 +32,28 @@ REALS = {torch.float32: ("float", 0), torch.float64: ("double", 1)}
 SECONDS = 300  # that a compiler may take
 REMEDY = "install gcc or clang, or name one in CC"
 ELSEWHERE = "name a folder of your own in XDG_CACHE_HOME"
+REALISATIONS = ("auto", "native", "triton", "off")  #: of the fused loops: see `engine.py`
+
+
+def asked() -> str:
+    """The realisation that `RNNLSTM_KERNEL` names. Raises: ConfigError if there is none of that name."""
+    value = os.environ.get("RNNLSTM_KERNEL", "") or "auto"
+    name = "off" if value == "0" else value.lower()
+    if name not in REALISATIONS:
+        raise ConfigError(f"RNNLSTM_KERNEL={value}: must be one of {', '.join(REALISATIONS)}")
+    return name
 
 
 @functools.cache
 def load_kernel(dtype: torch.dtype) -> ctypes.CDLL | None:
     """The kernel for this precision on this processor; None, and one line that says why, if there is none."""
-    if os.environ.get("RNNLSTM_KERNEL", "").lower() in ("off", "0"):
+    if asked() == "off":
         return None
     try:
         return _kernel(dtype)
     except OSError as error:  # the system's has a number, and names no remedy
         reason = str(error) if error.errno is None else f"{error.filename}: {error.strerror}; {ELSEWHERE}"
-        _say_once(f"the fused backend runs without its native kernel, several times slower: {printable(reason)}")
+        say_once(f"the fused backend runs without its native kernel, several times slower: {printable(reason)}")
         return None
 
 
@@ -202,5 +212,5 @@ def _remove_dead_builds(folder: Path) -> None:
 
 
 @functools.cache
-def _say_once(message: str) -> None:
+def say_once(message: str) -> None:
     LOG.warning(message)

@@ -21,7 +21,6 @@ from torch import Tensor
 from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.autograd import Function
 
-from rnnlstm.recurrence.fused import portable
 from rnnlstm.recurrence.fused.engine import engine_for
 from rnnlstm.recurrence.fused.gradients import Rows
 from rnnlstm.recurrence.fused.kinds import Kind
@@ -163,8 +162,7 @@ for _function in (FusedForward, FusedBackward):
 
 
 def _engine(kind: Kind, x: Tensor) -> ModuleType:
-    """The native kernel knows full precision only."""
-    return portable if kind.rounded else engine_for(x)
+    return engine_for(x, kind.rounded)
 
 
 def at_places(values: Tensor, places: Tensor) -> Tensor:

@@ -40,14 +40,9 @@ def forward(
     initial h, c (R, B, H) → outputs (R, T, B, H); activations (R, T, B, G·H), for an RNN of no unit, since they are
     its outputs; cell states (R, T, B, H), of no time step where there is none. After a sequence's end all are
     zero."""
-    R, T, B, I = x.shape  # noqa: E741
+    R, T, B = x.shape[:3]
     H, P = h.shape[-1], w_x.shape[1]
-    if tokens is None:
-        gates = table.new_empty(R, T, B, table.shape[-1]).copy_(table[:, :1, None])
-    else:
-        gates = table.flatten(0, 1)[_of_replica(tokens, table.shape[1])]
-    if I:
-        _add_product(kind, gates.flatten(1, 2)[..., :P], x.flatten(1, 2), w_x.mT)
+    gates = pre_activations(kind, tokens, x, w_x, table)
     is_rnn = kind.blocks == 1
     out = gates if is_rnn else x.new_empty(R, T, B, H)
     cells = x.new_empty(R, T if kind.has_cell else 0, B, H)
@@ -78,10 +73,29 @@ def forward(
             h = torch.lerp(n, h, z, out=outs[t])
         else:
             h = RNN_ACTIVATIONS[kind.name](products[t])
+    return shown(kind, lengths, out, gates, cells)
+
+
+def pre_activations(kind: Kind, tokens: Tensor | None, x: Tensor, w_x: Tensor, table: Tensor) -> Tensor:
+    """What they are before the state's product: the table's row and the input's product, (R, T, B, G·H)."""
+    R, T, B, I = x.shape  # noqa: E741
+    if tokens is None:
+        gates = table.new_empty(R, T, B, table.shape[-1]).copy_(table[:, :1, None])
+    else:
+        gates = table.flatten(0, 1)[_of_replica(tokens, table.shape[1])]
+    if I:
+        _add_product(kind, gates.flatten(1, 2)[..., : w_x.shape[1]], x.flatten(1, 2), w_x.mT)
+    return gates
+
+
+def shown(
+    kind: Kind, lengths: Lengths | None, out: Tensor, gates: Tensor, cells: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What `forward` returns of what was computed at every time step."""
     if lengths is not None:
         for result in (out, gates, *([cells] if kind.has_cell else [])):
             result.masked_fill_(~lengths.mask[..., None], 0)
-    return out, gates[..., :0] if is_rnn else gates, cells
+    return out, gates[..., :0] if kind.blocks == 1 else gates, cells
 
 
 def backward(
@@ -110,13 +124,9 @@ def backward(
     none. The table has V rows."""
     R, T, B, H = out.shape
     P = w_h.shape[1]
+    d_out = at_every_step(scored, d_out, out)
     if d_out is None:
         d_out = out.new_zeros(()).expand(out.shape)
-    elif scored is not None:
-        dense = out.new_zeros(R, T * B + 1, H)  # the last row takes what belongs to no output
-        places = _of_replica(torch.where(scored < 0, T * B, scored), T * B + 1)
-        dense.flatten(0, 1).index_copy_(0, places.flatten(), d_out.flatten(0, 1))
-        d_out = dense[:, :-1].unflatten(1, (T, B))
     d_c = torch.zeros_like(c0) if d_c is None else d_c
     tanh_c = cells.tanh()
     d = _factors(kind, gates, out, cells, tanh_c, h0, c0)  # becomes the gradient for the pre-activations
@@ -160,6 +170,35 @@ def backward(
         rows.hidden.masked_fill_(~lengths.mask, 0), rows.cell.masked_fill_(~lengths.mask, 0)
     if rows is not None:
         rows.blocks.copy_(d.view(R, T, B, kind.blocks, H).double().square().sum(-1))
+    return of_weights(kind, tokens, V, x, w_x, h0, out, d, d_h, d_c, wants_x)
+
+
+def at_every_step(scored: Tensor | None, d_out: Tensor | None, out: Tensor) -> Tensor | None:
+    """The gradients for all outputs, from those for the scored ones alone."""
+    if d_out is None or scored is None:
+        return d_out
+    R, T, B, H = out.shape
+    dense = out.new_zeros(R, T * B + 1, H)  # the last row takes what belongs to no output
+    places = _of_replica(torch.where(scored < 0, T * B, scored), T * B + 1)
+    dense.flatten(0, 1).index_copy_(0, places.flatten(), d_out.flatten(0, 1))
+    return dense[:, :-1].unflatten(1, (T, B))
+
+
+def of_weights(
+    kind: Kind,
+    tokens: Tensor | None,
+    V: int,
+    x: Tensor,
+    w_x: Tensor,
+    h0: Tensor,
+    out: Tensor,
+    d: Tensor,
+    d_h0: Tensor,
+    d_c0: Tensor,
+    wants_x: bool,
+) -> Gradients:
+    """All gradients, from those for the pre-activations, d (R, T, B, G·H), and for the initial states."""
+    R, P = len(out), w_x.shape[1]
     # xᵀ d: with the few columns of x on the left, several times quicker than dᵀ x.
     d_w_x = _products(kind, x.new_zeros(R, x.shape[-1], P), x, d[..., :P]).mT
     if tokens is None:
@@ -169,7 +208,7 @@ def backward(
         d_table = d_table.unflatten(0, (R, V))
     d_w_h = _products(kind, _product(kind, d[:, 0, :, -P:].mT, h0), d[:, 1:, :, -P:], out[:, :-1])
     d_x = _product(kind, d.flatten(1, 2)[..., :P], w_x).view_as(x) if wants_x else None
-    return Gradients(d_x, d_w_x, d_w_h, d_table, d_h, d_c)
+    return Gradients(d_x, d_w_x, d_w_h, d_table, d_h0, d_c0)
 
 
 def _of_replica(places: Tensor, each: int) -> Tensor:
