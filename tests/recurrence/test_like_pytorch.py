@@ -217,7 +217,9 @@ def test_strided_inputs_give_what_contiguous_ones_give(kind, backend):
         x.transpose(0, 1).contiguous().transpose(0, 1), torch.stack([x, x], -1)[..., 0], x.mT.contiguous().mT,
         x[:, :1].expand(5, 2, 3),
     ):  # fmt: skip
-        torch.testing.assert_close(ours(other)[0], ours(other.contiguous())[0], rtol=0, atol=0)
+        # Beside the fused loops, products are PyTorch's: on some processors their sums follow the strides.
+        tolerance = 0 if backend == "fused" else 1e-14
+        torch.testing.assert_close(ours(other)[0], ours(other.contiguous())[0], rtol=0, atol=tolerance)
 
 
 def test_types_devices_and_weights_are_exchanged_as_modules_do(kind, backend):
