@@ -21,6 +21,7 @@ from typing import IO, Any
 import yaml
 
 from rnnlstm.config.errors import ConfigError, OptionError, show
+from rnnlstm.config.hydra_habits import instead_of_key
 
 MOST_FILES = 1000  # files and folders in a --config-dir
 LARGEST_FILE = 65_536  # bytes of one YAML file
@@ -271,6 +272,17 @@ def _check_package(data: bytes, tree: Any) -> None:
         raise ValueError(f"{rule}; without it, its keys would lie under experiment")
 
 
+def _instead(section: Any) -> str:
+    """For the first key of a section `hydra`, what to write here, if that is known."""
+    key = "hydra"
+    while isinstance(section, dict) and section:
+        name, section = next(iter(section.items()))
+        key = f"{key}.{name}"
+    plain = section if isinstance(section, str | int | float) else ""
+    instead = instead_of_key(key, str(plain))
+    return f": {show(key)}: {instead}" if instead else f": {show(key)}"
+
+
 def _check_group_file(data: bytes) -> Any:
     """Check one YAML file, and return its values. Hydra's own keys can't be set in a file either.
 
@@ -285,7 +297,7 @@ def _check_group_file(data: bytes) -> Any:
     if not isinstance(tree, dict):
         raise ValueError("holds no keys")
     if "hydra" in tree:
-        raise ValueError("Hydra's own keys can't be set")
+        raise ValueError(f"Hydra's own keys can't be set{_instead(tree['hydra'])}")
     for key, value in tree.items():
         if not isinstance(key, str):
             raise ValueError(f"its keys must be texts, not {show(key)}")

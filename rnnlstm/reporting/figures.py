@@ -71,7 +71,7 @@ def _figures(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
     if networks := charts.reaches(runs):
         yield "reach.png", reach_figure(networks)
     for group in groups[:MOST_GROUPS]:
-        maps = [flow_map for flow_map in charts.flow_maps(group) if flow_map.state == "h"][:MOST_MAPS]
+        maps = [flow_map for flow_map in charts.flow_maps(group) if flow_map.state == "h"]
         if maps:
             length = group.runs[0].config.get("task.length")
             name = "overview.png" if len(groups) == 1 else f"overview_{as_name(group.task)}_T{length}.png"
@@ -113,7 +113,9 @@ def reach_figure(networks: Sequence[Reach]) -> Figure:
 
 
 def overview_figure(group: TaskGroup, maps: Sequence[FlowMap]) -> Figure:
-    """One task's learning curves, and beside them each configuration's gradient through time, all on one scale."""
+    """One task's learning curves, and beside them each configuration's gradient through time, all on one scale. Of
+    more than `MOST_MAPS` it shows the first ones, and says so."""
+    maps, left_out = maps[:MOST_MAPS], len(maps[MOST_MAPS:])
     figure = plt.figure(figsize=(12, 2 + 1.9 * max(2, len(maps))), layout="constrained")
     figure.suptitle(group.title)
     left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(1, 1.25))[0]
@@ -128,7 +130,8 @@ def overview_figure(group: TaskGroup, maps: Sequence[FlowMap]) -> Figure:
         axis.set_title(
             shortened(flow_map.name, LONGEST_LABEL), fontsize=9, loc="left", color=PALETTE[flow_map.shown.style]
         )
-    rows[-1].set_xlabel("steps back from the answer")
+    more = f"\n{left_out} more networks: compare --html shows their maps" if left_out else ""
+    rows[-1].set_xlabel(f"steps back from the answer{more}")
     bar = right.colorbar(image, ax=list(rows), extend="both", ticks=range(int(LOW), int(HIGH) + 1, 2))
     bar.ax.set_yticklabels([charts.power(k) for k in range(int(LOW), int(HIGH) + 1, 2)])
     bar.set_label("gradient in h, against that at the answer")

@@ -209,6 +209,7 @@ FILES = {
     "environment": (HEAD + "name: ${oc.env:HOME}\n", "only references"),
     "nested_environment": (HEAD + "task: {x: [{y: '${oc.env:HOME}'}]}\n", "only references"),
     "default_environment": (HEAD + "defaults: ['override /model: ${oc.env:HOME}']\n", "only references"),
+    "hydra_job": (HEAD + "hydra: {job: {name: x}}\n", "can't be set: hydra.job.name: write name=x"),
     "hydra": (HEAD + "hydra: {callbacks: {x: {_target_: os.system}}}\n", "Hydra's own"),
     "hydra_package": ("# @package hydra.run\ndir: x\n", "Hydra's own"),
     "hydra_launcher": (HEAD + "defaults:\n  - override /hydra/launcher: basic\n", "no choice"),

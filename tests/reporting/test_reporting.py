@@ -16,8 +16,8 @@ from rnnlstm.config.errors import ConfigError
 from rnnlstm.record import files
 from rnnlstm.record.files import read_json
 from rnnlstm.record.reader import read_flow
-from rnnlstm.reporting.charts import grouped
-from rnnlstm.reporting.figures import learning_figure, save_figures
+from rnnlstm.reporting.charts import flow_maps, grouped
+from rnnlstm.reporting.figures import learning_figure, overview_figure, save_figures
 from rnnlstm.reporting.runs import differing_keys, find_runs, label
 from rnnlstm.reporting.statistics import bootstrap_median, interval, wilson
 from rnnlstm.reporting.tables import COSTS, STANDING, equal_keys, row, write_csv
@@ -127,6 +127,12 @@ def test_the_picture_shows_bands_baselines_and_maps(train, tmp_path):
     plt.close(figure)
     paths = save_figures([run], str(tmp_path / "pictures"))
     assert [path.name for path in paths] == ["learning_curves.png", "survival.png", "overview.png"]
+    (group,) = grouped([run])
+    maps = [flow_map for flow_map in flow_maps(group) if flow_map.state == "h"] * 8
+    figure = overview_figure(group, maps)
+    texts = [axis.get_xlabel() for part in figure.subfigs for axis in part.axes]
+    assert "steps back from the answer\n2 more networks: compare --html shows their maps" in texts
+    plt.close(figure)
 
 
 def test_the_aggregate_is_the_median_and_band_and_counts_earlier_seeds(train):
