@@ -196,17 +196,19 @@ def of_weights(
     d_h0: Tensor,
     d_c0: Tensor,
     wants_x: bool,
+    rows_at_once: int = ROWS_AT_ONCE,
 ) -> Gradients:
     """All gradients, from those for the pre-activations, d (R, T, B, G·H), and for the initial states."""
     R, P = len(out), w_x.shape[1]
     # xᵀ d: with the few columns of x on the left, several times quicker than dᵀ x.
-    d_w_x = _products(kind, x.new_zeros(R, x.shape[-1], P), x, d[..., :P]).mT
+    d_w_x = _products(kind, x.new_zeros(R, x.shape[-1], P), x, d[..., :P], rows_at_once).mT
     if tokens is None:
         d_table = d.sum((1, 2))[:, None]
     else:
         d_table = d.new_zeros(R * V, d.shape[-1]).index_add_(0, _of_replica(tokens, V).flatten(), d.flatten(0, 2))
         d_table = d_table.unflatten(0, (R, V))
-    d_w_h = _products(kind, _product(kind, d[:, 0, :, -P:].mT, h0), d[:, 1:, :, -P:], out[:, :-1])
+    d_w_h = _product(kind, d[:, 0, :, -P:].mT, h0)
+    d_w_h = _products(kind, d_w_h, d[:, 1:, :, -P:], out[:, :-1], rows_at_once)
     d_x = _product(kind, d.flatten(1, 2)[..., :P], w_x).view_as(x) if wants_x else None
     return Gradients(d_x, d_w_x, d_w_h, d_table, d_h0, d_c0)
 
@@ -269,13 +271,13 @@ def _add_product(kind: Kind, total: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return total.add_(_product(kind, a, b)) if kind.rounded else total.baddbmm_(a, b)
 
 
-def _products(kind: Kind, total: Tensor, left: Tensor, right: Tensor) -> Tensor:
+def _products(kind: Kind, total: Tensor, left: Tensor, right: Tensor, rows_at_once: int) -> Tensor:
     """total (R, M, N) += Σ over time steps and sequences of leftᵀ right, (R, T, B, M) and (R, T, B, N).
 
     Some hundred rows at a time, each chunk summed from zero and then added: the rounding error of one long sum is
     several times larger.
     """
-    steps = max(1, ROWS_AT_ONCE // max(1, left.shape[2]))
+    steps = max(1, rows_at_once // max(1, left.shape[2]))
     for start in range(0, left.shape[1], steps):
         chunk = slice(start, start + steps)
         _add_product(kind, total, left[:, chunk].flatten(1, 2).mT, right[:, chunk].flatten(1, 2))

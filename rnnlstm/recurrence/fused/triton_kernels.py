@@ -446,7 +446,8 @@ def backward(
         out if lengths is None else lengths.each.to(out.device), T, B,
         DENSE=d_out is not None, ENDS=lengths is not None, NORMS=rows is not None,
     )  # fmt: skip
-    return portable.of_weights(kind, tokens, V, x, w_x, h0, out, d, d_h0, d_c0, wants_x)
+    # In one product: a GPU's sum in blocks by themselves, and some hundred rows at a time would be many launches.
+    return portable.of_weights(kind, tokens, V, x, w_x, h0, out, d, d_h0, d_c0, wants_x, rows_at_once=T * B)
 
 
 def constants(kind: Kind, H: int, way: str, dtype: torch.dtype, tf32: bool = False) -> dict[str, Any]:
