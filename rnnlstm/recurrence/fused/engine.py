@@ -3,6 +3,7 @@ can; else the portable one. `RNNLSTM_KERNEL` names another: auto, native, triton
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import os
@@ -68,9 +69,14 @@ def _native_lacks(x: Tensor, rounded: bool) -> str | None:
     return None if native.available(x.dtype) else "it could not be built"
 
 
+@functools.cache
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
 def _triton_lacks(x: Tensor) -> str | None:
     """Why Triton's kernels can't."""
-    if importlib.util.find_spec("triton") is None:
+    if not _has_triton():
         return "triton is not installed; pip install triton"
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     if x.device.type != "cuda" and not interpreted:
