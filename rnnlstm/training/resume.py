@@ -11,7 +11,7 @@ from pathlib import Path
 from rnnlstm.config.errors import CheckpointError, ConfigError, show
 from rnnlstm.config.schema import Config
 from rnnlstm.config.untrusted import read_regular, read_yaml
-from rnnlstm.record.environment import ENVIRONMENT
+from rnnlstm.record.environment import ENVIRONMENT, changed_plugins
 from rnnlstm.record.files import read_json, write_whole
 from rnnlstm.record.folders import (
     CONFIG,
@@ -110,6 +110,8 @@ def _continued(folder: Path, config: Config, seeds: Sequence[int]) -> BranchStat
     stops = config.train.stop_when_solved and not theirs["train.stop_when_solved"]
     if not longer or stops or not changed <= set(LONGER) or source.resolve() == folder.resolve():
         return None
+    if changed := changed_plugins(source, config.plugins):
+        raise ConfigError(f"plugins={changed[0]}: has changed since {source} was trained, which can't go on with it")
     state = load_branch(source, seeds, config.train.steps)
     if state is None:
         LOG.warning("%s: has no state of these seeds together to continue from; training starts again", source)

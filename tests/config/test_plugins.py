@@ -160,6 +160,9 @@ def test_a_run_does_not_go_on_with_another_formula_unnoticed(modules):
         r"overwrite=true trains it again, name=… beside it\n",
         again.stderr,
     )
+    (run,) = modules.glob("runs/*/two_gates*")
+    longer = train(modules, f"from={run}", "plugins=[my_cell]", "train.steps=6", "train.stop_when_solved=false")
+    assert (longer.returncode, "has changed since" in longer.stderr) == (2, True), longer.stderr
     after = subprocess.run(loaded, cwd=modules, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
     assert after.returncode == 0
     assert "my_cell has changed since this run was trained" in after.stderr
