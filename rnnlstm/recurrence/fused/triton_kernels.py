@@ -446,7 +446,7 @@ def backward(
         out if lengths is None else lengths.each.to(out.device), T, B,
         DENSE=d_out is not None, ENDS=lengths is not None, NORMS=rows is not None,
     )  # fmt: skip
-    # In one product: a GPU's sum in blocks by themselves, and some hundred rows at a time would be many launches.
+    # All rows at once: some hundred at a time, as on the CPU, would be many launches.
     return portable.of_weights(kind, tokens, V, x, w_x, h0, out, d, d_h0, d_c0, wants_x, rows_at_once=T * B)
 
 
@@ -467,9 +467,7 @@ def constants(kind: Kind, H: int, way: str, dtype: torch.dtype, tf32: bool = Fal
 def _launch(way: str, kind: Kind, w_h: Tensor, *arguments: Tensor | int, **more: bool) -> None:
     """The arguments end with T and B."""
     R, H = len(w_h), w_h.shape[-1]
-    tile, compiled_for = (
-        tiles(kind, H, way),
-        constants(kind, H, way, w_h.dtype, torch.backends.cuda.matmul.allow_tf32),
-    )
+    tile = tiles(kind, H, way)
+    compiled_for = constants(kind, H, way, w_h.dtype, torch.backends.cuda.matmul.allow_tf32)
     kernel = forward_kernel if way == "forward" else backward_kernel
     kernel[R, triton.cdiv(arguments[-1], tile.rows)](*arguments, **compiled_for, **more, num_warps=tile.warps)
