@@ -110,8 +110,8 @@ def _continued(folder: Path, config: Config, seeds: Sequence[int]) -> BranchStat
     stops = config.train.stop_when_solved and not theirs["train.stop_when_solved"]
     if not longer or stops or not changed <= set(LONGER) or source.resolve() == folder.resolve():
         return None
-    if changed := changed_plugins(source, config.plugins):
-        raise ConfigError(f"plugins={changed[0]}: has changed since {source} was trained, which can't go on with it")
+    if plugins := changed_plugins(source, config.plugins):
+        raise ConfigError(f"plugins={plugins[0]}: has changed since {source} was trained, which can't go on with it")
     state = load_branch(source, seeds, config.train.steps)
     if state is None:
         LOG.warning("%s: has no state of these seeds together to continue from; training starts again", source)
