@@ -455,7 +455,9 @@ class Config:
     )
     dtype: str = option("float32", "type of weights and activations", choices=("float32", "float64"))
     precision: str = option(
-        "full", "bfloat16: matrix products in bfloat16, all else in float32", choices=("full", "bfloat16")
+        "full",
+        "tf32, bfloat16: factors of matrix products rounded to it, all else in float32",
+        choices=("full", "tf32", "bfloat16"),
     )
     data: str = option(
         "cpu",

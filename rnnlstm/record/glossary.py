@@ -87,8 +87,8 @@ counterfactual/divergence_<kind>_lag_<k> | nats | the same replacements: mean KL
 counterfactual/gradient_<kind>_lag_<k> | output per input | mean ‖∂answer/∂x_t‖ at the same tokens
 unit/saturated | share | activations whose slope is below a tenth of the steepest
 unit/dead | share | units that put out zero at every step of every sequence
-precision/loss_error | share | with precision=bfloat16: what the loss is off by against full precision, on the
-    probe's sequences
+precision/loss_error | share | with precision=bfloat16 or tf32: what the loss is off by against full precision, on
+    the probe's sequences
 precision/gradient_error | share | the same of the gradient over all parameters: norm of the difference against
     the norm
 samples | text | the probe's first sequences with the right answer and the model's

@@ -2,14 +2,13 @@
 
 from rnnlstm.recurrence.fused import at_places, fused_replicas, has_tape
 from rnnlstm.recurrence.modules import BACKENDS, GRU, LSTM, RNN, Recurrence, can_vmap, choose_backend
-from rnnlstm.recurrence.precision import PRECISIONS, products_in
+from rnnlstm.recurrence.precision import products_in
 from rnnlstm.recurrence.trace import GradientRecord, Trace, record_gradients, traced
 
 __all__ = [
     "BACKENDS",
     "GRU",
     "LSTM",
-    "PRECISIONS",
     "RNN",
     "GradientRecord",
     "Recurrence",

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from rnnlstm.instruments.probe import SEQUENCES
 from rnnlstm.models import Replicas
-from rnnlstm.recurrence import PRECISIONS
 from rnnlstm.tasks import Task
 from rnnlstm.tasks.batch import Batch
 from rnnlstm.training.plan import Plan
@@ -100,10 +99,11 @@ def _joined(batches: Sequence[Batch]) -> Batch:
 def precision_errors(model: Replicas, replica: int, task: Task, batch: Batch) -> dict[str, float]:
     """What mixed precision changes on one batch, with the same weights: |L − L*|/|L*| and ‖g − g*‖/‖g*‖.
 
-    L and g are loss and gradient in bfloat16, L* and g* in full precision. An error that is not defined is left out.
+    L and g are loss and gradient as the run computes them, L* and g* in full precision. An error that is not defined
+    is left out.
     """
     losses, gradients = [], []
-    for precision in PRECISIONS:
+    for precision in ("full", model.precision):
         weights, outputs = model.apart(replica, batch.inputs, precision)
         loss = task.loss(outputs, batch)
         by_weight = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)

@@ -98,13 +98,13 @@ def make_plan(config: Config) -> Plan:
     with _named_under("model"):
         backend = choose_backend(cell, config.network.backend)
     if config.precision != "full" and backend == "torch":
-        rule = "PyTorch's modules would keep c in bfloat16, too; model.backend=fused or reference keep it in float32"
+        rule = "PyTorch's modules can't keep c in float32 beside it; model.backend=fused or reference do"
         raise OptionError("precision", config.precision, rule)
     if config.data == "device":
         check_drawn_on_device(task)
     device, dtype = _device(config.device), getattr(torch, config.dtype)
     if backend == "fused" and has_tape(cell):
-        require_engine(device, dtype, config.precision == "bfloat16")
+        require_engine(device, dtype, config.precision)
     return Plan(
         config=config,
         task=task,

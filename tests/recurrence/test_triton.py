@@ -184,7 +184,7 @@ def test_a_replica_gets_the_same_bits_alone_and_among_others(kind, laid_out):
 @pytest.mark.parametrize("kind", [KINDS[0], LSTM, GRU], ids=lambda kind: kind.name)
 def test_products_in_bfloat16_are_summed_in_float32(kind, laid_out):
     torch.manual_seed(0)
-    rounded = replace(kind, rounded=True)
+    rounded = replace(kind, precision="bfloat16")
     inputs, d_out = drawn(kind, 1, 6, 5, 3, 20, dtype=torch.float32), torch.randn(1, 6, 5, 20)
     full = both_ways(portable, kind, None, None, None, inputs, d_out, None)
     ours = both_ways(laid_out, rounded, None, None, None, inputs, d_out, None)
@@ -223,8 +223,10 @@ def test_the_one_that_is_asked_for_computes(asked, monkeypatch):
     monkeypatch.setenv("RNNLSTM_KERNEL", asked)
     assert engine_for(torch.zeros(1)).__name__.endswith("native" if asked == "native" else "portable")
     if asked == "native":
-        with pytest.raises(ConfigError, match=r"RNNLSTM_KERNEL=native: the native kernel has no torch\.bfloat16"):
-            engine_for(torch.zeros(1), rounded=True)
+        with pytest.raises(
+            ConfigError, match=r"RNNLSTM_KERNEL=native: the native kernel has no products in bfloat16"
+        ):
+            engine_for(torch.zeros(1), "bfloat16")
 
 
 @needs_triton

@@ -15,6 +15,7 @@ from rnnlstm.record.folders import LATER, completed, identity
 from rnnlstm.record.glossary import explain
 from rnnlstm.recurrence import Recurrence, products_in
 from rnnlstm.recurrence.fused import portable
+from rnnlstm.recurrence.precision import to_tf32
 from rnnlstm.training.step import Trainer
 
 from support.training import plan_for
@@ -31,30 +32,63 @@ def outputs_and_gradients(module, x, cotangent, precision):
     return [out.detach(), *([last] if isinstance(last, torch.Tensor) else last), *found]
 
 
+#: Between what errors of outputs and gradients lie. A factor is off by up to 2⁻⁸ = 0.004, in TF32 2⁻¹¹ = 0.0005.
+ERRORS = {"bfloat16": (1e-4, 0.03), "tf32": (1e-5, 0.004)}
+
+
+@pytest.mark.parametrize("precision", [*ERRORS])
 @pytest.mark.parametrize("backend", ["reference", "fused"])
 @pytest.mark.parametrize("name", ["RNN", "LSTM", "GRU"])
-def test_products_err_as_bfloat16_does_and_everything_stays_float32(name, backend):
+def test_products_err_as_their_precision_does_and_everything_stays_float32(name, backend, precision):
     torch.manual_seed(0)
     module = getattr(rnnlstm, name)(10, 32, 2, backend=backend)
     x, cotangent = torch.randn(30, 8, 10), torch.randn(30, 8, 32)
-    full, rounded = (outputs_and_gradients(module, x, cotangent, p) for p in ("full", "bfloat16"))
+    full, rounded = (outputs_and_gradients(module, x, cotangent, p) for p in ("full", precision))
+    least, most = ERRORS[precision]
     for a, b in zip(full, rounded, strict=True):
         assert b.dtype == torch.float32
-        error = (a - b).norm() / a.norm()
-        assert 1e-4 < error < 0.03  # a factor is off by up to 2⁻⁹ = 0.002
+        assert least < (a - b).norm() / a.norm() < most
 
 
+def test_numbers_are_rounded_to_tf32():
+    torch.manual_seed(0)
+    x = torch.cat([torch.randn(500) * 10.0 ** torch.randint(-30, 30, (500,)), torch.tensor([0.0, -0.0, 1.0])])
+    found = to_tf32(x)
+    mantissa, _ = found.frexp()
+    assert torch.equal(mantissa * 2**11, (mantissa * 2**11).round()), "no more than 11 bits"
+    assert ((found - x).abs() <= 2.0**-11 * x.abs()).all()
+    assert to_tf32(torch.tensor([1 + 2**-11, -1 - 2**-11])).tolist() == [1 + 2**-10, -1 - 2**-10]
+    odd = torch.tensor([float("inf"), -float("inf"), float("nan")])
+    torch.testing.assert_close(to_tf32(odd), odd, equal_nan=True)
+
+
+@pytest.mark.parametrize("shapes", [((3, 4), (4, 5)), ((2, 3, 4), (4, 5)), ((2, 3, 4), (2, 4, 5))])
+def test_a_product_in_tf32_has_its_factors_rounded_backward_too(shapes):
+    torch.manual_seed(0)
+    a, b = (torch.randn(shape, requires_grad=True) for shape in shapes)
+    with products_in("tf32"):
+        found = a @ b
+    cotangent = torch.randn_like(found)
+    exact = [to_tf32(each.detach()).requires_grad_() for each in (a, b)]
+    expected = exact[0] @ exact[1]
+    assert torch.equal(found, expected)
+    ours = torch.autograd.grad(found, (a, b), cotangent)
+    theirs = torch.autograd.grad(expected, exact, to_tf32(cotangent))
+    assert all(torch.equal(x, y) for x, y in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize("precision", [*ERRORS])
 @pytest.mark.parametrize("model", list(CELLS))
-def test_every_cell_knows_it_on_every_backend_of_its_own(model):
+def test_every_cell_knows_it_on_every_backend_of_its_own(model, precision):
     """Both round the same factors of the same products; what is left is the order of sums, rounded."""
     torch.manual_seed(0)
     reference = Recurrence(make_cell(model), 6, 8, backend="reference", max_lag=9)
     x, cotangent = torch.randn(9, 3, 6), torch.randn(9, 3, 8)
-    full, rounded = (outputs_and_gradients(reference, x, cotangent, p) for p in ("full", "bfloat16"))
+    full, rounded = (outputs_and_gradients(reference, x, cotangent, p) for p in ("full", precision))
     assert not any(torch.equal(a, b) for a, b in zip(full[:1], rounded[:1], strict=True))
     other = Recurrence(make_cell(model), 6, 8, backend="auto", max_lag=9)
     other.load_state_dict(reference.state_dict())
-    for a, b, exact in zip(outputs_and_gradients(other, x, cotangent, "bfloat16"), rounded, full, strict=True):
+    for a, b, exact in zip(outputs_and_gradients(other, x, cotangent, precision), rounded, full, strict=True):
         assert (a - b).norm() <= 0.01 * exact.norm()
 
 
@@ -89,17 +123,18 @@ def test_replicas_in_lockstep_train_as_alone_to_bfloat16s_rounding(backend):
     assert all(w.dtype == w.grad.dtype == torch.float32 for w in together.model.parameters.values())
 
 
-def test_its_error_is_in_the_record_and_the_summary(train):
-    outcome = train("train.steps=6", "eval.every=3", "precision=bfloat16", "seeds=2", "probe=off")
+@pytest.mark.parametrize(("precision", "most"), [("bfloat16", 0.05), ("tf32", 0.005)])
+def test_its_error_is_in_the_record_and_the_summary(precision, most, train):
+    outcome = train("train.steps=6", "eval.every=3", f"precision={precision}", "seeds=2", "probe=off")
     for summary in outcome.summaries:
         lines = (outcome.folder / f"seed_{summary['seed']}" / "metrics.jsonl").read_text().splitlines()
         found = [line for line in map(json.loads, lines) if "precision/loss_error" in line]
         assert [line["step"] for line in found] == [0, 3, 6]
         for name in ("loss_error", "gradient_error"):
-            assert all(0 < line[f"precision/{name}"] < 0.05 for line in found)
+            assert all(0 < line[f"precision/{name}"] < most for line in found)
             assert summary[f"precision_{name}"] == found[-1][f"precision/{name}"]
             assert explain(f"precision/{name}") is not None
-    assert "precision-bfloat16" in outcome.folder.name
+    assert f"precision-{precision}" in outcome.folder.name
 
 
 def test_measuring_the_error_changes_no_bit_of_training(train):
@@ -172,7 +207,7 @@ def test_without_it_a_record_has_no_word_of_it(train):
     ("more", "words"),
     [
         (["dtype=float64"], "goes with dtype=float32"),
-        (["model.backend=torch"], "keep c in bfloat16"),
+        (["model.backend=torch"], "can't keep c in float32"),
     ],
 )
 def test_what_it_does_not_go_with_is_refused_by_name(more, words):

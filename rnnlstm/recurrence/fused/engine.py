@@ -21,8 +21,8 @@ from rnnlstm.recurrence.lengths import Lengths
 OLDEST = (8, 0)  #: compute capability that Triton's kernels were compiled for
 
 
-def engine_for(x: Tensor, rounded: bool = False) -> ModuleType:
-    """The realisation for tensors like x; `rounded`: with products in bfloat16, which the native kernel lacks.
+def engine_for(x: Tensor, precision: str = "full") -> ModuleType:
+    """The realisation for tensors like x. The native kernel has no other `precision` of products than full.
 
     Tensors of a class of their own go to `portable`: PyTorch's fake ones have no memory. Raises: ConfigError where
     what was asked for can't compute them.
@@ -32,7 +32,7 @@ def engine_for(x: Tensor, rounded: bool = False) -> ModuleType:
         return portable
     on_cpu = x.device.type == "cpu"
     if wanted == "native" or (wanted == "auto" and on_cpu):
-        fault = _native_lacks(x, rounded)
+        fault = _native_lacks(x, precision)
         if fault is None:
             return native
     elif wanted == "triton" or x.device.type == "cuda":
@@ -48,11 +48,11 @@ def engine_for(x: Tensor, rounded: bool = False) -> ModuleType:
     return portable
 
 
-def require_engine(device: torch.device, dtype: torch.dtype, rounded: bool) -> None:
+def require_engine(device: torch.device, dtype: torch.dtype, precision: str) -> None:
     """Raises: ConfigError where `RNNLSTM_KERNEL` names a realisation that can't compute there. Without one nothing is
     tried, and no kernel built."""
     if asked() in ("native", "triton"):
-        engine_for(torch.empty(0, device=device, dtype=dtype), rounded)
+        engine_for(torch.empty(0, device=device, dtype=dtype), precision)
 
 
 def activations(kind: Kind, lengths: Lengths | None, kept: Tensor, B: int, H: int) -> Tensor:
@@ -60,12 +60,14 @@ def activations(kind: Kind, lengths: Lengths | None, kept: Tensor, B: int, H: in
     return kept if kept.dim() == 4 else native.activations(kind, lengths, kept, B, H)
 
 
-def _native_lacks(x: Tensor, rounded: bool) -> str | None:
+def _native_lacks(x: Tensor, precision: str) -> str | None:
     """Why the native kernel can't compute with such tensors."""
     if x.device.type != "cpu":
         return f"the native kernel runs on the CPU, not on {x.device}"
-    if rounded or x.dtype not in (torch.float32, torch.float64):
-        return f"the native kernel has no {torch.bfloat16 if rounded else x.dtype}"
+    if precision != "full":
+        return f"the native kernel has no products in {precision}"
+    if x.dtype not in (torch.float32, torch.float64):
+        return f"the native kernel has no {x.dtype}"
     return None if native.available(x.dtype) else "it could not be built"
 
 

@@ -162,7 +162,7 @@ for _function in (FusedForward, FusedBackward):
 
 
 def _engine(kind: Kind, x: Tensor) -> ModuleType:
-    return engine_for(x, kind.rounded)
+    return engine_for(x, kind.precision)
 
 
 def at_places(values: Tensor, places: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ class Kind:
     has_cell: bool = False  #: whether there is a cell state c
     gates: Mapping[str, int] = field(default_factory=dict)  #: the cell's gates, and their blocks
     scale: float = 1.0  #: factor on the pre-activations: of all weights, therefore
-    rounded: bool = False  #: whether matrix products are in bfloat16 (`recurrence/precision.py`)
+    precision: str = "full"  #: of matrix products (`recurrence/precision.py`)
 
 
 LSTM = Kind("lstm", 4, 4, True, {"input": 0, "forget": 1, "output": 3})

@@ -14,7 +14,7 @@ from rnnlstm.recurrence.fused.engine import activations
 from rnnlstm.recurrence.fused.function import FusedForward, Tape, at_places
 from rnnlstm.recurrence.fused.kinds import Kind, arranged, kind_of
 from rnnlstm.recurrence.lengths import Lengths
-from rnnlstm.recurrence.precision import autocast_on, rounded
+from rnnlstm.recurrence.precision import autocast_on, current_precision
 
 __all__ = ["FusedPass", "Tape", "at_places", "fused_layer", "fused_pass", "fused_replicas", "has_fused", "has_tape"]
 
@@ -73,7 +73,7 @@ def fused_pass(
     _check(cell, x, state, w)
     w_x, w_h, b = arranged(kind, w)
     h0, c0 = state[0], state[-1]
-    kind = replace(kind, rounded=rounded())
+    kind = replace(kind, precision=current_precision())
     one_replica = (tensor.unsqueeze(0) for tensor in (x, w_x, w_h, b.unsqueeze(0), h0, c0))
     out, last_c, kept, cells = FusedForward.apply(kind, lengths, tape, None, None, *one_replica)
     out, last_c, cells = out.squeeze(0), last_c.squeeze(0), cells.squeeze(0)

@@ -14,6 +14,7 @@ from torch import Tensor
 from rnnlstm.recurrence.fused.gradients import Gradients, Rows
 from rnnlstm.recurrence.fused.kinds import Kind
 from rnnlstm.recurrence.lengths import Lengths
+from rnnlstm.recurrence.precision import as_factor, product
 
 RNN_ACTIVATIONS = {
     "rnn_tanh": torch.tanh_,
@@ -46,7 +47,7 @@ def forward(
     is_rnn = kind.blocks == 1
     out = gates if is_rnn else x.new_empty(R, T, B, H)
     cells = x.new_empty(R, T if kind.has_cell else 0, B, H)
-    w = w_h.mT.bfloat16() if kind.rounded else w_h.mT  # (R, H, P·H)
+    w = as_factor(w_h.mT, kind.precision)  # (R, H, P·H)
     # Every view that the loop needs, from a few calls: a slice costs as much as a small product.
     blocks = [block.unbind(1) for block in _blocks(gates, H)]
     products = gates[..., -P:].unbind(1)
@@ -136,7 +137,7 @@ def backward(
         there = lengths.mask[..., None].unbind(0)  # each (B, 1)
     ds, d_outs = d.view(R, T, B, kind.blocks, H).unbind(1), d_out.unbind(1)
     flows = d[..., -P:].unbind(1)
-    w = w_h.bfloat16() if kind.rounded else w_h
+    w = as_factor(w_h, kind.precision)
     d_h = torch.zeros_like(h0)  # what reaches h_t through later steps
     if kind.has_cell:
         o = gates[..., -H:]
@@ -160,12 +161,12 @@ def backward(
                 d_c = d_c * forgets[t]
             if there is not None:  # after its end, a sequence's cell state is frozen
                 d_c = torch.where(there[t], d_c, before)
-            d_h = _product(kind, flows[t], w)
+            d_h = product(flows[t], w, kind.precision)
         elif kind.name == "gru":
             ds[t].mul_(d_h.unsqueeze(-2))
             d_h = _add_product(kind, d_h.mul_(updates[t]), flows[t], w)
         else:
-            d_h = _product(kind, flows[t].mul_(d_h), w)
+            d_h = product(flows[t].mul_(d_h), w, kind.precision)
     if rows is not None and lengths is not None:
         rows.hidden.masked_fill_(~lengths.mask, 0), rows.cell.masked_fill_(~lengths.mask, 0)
     if rows is not None:
@@ -207,9 +208,9 @@ def of_weights(
     else:
         d_table = d.new_zeros(R * V, d.shape[-1]).index_add_(0, _of_replica(tokens, V).flatten(), d.flatten(0, 2))
         d_table = d_table.unflatten(0, (R, V))
-    d_w_h = _product(kind, d[:, 0, :, -P:].mT, h0)
+    d_w_h = product(d[:, 0, :, -P:].mT, h0, kind.precision)
     d_w_h = _products(kind, d_w_h, d[:, 1:, :, -P:], out[:, :-1], rows_at_once)
-    d_x = _product(kind, d.flatten(1, 2)[..., :P], w_x).view_as(x) if wants_x else None
+    d_x = product(d.flatten(1, 2)[..., :P], w_x, kind.precision).view_as(x) if wants_x else None
     return Gradients(d_x, d_w_x, d_w_h, d_table, d_h0, d_c0)
 
 
@@ -261,14 +262,9 @@ def _slope(name: str, h: Tensor) -> Tensor:
     return (h > 0).to(h.dtype) if name == "rnn_relu" else torch.ones_like(h)
 
 
-def _product(kind: Kind, a: Tensor, b: Tensor) -> Tensor:
-    """a b, (R, M, K) and (R, K, N)."""
-    return a.bfloat16().bmm(b.bfloat16()).to(a.dtype) if kind.rounded else a.bmm(b)
-
-
 def _add_product(kind: Kind, total: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """total += a b, in place."""
-    return total.add_(_product(kind, a, b)) if kind.rounded else total.baddbmm_(a, b)
+    return total.baddbmm_(a, b) if kind.precision == "full" else total.add_(product(a, b, kind.precision))
 
 
 def _products(kind: Kind, total: Tensor, left: Tensor, right: Tensor, rows_at_once: int) -> Tensor:

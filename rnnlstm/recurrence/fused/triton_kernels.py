@@ -47,10 +47,10 @@ class Tiles(NamedTuple):
 def tiles(kind: Kind, H: int, way: str) -> Tiles:
     """Forward or backward, by the shape alone, so that a run resumes to the same bits."""
     units = max(16, triton.next_power_of_2(H))
-    fits = kind.product_blocks * units**2 * (2 if kind.rounded else 4) <= KEPT[way]
-    if fits and (kind.rounded or way == "backward" or units <= MOST_UNITS):
+    fits = kind.product_blocks * units**2 * (2 if kind.precision == "bfloat16" else 4) <= KEPT[way]
+    if fits and (kind.precision == "bfloat16" or way == "backward" or units <= MOST_UNITS):
         return Tiles(16, units, True, 4 if units <= 32 else 8)
-    return Tiles(16, 64, False, 8 if kind.rounded or units <= 128 else 16)
+    return Tiles(16, 64, False, 8 if kind.precision == "bfloat16" or units <= 128 else 16)
 
 
 @triton.jit
@@ -450,17 +450,17 @@ def backward(
     return portable.of_weights(kind, tokens, V, x, w_x, h0, out, d, d_h0, d_c0, wants_x, rows_at_once=T * B)
 
 
-def constants(kind: Kind, H: int, way: str, dtype: torch.dtype, tf32: bool = False) -> dict[str, Any]:
+def constants(kind: Kind, H: int, way: str, dtype: torch.dtype) -> dict[str, Any]:
     """What a kernel is compiled for, beside the types of its arguments."""
     real = tl.float64 if dtype == torch.float64 else tl.float32
     rows, units, resident, _ = tiles(kind, H, way)
-    factor = tl.bfloat16 if kind.rounded else real
+    factor = tl.bfloat16 if kind.precision == "bfloat16" else real
     # The interpreter's tl.dot takes the bits of bfloat16 numbers for integers.
     held = real if isinstance(forward_kernel, InterpretedFunction) else factor
     return {
         "H": H, "KIND": kind.name, "G": kind.blocks, "P": kind.product_blocks, "CELL": kind.has_cell, "ROWS": rows,
         "UNITS": units, "RESIDENT": resident, "FACTOR": factor, "HELD": held, "SUM": real,
-        "PRECISION": "tf32" if tf32 else "ieee",
+        "PRECISION": "tf32" if kind.precision == "tf32" else "ieee",
     }  # fmt: skip
 
 
@@ -468,6 +468,6 @@ def _launch(way: str, kind: Kind, w_h: Tensor, *arguments: Tensor | int, **more:
     """The arguments end with T and B."""
     R, H = len(w_h), w_h.shape[-1]
     tile = tiles(kind, H, way)
-    compiled_for = constants(kind, H, way, w_h.dtype, torch.backends.cuda.matmul.allow_tf32)
+    compiled_for = constants(kind, H, way, w_h.dtype)
     kernel = forward_kernel if way == "forward" else backward_kernel
     kernel[R, triton.cdiv(arguments[-1], tile.rows)](*arguments, **compiled_for, **more, num_warps=tile.warps)
