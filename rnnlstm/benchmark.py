@@ -6,7 +6,8 @@ from __future__ import annotations
 __doc__ = """\
 Measure speed: the fused recurrences against PyTorch's modules, and training against scripts.
 
-    python -m rnnlstm.benchmark [--quick] [--json FILE] [--figure FILE] [--threads N] [--rounds N] [--device NAME]
+    python -m rnnlstm.benchmark [--quick] [--json FILE] [--figure FILE] [--threads N] [--rounds N]
+    python -m rnnlstm.benchmark --device NAME [--check] [--quick] [--json FILE] [--rounds N]
     python -m rnnlstm.benchmark [--training] [--compile [SECONDS]] [--update] [--growth] [--start-up] [--sweep [JOBS]]
 
 Examples
@@ -14,7 +15,8 @@ Examples
   python -m rnnlstm.benchmark --json speed.json        the whole grid of shapes
   python -m rnnlstm.benchmark --training --threads 1   training alone, against scripts in PyTorch and JAX
   python -m rnnlstm.benchmark --start-up --sweep       what a run takes before its first update, and a job of a sweep
-  python -m rnnlstm.benchmark --device cuda            training on a GPU: 1, 64 and 256 replicas, and nothing else
+  python -m rnnlstm.benchmark --device cuda --check    a GPU's kernels, all compiled, and what they compute
+  python -m rnnlstm.benchmark --device cuda            then against cuDNN and JAX: layers, and 1 to 256 replicas
 
 Contenders take turns within one process; times are medians with quartiles. Compare the ratios: single times change
 with the other work of the machine.
@@ -25,7 +27,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rnnlstm.cli.arguments import Parser, check_writable
-from rnnlstm.cli.exits import DONE, run_command
+from rnnlstm.cli.exits import DONE, JOB_FAILED, run_command
 from rnnlstm.config.errors import ConfigError, writing
 
 MOST_JOBS = 10_000  #: of a sweep
@@ -45,7 +47,8 @@ def parser() -> Parser:
     result.add_argument("--figure", metavar="FILE", help="draw the ratios there, as a PNG")
     result.add_argument("--threads", type=int, metavar="N", help="CPU threads; default: the machine's cores")
     result.add_argument("--rounds", type=int, default=9, metavar="N", help="measured rounds of each contender")
-    result.add_argument("--device", metavar="NAME", help="only training there, with many replicas: cuda, cuda:1, cpu")
+    result.add_argument("--device", metavar="NAME", help="recurrences and replicas there: cuda, cuda:1, cpu")
+    result.add_argument("--check", action="store_true", help="with --device: compile and test instead of timing")
     only = result.add_argument_group("parts", "With any of these, those named and nothing else")
     only.add_argument("--training", action="store_true", help="an update of training against scripts of the same")
     only.add_argument(
@@ -79,7 +82,9 @@ def _main(arguments: Sequence[str]) -> int:
     }
     parts = [part for part, chosen in named.items() if chosen]
     if options.device is not None and parts:
-        raise ConfigError("--device measures training there and no other part")
+        raise ConfigError("--device measures recurrences and replicas there, and no other part")
+    if options.check and options.device is None:
+        raise ConfigError("--check needs --device NAME")
     if options.figure is not None and (parts or options.device is not None):
         raise ConfigError("--figure draws the recurrences, which --device and the options for parts leave out")
     for name in ("json", "figure"):  # checked before minutes of measuring
@@ -89,13 +94,18 @@ def _main(arguments: Sequence[str]) -> int:
 
     import torch
 
-    from rnnlstm.benchmarks.tables import USUAL, measure_on_device, measure_parts
-
     if options.threads:
         torch.set_num_threads(options.threads)
-    if options.device is not None:
-        figures = measure_on_device(options.device, options.quick, options.rounds)
+    if options.device is not None:  # without Hydra, which a machine that is lent for measuring may lack
+        from rnnlstm.benchmarks.device import check, measure
+
+        if options.check:
+            figures = check(options.device, options.quick)
+        else:
+            figures = measure(options.device, options.quick, options.rounds)
     else:
+        from rnnlstm.benchmarks.tables import USUAL, measure_parts
+
         figures = measure_parts(parts or USUAL, options.quick, options.rounds, options.compile, options.sweep or 0)
     if options.json:
         from rnnlstm.record.files import json_bytes, write_output
@@ -109,7 +119,7 @@ def _main(arguments: Sequence[str]) -> int:
         with writing(options.figure):
             speed_figure(figures["recurrences"], Path(options.figure))
         print(f"\nDrawn: {options.figure}")
-    return DONE
+    return JOB_FAILED if figures.get("faults") else DONE
 
 
 if __name__ == "__main__":

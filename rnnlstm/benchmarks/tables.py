@@ -157,18 +157,6 @@ def _entry(model: str, seeds: int, times: Mapping[str, Timing]) -> dict[str, Any
     return {**entry, "ratios": ratios}
 
 
-def measure_on_device(name: str, quick: bool, rounds: int) -> dict[str, Any]:
-    """Training with many replicas on one device. Raises: ConfigError for a device that isn't there."""
-    shown = training.device_name(training.default_plan("rnn", f"device={name}").device)
-    print(f"{shown}\nTraining: an update in lockstep against scripts over PyTorch's module in turn, ms")
-    entries = [
-        _entry(model, replicas, training.against_scripts(model, replicas, rounds, name))
-        for model in MODELS
-        for replicas in (training.QUICK_REPLICAS if quick else training.REPLICAS)
-    ]
-    return {"device": shown, "training_on_device": entries}
-
-
 def _update_parts(rounds: int) -> dict[str, Any]:
     print("\nThe parts of an update, ms and share of the whole (keyword recall, T=100, B=64, H=64)")
     print(f"  {'':<15}{'update':>8}" + "".join(f"{part:>16}" for part in costs.PARTS))

@@ -17,6 +17,7 @@ same weights. Several seeds are as many scripts in turn. Every call is timed unt
 from __future__ import annotations
 
 import importlib.util
+import json
 import multiprocessing
 import os
 import platform
@@ -32,16 +33,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rnnlstm.benchmarks.timing import Apart, NotReadyError, Several, Timing, in_turn, interrupts_blocked
-from rnnlstm.jobs.job import compose_jobs
+from rnnlstm.config.errors import OptionError
+from rnnlstm.config.schema import SECTIONS, default_section, default_top, read_config
+from rnnlstm.config.untrusted import config_folder, read_yaml
 from rnnlstm.training.batches import MOST_STEPS
 from rnnlstm.training.plan import Plan, make_plan
 from rnnlstm.training.step import Trainer
 
 #: Tasks that training is timed on, each with `task.length=100`.
 TASKS = ("keyword", "adding", "copy")
-#: Replicas that training on a device is timed with.
-REPLICAS = (1, 64, 256)
-QUICK_REPLICAS = (1, 64)
 LOCKSTEP, FAIR, PLAIN, JAX = "lockstep", "fair script", "plain script", "JAX script"
 COMPILED, COMPILED_WHOLE = "compiled script", "compiled whole"
 JAX_SECONDS = 300.0  #: that JAX may take to start and to compile
@@ -118,19 +118,14 @@ def against_scripts(
     model: str,
     seeds: int,
     rounds: int,
-    device: str = "cpu",
     overrides: Sequence[str] = (),
     others: Mapping[str, Callable[[], object]] | None = None,
 ) -> dict[str, Timing]:
-    """Milliseconds of an update of `seeds` replicas in lockstep, and of as many scripts of each kind, at the default
-    configuration with these overrides; and of `others`."""
-    plan = default_plan(model, f"device={device}", *overrides)
+    """Milliseconds on the CPU for an update of `seeds` replicas in lockstep, and of as many scripts of each kind, at
+    the default configuration with these overrides; and of `others`."""
+    plan = default_plan(model, "device=cpu", *overrides)
     trainer = Trainer(plan, range(seeds))
     steps = iter(range(1, 1_000_000_000))
-
-    def wait() -> None:
-        if plan.device.type == "cuda":
-            torch.cuda.synchronize(plan.device)
 
     contenders: dict[str, Callable[[], object]] = {
         LOCKSTEP: Several(lambda: trainer.step(next(steps)), MOST_STEPS),  # some draw the batches of the next ones
@@ -138,7 +133,7 @@ def against_scripts(
         PLAIN: InTurn(plan, range(seeds), fair=False),
         **(others or {}),
     }
-    return in_turn(contenders, rounds, wait=wait, twice=True)
+    return in_turn(contenders, rounds, twice=True)
 
 
 def jax_update(plan: Plan) -> Callable[..., Any]:
@@ -243,8 +238,11 @@ def hold_jax_to(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def _jax_script(threads: int, model: str, seeds: int, overrides: Sequence[str]) -> JaxScript:
-    hold_jax_to(threads)
+def _jax_script(threads: int, model: str, seeds: int, overrides: Sequence[str], device: str) -> JaxScript:
+    if device == "cpu":
+        hold_jax_to(threads)
+    else:
+        os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # it would take most of the GPU's memory
     return JaxScript(default_plan(model, "device=cpu", *overrides), range(seeds))
 
 
@@ -281,14 +279,14 @@ def jax_installed() -> bool:
 
 @contextmanager
 def rivals(
-    model: str, seeds: int, compile_limit: float | None, overrides: Sequence[str] = ()
+    model: str, seeds: int, compile_limit: float | None, overrides: Sequence[str] = (), device: str = "cpu"
 ) -> Iterator[tuple[dict[str, Apart], dict[str, str]]]:
     """JAX's script, where JAX is installed, and for one seed the compiled ones, if there is a `compile_limit`, in
     seconds. Those that got ready, in processes of their own, and for the others the reason why not."""
     threads = torch.get_num_threads()
     wanted: dict[str, tuple[Any, ...]] = {}
     if jax_installed():
-        wanted[JAX] = (JAX_SECONDS, _jax_script, threads, model, seeds, overrides)
+        wanted[JAX] = (JAX_SECONDS, _jax_script, threads, model, seeds, overrides, device)
     if compile_limit is not None and seeds == 1:
         for name, whole in ((COMPILED, False), (COMPILED_WHOLE, True)):
             wanted[name] = (compile_limit, _compiled_script, threads, model, whole, overrides)
@@ -304,9 +302,34 @@ def rivals(
 
 
 def default_plan(model: str, *overrides: str) -> Plan:
-    """Raises: ConfigError."""
-    (job,) = compose_jobs([f"model={model}", "runs_root=benchmark_writes_nothing", *overrides])
-    return make_plan(job.config)
+    """The plan of `train model=… …`, composed by hand: a machine that is lent for measuring may lack Hydra.
+
+    `overrides` choose a task or set a key to a plain value. Raises: ConfigError.
+    """
+    changes = dict(override.split("=", 1) for override in overrides)
+    chosen: dict[str, str] = {}
+    for default in read_yaml(config_folder() / "train.yaml")["defaults"]:
+        if isinstance(default, dict):
+            chosen |= default
+    chosen |= {"model": model, "task": changes.pop("task", chosen["task"])}
+    tree: dict[str, Any] = {
+        group: read_yaml(config_folder() / group / f"{chosen[group]}.yaml") for group in ("task", "model")
+    }
+    tree |= {section: default_section(section, chosen.get(section)) for section in SECTIONS} | default_top()
+    for key, value in {"runs_root": "benchmark_writes_nothing", **changes}.items():
+        *sections, name = key.split(".")
+        section = tree[sections[0]] if sections else tree
+        if name not in section:
+            raise OptionError(key, value, "unknown key")
+        section[name] = _plain(value)
+    return make_plan(read_config(tree))
+
+
+def _plain(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def two_at_a_time(model: str, seeds: int, rounds: int) -> float:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import json
 import multiprocessing
 import os
+import subprocess
+import sys
 import time
 
 import pytest
@@ -27,8 +30,10 @@ from rnnlstm.benchmarks.costs import (
 from rnnlstm.benchmarks.recurrences import Ceilings, bound, ceilings, compiled_cell, least_time, measure, read_rate
 from rnnlstm.benchmarks.tables import MODELS
 from rnnlstm.benchmarks.timing import Apart, NotReadyError, in_turn, matrix_product_rate
-from rnnlstm.benchmarks.training import Script, against_scripts, rivals, two_at_a_time
+from rnnlstm.benchmarks.training import Script, against_scripts, default_plan, rivals, two_at_a_time
 from rnnlstm.compare import main as compare
+from rnnlstm.config.errors import ConfigError
+from rnnlstm.jobs.job import compose_jobs
 from rnnlstm.reporting.figures import speed_figure
 from rnnlstm.training.clip import clip_replicas
 from rnnlstm.training.step import Trainer
@@ -181,22 +186,109 @@ def test_training_against_scripts_writes_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+#: A machine that is lent for measuring a GPU may have neither of these.
+WITHOUT_HYDRA = """
+import sys
+for name in ("hydra", "omegaconf", "antlr4"):
+    sys.modules[name] = None  # an import of it fails
+from rnnlstm.benchmark import main
+from rnnlstm.benchmarks import device, training
+plan = training.default_plan
+small = ["task.length=6", "model.hidden_size=4", "train.batch_size=3"]
+training.default_plan = lambda model, *more: plan(model, *small, *more)
+training.jax_installed = lambda: False
+device.UNITS, device.CHECKED, device.QUICK_REPLICAS = (4,), (3, 3, 2, 2), (1, 3)
+device.QUICK_GRID, device.KINDS = [(2, 3, 4)], [device.KINDS[0], *device.KINDS[-3:]]
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def on_a_device(folder, *arguments, **environment):
+    line = [sys.executable, "-c", WITHOUT_HYDRA, "--device", "cpu", "--quick", "--json", str(folder / "found.json")]
+    done = subprocess.run(
+        [*line, *arguments], capture_output=True, text=True, timeout=600, env={**os.environ, **environment}
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads((folder / "found.json").read_text()), done.stdout
+
+
 @pytest.mark.slow
-def test_training_on_a_device_of_its_own(tmp_path, monkeypatch, capsys):
-    """On the CPU, and with networks small enough for it."""
-    small = ["task.length=5", "model.hidden_size=4", "train.batch_size=2"]
-    against = on_device.against_scripts
-    monkeypatch.setattr(on_device, "against_scripts", lambda *arguments: against(*arguments, small))
-    monkeypatch.setattr(on_device, "QUICK_REPLICAS", (1, 3))
-    place = tmp_path / "speed.json"
-    assert main(["--device", "cpu", "--quick", "--rounds", "2", "--json", str(place)]) == 0
-    report = json.loads(place.read_text())
-    assert report["device"] in capsys.readouterr().out
+def test_a_device_is_measured_without_hydra(tmp_path):
+    report, printed = on_a_device(tmp_path, "--rounds", "2")
+    assert report["device"] in printed
+    assert [each["cell"] for each in report["recurrences"]] == ["RNN", "GRU", "LSTM"]
+    for each in report["recurrences"]:
+        times = each["times"]
+        assert each["ratio"] == times["torch.nn"]["median"] / times["fused"]["median"]
+        assert each["share_of_bound"] > 0
+        assert each["outside"] is None, "nothing is measured inside a CPU"
+    for each in report["precisions"]:
+        assert 0 < each["errors"]["tf32"] < each["errors"]["bfloat16"] < 0.05
     entries = report["training_on_device"]
-    assert [(entry["model"], entry["seeds"]) for entry in entries] == [(m, n) for m in MODELS for n in (1, 3)]
+    assert [(entry["seeds"], entry["model"]) for entry in entries] == [(n, m) for n in (1, 3) for m in MODELS]
     for entry in entries:
-        times = entry["times"]
-        assert entry["ratio"] == times["fair script"]["median"] / times["lockstep"]["median"]
+        times = {name: timing["median"] for name, timing in entry["times"].items()}
+        assert entry["ratio"] == times["fair script"] / min(times["lockstep"], times["lockstep, data=device"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kernel", ["triton", "off"])
+def test_a_devices_kernels_are_checked_without_hydra(kernel, tmp_path):
+    if kernel == "triton" and importlib.util.find_spec("triton") is None:
+        pytest.skip("triton is not installed: pip install 'rnnlstm[gpu]'")
+    interpreted = {"TRITON_INTERPRET": "1"} if kernel == "triton" else {}
+    report, printed = on_a_device(tmp_path, "--check", RNNLSTM_KERNEL=kernel, **interpreted)
+    assert report["faults"] == 0
+    assert "no fault" in printed
+    assert len(report["kernels"]) == 4 * 3
+    for each in report["kernels"]:
+        assert 0 < each["error"] < {"full": 1e-5, "tf32": 1e-2, "bfloat16": 0.1}[each["precision"]]
+    assert set(report["resumed"].values()) == {True}
+    assert len(report["resumed"]) == 2 * len(MODELS)
+
+
+def test_a_kernel_that_computes_something_else_is_told(monkeypatch, capsys):
+    """An engine whose gradients are off by a thousandth, and one that fails."""
+    from rnnlstm.benchmarks import device
+    from rnnlstm.recurrence.fused import portable
+
+    class Wrong:
+        forward = staticmethod(portable.forward)
+
+        @staticmethod
+        def backward(*arguments):
+            found = portable.backward(*arguments)
+            return found._replace(w_h=found.w_h * 1.001)
+
+    class Failing:
+        @staticmethod
+        def forward(*_):
+            raise RuntimeError("out of resources: shared memory\nRequired: 300000")
+
+    for engine, words in ((Wrong, "errs by more than three times"), (Failing, "out of resources: shared memory")):
+        monkeypatch.setattr(device, "engine_for", lambda *_, engine=engine: engine)
+        (line,) = device.checked(device.LSTM, "full", [4], "cpu")
+        assert line.fault.startswith(words)
+        assert str(line).endswith(line.fault)
+
+
+def test_the_least_time_on_a_device_by_hand():
+    from rnnlstm.benchmarks.device import Rates, least_ms
+
+    rates = Rates({"full": 10.0}, bandwidth=100.0, processors=8)
+    places = 2 * 5 * 17 * 4  # R, T, B, H; each replica's 17 sequences are two programs, of eight that could run
+    arithmetic = (4 * places * 3 * 4 / 0.5 + 2 * places * 3 * (4 + 20)) / 10.0 / 1e6
+    assert least_ms("GRU", 2, 17, 5, 4, rates) == pytest.approx(arithmetic)
+    slow = Rates({"full": 1e9}, bandwidth=0.001, processors=8)
+    assert least_ms("LSTM", 2, 17, 5, 4, slow) == pytest.approx(4 * places * 45 / 0.001 / 1e6)
+
+
+def test_the_plan_is_what_hydra_composes():
+    for overrides in (["task=adding", "task.length=50", "optimizer.lr=3e-3"], ["precision=tf32", "device=cpu"]):
+        (job,) = compose_jobs(["model=gru", "runs_root=benchmark_writes_nothing", *overrides])
+        assert default_plan("gru", *overrides).config == job.config
+    with pytest.raises(ConfigError, match=r"task\.size=3: unknown key"):
+        default_plan("gru", "task.size=3")
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
@@ -234,7 +326,7 @@ def test_parts_that_are_named_run_alone(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
         on_device,
         "against_scripts",
-        lambda *a, overrides, others: against(*a, "cpu", [*overrides, *small], others),
+        lambda *a, overrides, others: against(*a, [*overrides, *small], others),
     )
     monkeypatch.setattr(on_device, "rivals", lambda *a: rivals(*a[:-1], [*a[-1], *small]))
     place = tmp_path / "speed.json"
@@ -272,7 +364,7 @@ def test_a_mistake_is_one_line(capsys):
         assert main(words.split()) == 2, words
         (line,) = capsys.readouterr().err.splitlines()
         assert words.split()[0] in line
-    for words in ("--device cpu --update", "--update --figure a.png", "--device cpu --figure a.png"):
+    for words in ("--device cpu --update", "--check", "--update --figure a.png", "--device cpu --figure a.png"):
         assert main(words.split()) == 2, words
         assert len(capsys.readouterr().err.splitlines()) == 1
 

@@ -258,16 +258,19 @@ def test_a_run_trains_and_resumes_to_the_same_bits(tmp_path):
 
 
 @needs_triton
+@pytest.mark.parametrize("asked", ["training", "instruments"])
 @pytest.mark.parametrize("arch", [80, 90])
-def test_kernels_compile_and_what_they_keep_fits(arch):
+def test_kernels_compile_and_what_they_keep_fits(arch, asked):
     """Without a GPU: shared memory within the chip's, and no register spilled where weights are resident."""
     script = Path(__file__).parents[2] / "scripts" / "triton_resources.py"
     done = subprocess.run(
-        [sys.executable, str(script), "--arch", str(arch), "--json"], capture_output=True, text=True, timeout=600
-    )
+        [sys.executable, str(script), "--arch", str(arch), "--asked", asked, "--json"],
+        capture_output=True, text=True, timeout=900,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     lines = json.loads(done.stdout)
     assert {line["H"] for line in lines} == {64, 128, 256, 512}
+    assert {line["products"] for line in lines} == {"float32", "TF32", "bfloat16"}
     for line in lines:
         assert line["shared"] <= {80: 166_912, 90: 232_448}[arch], line
         assert line["stack"] == 0 or not line["resident"], line

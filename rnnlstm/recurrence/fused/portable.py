@@ -170,8 +170,13 @@ def backward(
     if rows is not None and lengths is not None:
         rows.hidden.masked_fill_(~lengths.mask, 0), rows.cell.masked_fill_(~lengths.mask, 0)
     if rows is not None:
-        rows.blocks.copy_(d.view(R, T, B, kind.blocks, H).double().square().sum(-1))
+        rows.blocks.copy_(squares(kind, d))
     return of_weights(kind, tokens, V, x, w_x, h0, out, d, d_h, d_c, wants_x)
+
+
+def squares(kind: Kind, d: Tensor) -> Tensor:
+    """Squared norm of each block of d (R, T, B, G·H), in float64: (R, T, B, G)."""
+    return d.unflatten(-1, (kind.blocks, -1)).double().square().sum(-1)
 
 
 def at_every_step(scored: Tensor | None, d_out: Tensor | None, out: Tensor) -> Tensor | None:

@@ -44,13 +44,15 @@ class Tiles(NamedTuple):
     warps: int
 
 
-def tiles(kind: Kind, H: int, way: str) -> Tiles:
-    """Forward or backward, by the shape alone, so that a run resumes to the same bits."""
+def tiles(kind: Kind, H: int, way: str, norms: bool = False) -> Tiles:
+    """Forward or backward, by the shape alone, so that a run resumes to the same bits; `norms`: the pass of an
+    instrument, which yields them."""
     units = max(16, triton.next_power_of_2(H))
     fits = kind.product_blocks * units**2 * (2 if kind.precision == "bfloat16" else 4) <= KEPT[way]
-    if fits and (kind.precision == "bfloat16" or way == "backward" or units <= MOST_UNITS):
-        return Tiles(16, units, True, 4 if units <= 32 else 8)
-    return Tiles(16, 64, False, 8 if kind.precision == "bfloat16" or units <= 128 else 16)
+    if fits and (kind.precision != "full" or way == "backward" or units <= MOST_UNITS):
+        spills = norms and kind.has_cell and kind.precision == "full"  # two registers of eight warps, for sm_80
+        return Tiles(16, units, True, 4 if units <= 32 or spills else 8)
+    return Tiles(16, 64, False, 8 if kind.precision != "full" or units <= 128 else 16)
 
 
 @triton.jit
@@ -285,7 +287,7 @@ def sum_of_squares(d, inside):
 
 
 @triton.jit
-def backward_kernel(d_gates, d_h0, d_c0, h_rows, c_rows, block_rows, gates, out, cells, w_h, h0, c0, d_out, lengths,
+def backward_kernel(d_gates, d_h0, d_c0, h_rows, c_rows, gates, out, cells, w_h, h0, c0, d_out, lengths,
                     T, B, H: tl.constexpr, KIND: tl.constexpr, G: tl.constexpr, P: tl.constexpr, CELL: tl.constexpr,
                     DENSE: tl.constexpr, ENDS: tl.constexpr, NORMS: tl.constexpr, ROWS: tl.constexpr,
                     UNITS: tl.constexpr, RESIDENT: tl.constexpr, FACTOR: tl.constexpr, HELD: tl.constexpr,
@@ -297,9 +299,9 @@ def backward_kernel(d_gates, d_h0, d_c0, h_rows, c_rows, block_rows, gates, out,
     unit = tl.arange(0, UNITS)
     w = w_h + replica * P * H * H
     h0, c0, d_h0, d_c0 = h0 + replica * B * H, c0 + replica * B * H, d_h0 + replica * B * H, d_c0 + replica * B * H
-    end = tl.zeros((ROWS, 1), tl.int64) + T
+    end = tl.zeros((ROWS, 1), tl.int32) + T
     if ENDS:
-        end = tl.load(lengths + row, mask=row < B, other=0)
+        end = tl.load(lengths + row, mask=row < B, other=0).to(tl.int32)
     nothing = tl.zeros((ROWS, UNITS), SUM)
     none = tl.zeros((ROWS, 1), tl.float64)
     if RESIDENT:
@@ -320,7 +322,6 @@ def backward_kernel(d_gates, d_h0, d_c0, h_rows, c_rows, block_rows, gates, out,
             if CELL:
                 c_before = cells + (step - 1) * B * H
         norm_h, norm_c = none, none
-        norm_0, norm_1, norm_2, norm_3 = none, none, none, none
         for first in range(0, H, UNITS):
             here = first + unit[None, :]
             inside, at = (row < B) & (here < H), row * H + here
@@ -331,20 +332,15 @@ def backward_kernel(d_gates, d_h0, d_c0, h_rows, c_rows, block_rows, gates, out,
                     d_c = tl.load(d_c0 + at, mask=inside, other=0.0)
             if DENSE:
                 d_h += tl.load(d_out + step * B * H + at, mask=inside, other=0.0)
+            if NORMS:
+                norm_h += sum_of_squares(d_h, inside)
             d0, d1, d2, d3, at_c, back_h, back_c = shut_gates(
                 g + here, d + here, d_h, d_c, cells + step * B * H + at, c_before + at, out + step * B * H + at,
                 h_before + at, inside, there, H, KIND,
             )  # fmt: skip
             if NORMS:
-                norm_h += sum_of_squares(d_h, inside)
-                norm_0 += sum_of_squares(d0, inside)
                 if CELL:
                     norm_c += sum_of_squares(at_c, inside)
-                if P > 1:
-                    norm_1 += sum_of_squares(d1, inside)
-                    norm_2 += sum_of_squares(d2, inside)
-                if G > 3:
-                    norm_3 += sum_of_squares(d3, inside)
             if RESIDENT:
                 d_h = back_h + product(d0, w0, FACTOR, HELD, SUM, PRECISION)
                 if P > 1:
@@ -363,14 +359,6 @@ def backward_kernel(d_gates, d_h0, d_c0, h_rows, c_rows, block_rows, gates, out,
             tl.store(h_rows + place, norm_h, mask=counts)
             if CELL:
                 tl.store(c_rows + place, norm_c, mask=counts)
-            if KIND == "gru":  # whose first block has no product
-                norm_0, norm_1, norm_2, norm_3 = norm_3, norm_0, norm_1, norm_2
-            tl.store(block_rows + place * G, norm_0, mask=counts)
-            if G > 1:
-                tl.store(block_rows + place * G + 1, norm_1, mask=counts)
-                tl.store(block_rows + place * G + 2, norm_2, mask=counts)
-            if G > 3:
-                tl.store(block_rows + place * G + 3, norm_3, mask=counts)
         if not RESIDENT:
             tl.debug_barrier()  # what one thread has written, others read
             for first in range(0, H, UNITS):
@@ -439,13 +427,15 @@ def backward(
     d = out.new_empty(*out.shape[:3], kind.blocks * out.shape[-1])
     d_h0 = torch.zeros_like(h0, memory_format=torch.contiguous_format)
     d_c0 = torch.zeros_like(c0) if d_c is None else d_c.clone(memory_format=torch.contiguous_format)
-    norms = rows if rows is not None else Rows(out, out, out)  # never written to
+    norms = (rows.hidden, rows.cell) if rows is not None else (out, out)  # never written to
     _launch(
         "backward", kind, w_h, d, d_h0, d_c0, *norms, gates, out, cells, w_h.contiguous(), h0.contiguous(),
         c0.contiguous(), out if d_out is None else d_out.contiguous(),
         out if lengths is None else lengths.each.to(out.device), T, B,
         DENSE=d_out is not None, ENDS=lengths is not None, NORMS=rows is not None,
     )  # fmt: skip
+    if rows is not None:
+        rows.blocks.copy_(portable.squares(kind, d))
     # All rows at once: some hundred at a time, as on the CPU, would be many launches.
     return portable.of_weights(kind, tokens, V, x, w_x, h0, out, d, d_h0, d_c0, wants_x, rows_at_once=T * B)
 
@@ -467,7 +457,7 @@ def constants(kind: Kind, H: int, way: str, dtype: torch.dtype) -> dict[str, Any
 def _launch(way: str, kind: Kind, w_h: Tensor, *arguments: Tensor | int, **more: bool) -> None:
     """The arguments end with T and B."""
     R, H = len(w_h), w_h.shape[-1]
-    tile = tiles(kind, H, way)
+    tile = tiles(kind, H, way, more.get("NORMS", False))
     compiled_for = constants(kind, H, way, w_h.dtype)
     kernel = forward_kernel if way == "forward" else backward_kernel
     kernel[R, triton.cdiv(arguments[-1], tile.rows)](*arguments, **compiled_for, **more, num_warps=tile.warps)
