@@ -59,11 +59,21 @@ def _longest_word(text: str) -> int:
     return max(map(cell_len, text.split()), default=0)
 
 
+def _tight(text: str) -> str:
+    """The same with fewer spaces, so that an interval is one word, and stays in one line."""
+    for loose in (" … ", " %", "> ", "≥ ", "≤ ", " = "):
+        text = text.replace(loose, loose.strip())
+    return text.replace("  ", ",")
+
+
 def as_table(
     columns: dict[str, list[str]], numbers: Sequence[str] = (), title: str | None = None, width: int | None = None
 ) -> Table:
-    """A table for a terminal; the columns `numbers` are aligned right. To fit into `width` characters, the widest
-    cells are wrapped, never within a word."""
+    """A table for a terminal; the columns `numbers` are aligned right. To fit into `width` characters, spaces are
+    left out and the widest cells wrapped, never within a word, and not within an interval where there is room."""
+    if width is not None and _needed(columns, wrapped=False) > width:
+        tight = {head: list(map(_tight, cells)) for head, cells in columns.items()}
+        columns = tight if _needed(tight, wrapped=True) <= width else columns
     result = Table(
         box=box.SIMPLE_HEAD,
         pad_edge=False,
@@ -309,6 +319,14 @@ def table(
         columns = _keys_in_one(columns)
         left_out += leave_out(columns, about, width, wrapped=True)
     numbers = [h for h, cells in columns.items() if h not in ("metric", "not done") and all(map(_is_number, cells))]
+    names = {run.seeds[0].get("metric_name") for run in runs}
+    if len(names) == 1 and (name := names.pop()):  # once above, not in every row
+        columns = {
+            f"metric {name}" if head == "metric" else head: [
+                cell.removeprefix(f"{name} ") if head == "metric" else cell for cell in cells
+            ]
+            for head, cells in columns.items()
+        }
     return as_table(columns, numbers, width=width), left_out
 
 

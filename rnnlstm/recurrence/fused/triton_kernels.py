@@ -338,9 +338,8 @@ def backward_kernel(d_gates, d_h0, d_c0, h_rows, c_rows, gates, out, cells, w_h,
                 g + here, d + here, d_h, d_c, cells + step * B * H + at, c_before + at, out + step * B * H + at,
                 h_before + at, inside, there, H, KIND,
             )  # fmt: skip
-            if NORMS:
-                if CELL:
-                    norm_c += sum_of_squares(at_c, inside)
+            if NORMS and CELL:
+                norm_c += sum_of_squares(at_c, inside)
             if RESIDENT:
                 d_h = back_h + product(d0, w0, FACTOR, HELD, SUM, PRECISION)
                 if P > 1:
