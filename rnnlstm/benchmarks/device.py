@@ -62,6 +62,7 @@ UNITS = (64, 128, 256, 512)
 GRID = list(itertools.product((16, 64, 256), (100, 1000), UNITS))  #: B, T, H
 QUICK_GRID = [(64, 100, H) for H in UNITS]
 CHECKED = (3, 20, 17, 5)  #: R, T, B, I: a tile that is not full, three replicas
+LAYER = (64, 100)  #: B, T of the layer whose precisions are compared
 REPLICAS = (1, 8, 64, 256)
 QUICK_REPLICAS = (1, 64)
 MODELS = ("rnn", "lstm", "gru")
@@ -278,7 +279,8 @@ def _steps(cell: str, B: int, T: int, H: int, device: torch.device) -> dict[str,
     return steps
 
 
-def _precisions(device: torch.device, rounds: int, B: int = 64, T: int = 100) -> Iterator[dict[str, Any]]:
+def _precisions(device: torch.device, rounds: int) -> Iterator[dict[str, Any]]:
+    B, T = LAYER
     print(f"\nThe fused layer by precision of its products, B={B}, T={T}, ms; error of its gradients")
     for cell, H in itertools.product(RECURRENCES, UNITS):
         torch.manual_seed(0)

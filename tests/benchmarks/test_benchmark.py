@@ -198,7 +198,7 @@ small = ["task.length=6", "model.hidden_size=4", "train.batch_size=3"]
 training.default_plan = lambda model, *more: plan(model, *small, *more)
 training.jax_installed = lambda: False
 device.UNITS, device.CHECKED, device.QUICK_REPLICAS = (4,), (3, 3, 2, 2), (1, 3)
-device.QUICK_GRID, device.KINDS = [(2, 3, 4)], [device.KINDS[0], *device.KINDS[-3:]]
+device.LAYER, device.QUICK_GRID, device.KINDS = (2, 3), [(2, 3, 4)], [device.KINDS[0], *device.KINDS[-3:]]
 sys.exit(main(sys.argv[1:]))
 """
 
