@@ -1,4 +1,7 @@
-"""Shared by all tests: few threads, a short way to a finished run, and the marker `slow`."""
+"""Shared by all tests: few threads, a short way to a finished run, and the marker `slow`.
+
+What needs Hydra is imported where it is used: a machine with a GPU, lent for tests of recurrences, may lack it.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,11 @@ import subprocess
 import pytest
 import torch
 
-from rnnlstm.config.compose import Composer
 from rnnlstm.recurrence.fused.build import load_kernel
 from rnnlstm.training.loop import Outcome, train_run
 from rnnlstm.training.plan import make_plan
 from rnnlstm.training.progress import Progress
 
-from support.training import SMALL, compose
 from support.warm import Command
 
 torch.set_num_threads(1)
@@ -74,13 +75,16 @@ def shared_composer():
 
 
 @functools.cache
-def kept_composer(extra: str | None = None, also: tuple[str, ...] = ()) -> Composer:
+def kept_composer(extra: str | None = None, also: tuple[str, ...] = ()):
+    from rnnlstm.config.compose import Composer
+
     return Composer(extra, also)
 
 
 @pytest.fixture
 def train(tmp_path):
     """`train("task=copy", …)` trains a small network under `tmp_path` and returns the run's outcome."""
+    from support.training import SMALL, compose
 
     def start(*overrides: str, progress: Progress | None = None) -> Outcome:
         job = compose(*SMALL, f"runs_root={tmp_path}", *overrides)

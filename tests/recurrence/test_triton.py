@@ -6,6 +6,7 @@ The interpreter is lenient: it knows no shared memory, no races and no limits on
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import importlib.util
 import json
 import subprocess
@@ -13,6 +14,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -28,11 +30,22 @@ from rnnlstm.recurrence.lengths import Lengths
 
 from support.commands import ENVIRONMENT
 
-needs_triton = pytest.mark.skipif(
-    importlib.util.find_spec("triton") is None, reason="triton is not installed: pip install 'rnnlstm[gpu]'"
-)
-#: The interpreter computes by NumPy, which warns of what is not finite.
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::RuntimeWarning")]
+
+def lacking() -> str:
+    """Why the kernels can't be interpreted here, or nothing."""
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed: pip install 'rnnlstm[gpu]'"
+    version = tuple(map(int, importlib.metadata.version("triton").split(".")[:2]))
+    return "triton before 3.7 interprets with NumPy before 2.4" if version < (3, 7) and NUMPY >= (2, 4) else ""
+
+
+NUMPY = tuple(map(int, np.__version__.split(".")[:2]))
+needs_triton = pytest.mark.skipif(bool(lacking()), reason=lacking())
+#: The interpreter computes by NumPy, which warns of what is not finite, and of how old versions of Triton call it.
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore:Conversion of an array:DeprecationWarning"),
+]
 KERNELS = "rnnlstm.recurrence.fused.triton_kernels"
 KINDS = [*(Kind(f"rnn_{name}", 1, 1) for name in ("tanh", "relu", "sigmoid", "identity")), LSTM, LSTM_1997, GRU]
 BLOCKS = {"resident": 64, "in blocks": 16}  #: units of a block, in which all units of these tests lie, or don't
