@@ -31,7 +31,7 @@ import math
 import multiprocessing
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -71,6 +71,7 @@ NUMBERS = {"RNN": (5, 7), "GRU": (19, 21), "LSTM": (22, 23)}
 BLOCKS = {"RNN": 1, "GRU": 3, "LSTM": 4}
 ROWS = 16  #: sequences of a program
 PROCESSES = 8  #: that compile side by side
+SECONDS = 1.5  #: for all contenders of a layer together
 
 
 # -- what is computed
@@ -247,21 +248,28 @@ def _recurrences(
 ) -> Iterator[dict[str, Any]]:
     print("\nA layer forward and backward, ms (quartiles); ratio: torch.nn / fused, the quicker way of each;")
     print("bound: share of the least time (rnnlstm/benchmarks/device.py); outside: share of time outside kernels")
-    for cell in RECURRENCES:
-        ratios = []
-        for B, T, H in grid:
-            steps = _steps(cell, B, T, H, device)
-            times = in_turn(steps, rounds, wait=functools.partial(_wait, device))
-            fused, theirs = (_quickest(times, name) for name in ("fused", "torch.nn"))
-            least = least_ms(cell, 1, B, T, H, rates)
-            ratios.append(theirs / fused)
-            outside = _outside_kernels(steps["fused"], times["fused"].median, device)
-            entry = {"cell": cell, "B": B, "T": T, "H": H, "ratio": ratios[-1]}
-            entry |= {"share_of_bound": least / fused, "outside": outside}
-            line = f"  {cell:<5}B={B:<4}T={T:<5}H={H:<4}ratio {ratios[-1]:5.2f}   bound {least / fused:4.0%}"
-            print(f"{line}   {_outside_text(outside)}{_told(times)}", flush=True)
-            yield entry | {"times": {name: asdict(timing) for name, timing in times.items()}}
-        print(f"  {cell} geometric mean {statistics.geometric_mean(ratios):.2f}, least {min(ratios):.2f}", flush=True)
+    ratios: dict[str, list[float]] = {cell: [] for cell in RECURRENCES}
+    dearest_last = sorted(grid, key=lambda shape: shape[0] * shape[1] * shape[2] ** 2)
+    for (B, T, H), cell in itertools.product(dearest_last, RECURRENCES):
+        steps = _steps(cell, B, T, H, device)
+        times = _timed(steps, rounds, device)
+        fused, theirs = (_quickest(times, name) for name in ("fused", "torch.nn"))
+        ratio, share = theirs / fused, least_ms(cell, 1, B, T, H, rates) / fused
+        ratios[cell].append(ratio)
+        outside = _outside_kernels(steps["fused"], times["fused"].median, device)
+        line = f"  {cell:<5}B={B:<4}T={T:<5}H={H:<4}ratio {ratio:5.2f}   bound {share:4.0%}"
+        print(f"{line}   {_outside_text(outside)}{_told(times)}", flush=True)
+        entry = {"cell": cell, "B": B, "T": T, "H": H, "ratio": ratio, "share_of_bound": share, "outside": outside}
+        yield entry | {"times": {name: asdict(timing) for name, timing in times.items()}}
+    for cell, found in ratios.items():
+        print(f"  {cell} geometric mean {statistics.geometric_mean(found):.2f}, least {min(found):.2f}", flush=True)
+
+
+def _timed(steps: Mapping[str, Callable[[], object]], rounds: int, device: torch.device) -> dict[str, Timing]:
+    """In turn, for some seconds at most, but for two rounds at least."""
+    wait = functools.partial(_wait, device)
+    once = sum(timing.median for timing in in_turn(steps, 1, warm_up=1, wait=wait).values())
+    return in_turn(steps, max(2, min(rounds, int(1e3 * SECONDS / once))), warm_up=0, wait=wait)
 
 
 def _steps(cell: str, B: int, T: int, H: int, device: torch.device) -> dict[str, Callable[[], object]]:
@@ -298,7 +306,7 @@ def _precisions(device: torch.device, rounds: int) -> Iterator[dict[str, Any]]:
             gradients[precision] = torch.cat([weight.grad.flatten() for weight in module.parameters()])
         exact = gradients["full"]
         errors = {p: ((gradients[p] - exact).norm() / exact.norm()).item() for p in PRECISIONS[1:]}
-        times = in_turn(steps, rounds, wait=functools.partial(_wait, device))
+        times = _timed(steps, rounds, device)
         shown = ", ".join(f"{precision} {error:.1e}" for precision, error in errors.items())
         print(f"  {cell:<5}H={H:<4}{_told(times)}   error {shown}", flush=True)
         plain = {name: asdict(timing) for name, timing in times.items()}

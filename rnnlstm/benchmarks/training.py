@@ -44,7 +44,7 @@ from rnnlstm.training.step import Trainer
 TASKS = ("keyword", "adding", "copy")
 LOCKSTEP, FAIR, PLAIN, JAX = "lockstep", "fair script", "plain script", "JAX script"
 COMPILED, COMPILED_WHOLE = "compiled script", "compiled whole"
-JAX_SECONDS = 300.0  #: that JAX may take to start and to compile
+JAX_SECONDS = {"cpu": 300.0, "gpu": 60.0}  #: that JAX may take to start and to compile
 
 
 class ScriptNetwork(nn.Module):
@@ -286,7 +286,15 @@ def rivals(
     threads = torch.get_num_threads()
     wanted: dict[str, tuple[Any, ...]] = {}
     if jax_installed():
-        wanted[JAX] = (JAX_SECONDS, _jax_script, threads, model, seeds, overrides, device)
+        wanted[JAX] = (
+            JAX_SECONDS["cpu" if device == "cpu" else "gpu"],
+            _jax_script,
+            threads,
+            model,
+            seeds,
+            overrides,
+            device,
+        )
     if compile_limit is not None and seeds == 1:
         for name, whole in ((COMPILED, False), (COMPILED_WHOLE, True)):
             wanted[name] = (compile_limit, _compiled_script, threads, model, whole, overrides)
