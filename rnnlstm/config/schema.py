@@ -217,8 +217,21 @@ SLURM_TIME = re.compile(r"\d{1,6}(:\d{1,2}){1,2}|\d{1,4}-\d{1,2}(:\d{1,2}){0,2}"
 SLURM_MEMORY = re.compile(r"\d{1,9}[KMGT]?", re.ASCII)
 #: Names that keys have had before, and what they are called now.
 RENAMED = {"launcher.timeout_minutes": "launcher.time (minutes)", "launcher.memory_gb": "launcher.memory (8G)"}
-#: How to do elsewhere what a key of Slurm's does.
+#: Names by which other programs know a key; the nearest name by its letters would be another one.
+ELSEWHERE_CALLED = {
+    "n_jobs": "launcher.workers", "num_workers": "launcher.workers", "jobs": "launcher.workers",
+    "epochs": "train.steps", "max_epochs": "train.steps", "num_epochs": "train.steps", "max_steps": "train.steps",
+    "iterations": "train.steps", "bs": "train.batch_size", "learning_rate": "optimizer.lr",
+    "log_dir": "runs_root", "logdir": "runs_root", "output": "runs_root", "output_dir": "runs_root",
+    "gpu": "device", "gpus": "device", "cuda": "device", "num_threads": "threads", "num_seeds": "seeds",
+    "seed_count": "seeds", "n_seeds": "seeds", "clip_norm": "clip.threshold", "grad_clip": "clip.threshold",
+    "max_norm": "clip.threshold", "max_grad_norm": "clip.threshold", "T": "task.length", "seq_len": "task.length",
+    "seq_length": "task.length", "sequence_length": "task.length", "hidden": "model.hidden_size",
+    "hidden_dim": "model.hidden_size", "units": "model.hidden_size", "layers": "model.num_layers",
+    "n_layers": "model.num_layers", "embedding_dim": "model.embedding_size", "embed_dim": "model.embedding_size",
+}  # fmt: skip
 MOST_OWNERS = 6  #: choices that a message names
+#: How to do elsewhere what a key of Slurm's does.
 NOT_ELSEWHERE = "is for launcher=slurm, whose queue keeps the jobs; elsewhere start the command with nohup or in tmux"
 
 
@@ -603,6 +616,9 @@ def unknown_key(key: str, value: Any, known: Iterable[str], elsewhere: Iterable[
         return OptionError(key, value, NOT_ELSEWHERE)
     if instead := habit_of_section(key, str(value)):
         return OptionError(key, value, f"unknown key; {instead}")
+    usual = ELSEWHERE_CALLED.get(key.rpartition(".")[2])
+    if usual is not None and not choices_with(key):
+        return OptionError(key, value, f"unknown key; did you mean {usual}?")
     if owners := choices_with(key):
         others = f" and {len(owners) - MOST_OWNERS} more" if len(owners) > MOST_OWNERS else ""
         return OptionError(key, value, f"unknown key here; it belongs to {', '.join(owners[:MOST_OWNERS])}{others}")

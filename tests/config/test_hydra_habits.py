@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from rnnlstm.config.hydra_habits import CHOICES, FLAGS, KEYS, NONE, instead_of_flag
-from rnnlstm.config.schema import choices_of_groups, every_key
+from rnnlstm.config.schema import ELSEWHERE_CALLED, choices_of_groups, every_key
 from rnnlstm.jobs.job import compose_jobs
 from rnnlstm.train import main
 
@@ -77,6 +77,7 @@ def test_what_is_suggested_exists():
         for written in choices.values():
             group, _, name = written.split()[0].partition("=")
             assert name in choices_of_groups()[group]
+    assert set(ELSEWHERE_CALLED.values()) <= known
 
 
 def test_the_page_has_each_flag_and_choice():
