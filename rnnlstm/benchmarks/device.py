@@ -169,15 +169,17 @@ def _compared(kind: Kind, H: int, device: torch.device) -> tuple[float, float, f
     again = _both_ways(engine, kind, None, inputs)
     if not all(map(torch.equal, plain, again)):
         fault = "other bits the second time"
-    alone = _both_ways(engine, kind, None, [each[:1] for each in inputs])
-    by_sequence = [k for k, each in enumerate(plain) if each.shape[:2] != inputs[2].shape[:2]]
-    if not all(torch.equal(alone[k][0], plain[k][0]) for k in by_sequence if k not in OF_WEIGHTS):
+    x, w_x, *others = inputs
+    own = [x[..., :0], w_x[..., :0], *others]  # without the large products, whose sums depend on the shape
+    together, alone = (_both_ways(engine, kind, None, each) for each in (own, [each[:1] for each in own]))
+    if not all(
+        torch.equal(a[0], b[0]) for k, (a, b) in enumerate(zip(alone, together, strict=True)) if k not in SUMS
+    ):
         fault = "a replica has other bits alone"
     return error, theirs, seconds, fault
 
 
-#: Places of the weights' gradients among `_both_ways`: PyTorch's large products, whose sums depend on the shape.
-OF_WEIGHTS = (3, 4, 5, 6)
+SUMS = (3, 4, 5, 6)  #: places among `_both_ways` of the gradients that are products or sums by PyTorch
 
 
 def _drawn(kind: Kind, R: int, T: int, B: int, I: int, H: int) -> list[Tensor]:  # noqa: E741
@@ -232,6 +234,7 @@ class Rates:
 def measure(name: str, quick: bool, rounds: int) -> dict[str, Any]:
     """Time recurrences and updates, and print each as it is known. Raises: ConfigError."""
     device = training.default_plan("rnn", f"device={name}").device
+    torch.backends.cudnn.allow_tf32 = False  # by default cuDNN's recurrences round to it
     rates = rates_of(device, rounds)
     print(described(device))
     shown = ", ".join(f"{precision} {value:,.0f}" for precision, value in rates.gflops.items())
@@ -283,7 +286,10 @@ def _steps(cell: str, B: int, T: int, H: int, device: torch.device) -> dict[str,
     for name, module in {"torch.nn": theirs, "fused": fused}.items():
         steps[name] = step = step_of(module, functools.partial(outputs_of, module, x), cotangent)
         if capture := capture_on(device):
-            steps[f"{name}, graph"] = capture(lambda step=step: [step()])[0]  # type: ignore[misc]
+            try:
+                steps[f"{name}, graph"] = capture(lambda step=step: [step()])[0]  # type: ignore[misc]
+            except RuntimeError as reason:
+                print(f"  no graph of {name}: {str(reason).splitlines()[0]}", flush=True)
     return steps
 
 
@@ -386,7 +392,7 @@ def _outside_kernels(
         _wait(device)
     each = calls * (call.count if isinstance(call, Several) else 1)
     busy = sum(event.self_device_time_total for event in profile.key_averages()) / each / 1e3
-    return max(0.0, 1 - busy / wall_ms)
+    return max(0.0, 1 - busy / wall_ms) if busy else None  # nothing was recorded
 
 
 def _outside_text(share: float | None) -> str:

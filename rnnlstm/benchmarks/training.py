@@ -243,6 +243,7 @@ def _jax_script(threads: int, model: str, seeds: int, overrides: Sequence[str], 
         hold_jax_to(threads)
     else:
         os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # it would take most of the GPU's memory
+        os.environ["JAX_DEFAULT_MATMUL_PRECISION"] = "highest"  # by default it rounds to TF32
     return JaxScript(default_plan(model, "device=cpu", *overrides), range(seeds))
 
 
