@@ -186,18 +186,25 @@ def influence_figure(networks: Sequence[tuple[str, AnalysedNetwork, Tensor]], se
     networks = networks[:MOST_NETWORKS]
     words = _ends(_words(networks[0][1], sequence))
     lines = math.ceil(len(words) / WORDS_IN_A_LINE)
-    figure, axes = plt.subplots(
-        len(networks), 1, figsize=(13, 0.9 + len(networks) * (0.5 + 0.3 * lines)), squeeze=False, layout="constrained"
-    )
+    size = (_width(len(words) / WORDS_IN_A_LINE), 0.9 + len(networks) * (0.5 + 0.3 * lines))
+    figure, axes = plt.subplots(len(networks), 1, figsize=size, squeeze=False, layout="constrained")
     for (label, subject, values), axis in zip(networks, axes[:, 0], strict=True):
         words = _words(subject, sequence)
         logs, words = values[: len(words), sequence].log10(), _ends(words)
         _draw_words(axis, words, _ends((logs - logs.max()).clamp(min=-400).tolist()), _ends(_rare(subject, sequence)))
         axis.set_title(label, loc="left", fontsize=10)
     scale = mpl.cm.ScalarMappable(mpl.colors.Normalize(*INFLUENCE), "Blues")
-    bar = figure.colorbar(scale, ax=list(axes[:, 0]), shrink=0.8, extend="min", ticks=range(-4, 1))
-    bar.set_label("gradient influence on the answer, log10\n(0: the most influential word)")
+    bar = figure.colorbar(
+        scale, ax=list(axes[:, 0]), location="bottom", shrink=min(1, 5 / size[0]), aspect=40, extend="min",
+        ticks=range(-4, 1),
+    )  # fmt: skip
+    bar.set_label("gradient influence on the answer, log10 (0: the most influential word)", fontsize=9)
     return figure
+
+
+def _width(rows: float) -> float:
+    """Inches of a picture with so many rows of words, which is narrow if there isn't one."""
+    return max(5.5, 13 * min(rows, 1))
 
 
 def distance_figure(networks: Sequence[tuple[str, AnalysedNetwork, Tensor]]) -> Figure:
@@ -334,8 +341,8 @@ def gates_figure(networks: Sequence[tuple[str, AnalysedNetwork]], sequence: int 
     parts = min(math.ceil(T / STEPS_IN_A_ROW), 4)
     heights = [len(series) for _, _, series in rows for _ in range(parts)]
     figure, axes = plt.subplots(
-        len(heights), 1, figsize=(13, sum(heights) * 0.26 + 1.15 * len(heights)), squeeze=False, layout="constrained",
-        gridspec_kw={"height_ratios": heights},
+        len(heights), 1, figsize=(_width(T / STEPS_IN_A_ROW), sum(heights) * 0.26 + 1.15 * len(heights)),
+        squeeze=False, layout="constrained", gridspec_kw={"height_ratios": heights},
     )  # fmt: skip
     panels = iter(axes[:, 0])
     for label, subject, series in rows:
@@ -350,7 +357,7 @@ def gates_figure(networks: Sequence[tuple[str, AnalysedNetwork]], sequence: int 
             axis.imshow(values[:, steps.start : steps.stop].numpy(), cmap="Purples", vmin=0, vmax=1, aspect="auto")
             axis.set_yticks(range(len(series)), list(series), fontsize=8)
             axis.set_xticks(range(len(steps)), [words[t] for t in steps], rotation=90, fontsize=7)
-            axis.set_xlim(-0.5, STEPS_IN_A_ROW - 0.5)
+            axis.set_xlim(-0.5, min(T, STEPS_IN_A_ROW) - 0.5)
             if part == 0:
                 axis.set_title(label, loc="left", fontsize=10)
     scale = mpl.cm.ScalarMappable(mpl.colors.Normalize(0, 1), "Purples")
@@ -387,7 +394,7 @@ def _draw_words(axis: Axes, words: Sequence[str], logs: Sequence[float], rare: S
     """Words in a grid, each on its colour; rare kinds of token framed."""
     colours = plt.get_cmap("Blues")
     lines = math.ceil(len(words) / WORDS_IN_A_LINE)
-    axis.set(xlim=(0, WORDS_IN_A_LINE), ylim=(lines, 0))
+    axis.set(xlim=(0, min(len(words), WORDS_IN_A_LINE)), ylim=(lines, 0))
     axis.axis("off")
     for k, (word, log, framed) in enumerate(zip(words, logs, rare, strict=True)):
         share = float(np.clip((log - INFLUENCE[0]) / (INFLUENCE[1] - INFLUENCE[0]), 0, 1))
