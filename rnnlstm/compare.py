@@ -117,7 +117,7 @@ def _main(arguments: Sequence[str]) -> int:
     if options.figures:
         from rnnlstm.reporting.figures import save_figures
 
-        for path in save_figures(comparison.rows, options.figures):
+        for path in save_figures(comparison.rows, options.figures, comparison.best):
             console.print(f"Written: {path}", markup=False, soft_wrap=True)
     if options.html:
         from rnnlstm.reporting.html.page import write_page

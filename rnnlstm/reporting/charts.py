@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -383,8 +383,10 @@ class Reach:
         return [f"{k} of {n} ({100 * low:.0f}–{100 * high:.0f}\u00a0%)" for k, n, (low, high) in cells]
 
 
-def reaches(runs: Sequence[Run]) -> list[Reach]:
-    """Of every network that was trained at two lengths of a task or more, in the runs' order."""
+def reaches(runs: Sequence[Run], chosen: Collection[str] = ()) -> list[Reach]:
+    """Of every network that was trained at two lengths of a task or more, in the runs' order. Keys that were `chosen`
+    for each length, such as the best rate, don't make another network of it."""
+    runs = [replace(run, config={k: v for k, v in run.config.items() if k not in chosen}) for run in runs]
     networks: dict[tuple[str, ...], dict[int, list[Run]]] = {}
     for run in runs:
         length = run.config.get("task.length")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import textwrap
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +35,12 @@ LONGEST_LABEL = 60  # characters in a legend
 FLOW_COLOURS = ListedColormap(colours(np.linspace(LOW, HIGH, 256)) / 255.0)
 
 
-def save_figures(runs: Sequence[Run], folder: str) -> list[Path]:
+def save_figures(runs: Sequence[Run], folder: str, chosen: Collection[str] = ()) -> list[Path]:
     """`learning_curves.png`, `survival.png`, `reach.png` where a network was trained at several lengths, and an
     overview of each task and length that has records of the gradient through time: `overview.png`, or
     `overview_<task>_T<length>.png` where there are several.
+
+    `chosen` are the keys of which each run has the best value.
 
     However many runs there are, at most eight tasks and lengths are drawn, and eight configurations of each.
     Raises: DiskError.
@@ -48,7 +50,7 @@ def save_figures(runs: Sequence[Run], folder: str) -> list[Path]:
         warnings.filterwarnings("ignore", "Glyph")  # and may be written in letters that the font lacks
         with writing(f"figures in {folder}"):
             Path(folder).mkdir(parents=True, exist_ok=True)
-            for name, figure in _figures(runs):
+            for name, figure in _figures(runs, chosen):
                 paths.append(Path(folder) / name)
                 save_picture(figure, paths[-1], 110)
     return paths
@@ -64,11 +66,11 @@ def save_picture(figure: Figure, path: Path, dpi: int) -> None:
     write_output(path, picture.getvalue())
 
 
-def _figures(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
+def _figures(runs: Sequence[Run], chosen: Collection[str]) -> Iterator[tuple[str, Figure]]:
     groups = grouped(runs)
     yield "learning_curves.png", learning_figure(groups[:MOST_GROUPS])
     yield "survival.png", solving_figure(groups[:MOST_GROUPS])
-    if networks := charts.reaches(runs):
+    if networks := charts.reaches(runs, chosen):
         yield "reach.png", reach_figure(networks)
     for group in groups[:MOST_GROUPS]:
         maps = [flow_map for flow_map in charts.flow_maps(group) if flow_map.state == "h"]

@@ -42,6 +42,16 @@ def test_lengths_are_counted_for_each_network_and_only_ended_seeds(tmp_path):
     assert "reach.png" in [path.name for path in save_figures(find_runs([str(tmp_path)]), str(tmp_path / "pictures"))]
 
 
+def test_a_rate_that_was_chosen_at_each_length_makes_no_other_network(tmp_path):
+    for length, rate in {10: 0.01, 20: 0.01, 40: 0.003}.items():
+        _run(tmp_path / f"{length}", "SS", model__name="lstm", task__length=length, optimizer__lr=rate)
+    runs = find_runs([str(tmp_path)])
+    assert [reach.lengths for reach in reaches(runs)] == [[10, 20]]
+    (reach,) = reaches(runs, ["optimizer.lr"])
+    assert reach.lengths == [10, 20, 40]
+    assert "lr" not in reach.name
+
+
 def _run(folder, ends, **config):
     """A seed for each letter: solved, unsolved, diverged, running."""
     status = {"S": "done", "U": "done", "D": "diverged", "R": "running"}

@@ -92,7 +92,7 @@ def solving(report: Report, group: TaskGroup) -> Markup:
 
 def reach(report: Report) -> Section | None:
     """None where no network was trained at two lengths of a task."""
-    tasks = charts.by_reach(charts.reaches(report.runs))
+    tasks = charts.by_reach(charts.reaches(report.runs, report.comparison.best))
     if not tasks:
         return None
     intro = (
