@@ -28,9 +28,8 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from rnnlstm.recurrence.fused import triton_kernels
-from rnnlstm.recurrence.fused.kinds import GRU, LSTM, LSTM_1997, Kind
+from rnnlstm.recurrence.fused.kinds import KINDS, Kind
 
-KINDS = [*(Kind(f"rnn_{name}", 1, 1) for name in ("tanh", "relu", "sigmoid", "identity")), LSTM, LSTM_1997, GRU]
 #: Arguments that are no float32 tensors: the norms' float64, the lengths' int64, sizes.
 TYPES = {"h_rows": "*fp64", "c_rows": "*fp64", "lengths": "*i64", "T": "i32", "B": "i32"}
 #: What is asked of the backward pass: by training, and by an instrument where sequences have lengths of their own.

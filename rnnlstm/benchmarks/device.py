@@ -33,7 +33,6 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from types import ModuleType
 from typing import Any
@@ -44,20 +43,20 @@ from torch import Tensor, nn
 import rnnlstm.recurrence as ours
 from rnnlstm.benchmarks import training
 from rnnlstm.benchmarks.recurrences import INPUTS, RECURRENCES, outputs_of, step_of
-from rnnlstm.benchmarks.timing import Several, Timing, in_turn
+from rnnlstm.benchmarks.timing import Several, Timing, as_data, as_line, in_turn
+from rnnlstm.benchmarks.training import MODELS
+from rnnlstm.cells import CELLS
 from rnnlstm.config.schema import cores
 from rnnlstm.recurrence.fused import portable
-from rnnlstm.recurrence.fused.engine import engine_for
+from rnnlstm.recurrence.fused.engine import activations, engine_for
 from rnnlstm.recurrence.fused.gradients import Rows
-from rnnlstm.recurrence.fused.kinds import GRU, LSTM, LSTM_1997, Kind
+from rnnlstm.recurrence.fused.kinds import KINDS, Kind
 from rnnlstm.recurrence.lengths import Lengths
-from rnnlstm.recurrence.precision import product, products_in
+from rnnlstm.recurrence.precision import PRECISIONS, product, products_in
 from rnnlstm.training.batches import MOST_STEPS
 from rnnlstm.training.graphs import capture_on
 from rnnlstm.training.step import Trainer
 
-KINDS = [*(Kind(f"rnn_{name}", 1, 1) for name in ("tanh", "relu", "sigmoid", "identity")), LSTM, LSTM_1997, GRU]
-PRECISIONS = ("full", "tf32", "bfloat16")
 UNITS = (64, 128, 256, 512)
 GRID = list(itertools.product((16, 64, 256), (100, 1000), UNITS))  #: B, T, H
 QUICK_GRID = [(64, 100, H) for H in UNITS]
@@ -65,10 +64,8 @@ CHECKED = (3, 20, 17, 5)  #: R, T, B, I: a tile that is not full, three replicas
 LAYER = (64, 100)  #: B, T of the layer whose precisions are compared
 REPLICAS = (1, 8, 64, 256)
 QUICK_REPLICAS = (1, 64)
-MODELS = ("rnn", "lstm", "gru")
 #: Numbers a unit and time step reads and writes: forward, then backward with the weights' gradients.
 NUMBERS = {"RNN": (5, 7), "GRU": (19, 21), "LSTM": (22, 23)}
-BLOCKS = {"RNN": 1, "GRU": 3, "LSTM": 4}
 ROWS = 16  #: sequences of a program
 PROCESSES = 8  #: that compile side by side
 SECONDS = 1.5  #: for all contenders of a layer together
@@ -101,7 +98,7 @@ def check(name: str, quick: bool) -> dict[str, Any]:
     isn't there."""
     device = training.default_plan("rnn", f"device={name}").device
     print(
-        f"{described(device)}\nKernels against the portable loops in float64, the slowest compiled last", flush=True
+        f"{described(device)}\nKernels against the portable loops in float64, in the order of their end", flush=True
     )
     faults, lines = 0, []
     units = UNITS[:1] if quick else UNITS
@@ -156,25 +153,26 @@ def _compared(kind: Kind, H: int, device: torch.device) -> tuple[float, float, f
     engine = engine_for(inputs[0], kind.precision)
     lengths = Lengths(torch.linspace(B, 1, T).long(), device)  # how many sequences have each time step
     started = time.perf_counter()
-    plain = _both_ways(engine, kind, None, inputs)
+    first = _both_ways(engine, kind, None, inputs)
     _wait(device)
     seconds = time.perf_counter() - started
     exact_kind, exact_inputs = replace(kind, precision="full"), [each.double() for each in inputs]
-    error = theirs = 0.0
-    for asked in (None, lengths):
-        exact = _both_ways(portable, exact_kind, asked, exact_inputs)
-        error = max(error, _error(_both_ways(engine, kind, asked, inputs), exact))
-        theirs = max(theirs, _error(_both_ways(portable, kind, asked, inputs), exact))
-    fault = "" if error <= 3 * theirs + 1e-6 else "errs by more than three times as much"
+    ways = [(engine, kind, inputs), (portable, kind, inputs), (portable, exact_kind, exact_inputs)]
+    found, other, exact = (
+        [each for asked in (None, lengths) for each in _both_ways(by, what, asked, given)] for by, what, given in ways
+    )
+    error, theirs = _error(found, exact), _error(other, exact)
     again = _both_ways(engine, kind, None, inputs)
-    if not all(map(torch.equal, plain, again)):
-        fault = "other bits the second time"
     x, w_x, *others = inputs
     own = [x[..., :0], w_x[..., :0], *others]  # without the large products, whose sums depend on the shape
     together, alone = (_both_ways(engine, kind, None, each) for each in (own, [each[:1] for each in own]))
-    if not all(
-        torch.equal(a[0], b[0]) for k, (a, b) in enumerate(zip(alone, together, strict=True)) if k not in SUMS
-    ):
+    pairs = [pair for k, pair in enumerate(zip(alone, together, strict=True)) if k not in SUMS]
+    fault = ""
+    if not error <= 3 * theirs + 1e-6:  # also where it is no number
+        fault = "errs by more than three times as much"
+    elif not all(map(torch.equal, first, again)):
+        fault = "other bits the second time"
+    elif not all(torch.equal(a[0], b[0]) for a, b in pairs):
         fault = "a replica has other bits alone"
     return error, theirs, seconds, fault
 
@@ -194,10 +192,12 @@ def _both_ways(engine: ModuleType, kind: Kind, lengths: Lengths | None, inputs: 
     *states, d_out = inputs
     x, w_x, w_h, _, h0, c0 = states
     seen = engine.forward(kind, lengths, None, *states)
-    rows = None if lengths is None else Rows.like(seen[0], kind.blocks)
+    out, kept, cells = seen
+    in_order = activations(kind, lengths, kept, *h0.shape[1:])
+    rows = None if lengths is None else Rows.like(out, kind.blocks)
     d_out = d_out if lengths is None else d_out * lengths.mask[..., None]
     found = engine.backward(kind, lengths, None, None, 1, x, w_x, w_h, h0, c0, *seen, d_out, None, True, rows)
-    return [*seen, *(found if kind.has_cell else found[:-1]), *(rows or [])]
+    return [out, in_order, cells, *(found if kind.has_cell else found[:-1]), *(rows or [])]
 
 
 def _error(found: Sequence[Tensor], exact: Sequence[Tensor]) -> float:
@@ -237,8 +237,8 @@ def measure(name: str, quick: bool, rounds: int) -> dict[str, Any]:
     torch.backends.cudnn.allow_tf32 = False  # by default cuDNN's recurrences round to it
     rates = rates_of(device, rounds)
     print(described(device))
-    shown = ", ".join(f"{precision} {value:,.0f}" for precision, value in rates.gflops.items())
-    print(f"GFLOP/s of a large product: {shown}; copy {rates.bandwidth:,.0f} GB/s; {rates.processors} processors")
+    words = ", ".join(f"{precision} {value:,.0f}" for precision, value in rates.gflops.items())
+    print(f"GFLOP/s of a large product: {words}; copy {rates.bandwidth:,.0f} GB/s; {rates.processors} processors")
     figures: dict[str, Any] = {"device": described(device), "rates": asdict(rates)}
     figures["recurrences"] = list(_recurrences(device, QUICK_GRID if quick else GRID, rates, rounds))
     figures["precisions"] = list(_precisions(device, rounds))
@@ -261,9 +261,9 @@ def _recurrences(
         ratios[cell].append(ratio)
         outside = _outside_kernels(steps["fused"], times["fused"].median, device)
         line = f"  {cell:<5}B={B:<4}T={T:<5}H={H:<4}ratio {ratio:5.2f}   bound {share:4.0%}"
-        print(f"{line}   {_outside_text(outside)}{_told(times)}", flush=True)
+        print(f"{line}   {_outside_text(outside)}{as_line(times, 2)}", flush=True)
         entry = {"cell": cell, "B": B, "T": T, "H": H, "ratio": ratio, "share_of_bound": share, "outside": outside}
-        yield entry | {"times": {name: asdict(timing) for name, timing in times.items()}}
+        yield entry | {"times": as_data(times)}
     for cell, found in ratios.items():
         print(f"  {cell} geometric mean {statistics.geometric_mean(found):.2f}, least {min(found):.2f}", flush=True)
 
@@ -313,10 +313,9 @@ def _precisions(device: torch.device, rounds: int) -> Iterator[dict[str, Any]]:
         exact = gradients["full"]
         errors = {p: ((gradients[p] - exact).norm() / exact.norm()).item() for p in PRECISIONS[1:]}
         times = _timed(steps, rounds, device)
-        shown = ", ".join(f"{precision} {error:.1e}" for precision, error in errors.items())
-        print(f"  {cell:<5}H={H:<4}{_told(times)}   error {shown}", flush=True)
-        plain = {name: asdict(timing) for name, timing in times.items()}
-        yield {"cell": cell, "H": H, "times": plain, "errors": errors}
+        words = ", ".join(f"{precision} {error:.1e}" for precision, error in errors.items())
+        print(f"  {cell:<5}H={H:<4}{as_line(times, 2)}   error {words}", flush=True)
+        yield {"cell": cell, "H": H, "times": as_data(times), "errors": errors}
 
 
 def _replicas(name: str, replicas: Sequence[int], rounds: int) -> Iterator[dict[str, Any]]:
@@ -325,15 +324,14 @@ def _replicas(name: str, replicas: Sequence[int], rounds: int) -> Iterator[dict[
     if not training.jax_installed():
         print("no JAX script, as JAX is not installed: pip install 'rnnlstm[jax]'")
     for R, model in itertools.product(replicas, MODELS):
-        with ExitStack() as stack:
-            others, missing = stack.enter_context(training.rivals(model, R, None, device=name))
+        with training.rivals(model, R, None, device=name) as (others, missing):
             times, device, lockstep = _lockstep(model, name, R, max(2, rounds // (1 + R // 64)), dict(others))
         ratio = times[training.FAIR].median / _quickest(times, training.LOCKSTEP)
         outside = _outside_kernels(lockstep, times[training.LOCKSTEP].median, device)
-        line = f"  R={R:<4}{model:<5}ratio {ratio:6.1f}   {_outside_text(outside)}{_told(times)}"
+        line = f"  R={R:<4}{model:<5}ratio {ratio:6.1f}   {_outside_text(outside)}{as_line(times, 2)}"
         print("   ".join([line, *(f"no {rival}: {reason}" for rival, reason in missing.items())]), flush=True)
-        plain = {contender: asdict(timing) for contender, timing in times.items()}
-        yield {"model": model, "seeds": R, "ratio": ratio, "outside": outside, "times": plain, "missing": missing}
+        entry = {"model": model, "seeds": R, "ratio": ratio, "outside": outside, "missing": missing}
+        yield entry | {"times": as_data(times)}
 
 
 def _lockstep(
@@ -357,7 +355,7 @@ def _step(trainer: Trainer, numbers: Iterator[int]) -> None:
 
 def least_ms(cell: str, R: int, B: int, T: int, H: int, rates: Rates, precision: str = "full") -> float:
     """The bound of this module's text."""
-    places, G = R * T * B * H, BLOCKS[cell]
+    places, G = R * T * B * H, CELLS[cell.lower()].blocks
     share = min(1.0, R * -(-B // ROWS) / rates.processors)
     rate = rates.gflops[precision]
     recurrent, other = 4 * places * G * H, 2 * places * G * (H + 2 * INPUTS)
@@ -402,10 +400,6 @@ def _outside_text(share: float | None) -> str:
 def _quickest(times: dict[str, Timing], name: str) -> float:
     """Milliseconds of a contender in the quickest of its ways."""
     return min(timing.median for each, timing in times.items() if each.partition(",")[0] == name)
-
-
-def _told(times: dict[str, Timing]) -> str:
-    return "   ".join(f"{name} {t.median:.2f} ({t.low:.2f}…{t.high:.2f})" for name, t in times.items())
 
 
 def _wait(device: torch.device) -> None:

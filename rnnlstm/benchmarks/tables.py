@@ -28,11 +28,9 @@ from rnnlstm.benchmarks.recurrences import (
     measure,
     multiply_add_peak,
 )
-from rnnlstm.benchmarks.timing import Timing, matrix_product_rate
+from rnnlstm.benchmarks.timing import Timing, as_data, as_line, matrix_product_rate
+from rnnlstm.benchmarks.training import MODELS
 from rnnlstm.recurrence.fused import native
-
-MODELS = ("rnn", "lstm", "gru")
-
 
 #: Parts of the benchmark that run unless others are named.
 USUAL = ("recurrences", "training", "update", "instruments", "growth", "batches")
@@ -89,7 +87,7 @@ def _recurrences(quick: bool, rounds: int) -> dict[str, Any]:
             ratios.append(result.ratio)
             figures["recurrences"].append(result.as_dict() | shares)
             line = f"  {cell:<5}B={B:<4}T={T:<4}H={H:<4} ratio {result.ratio:5.2f}  {shown}"
-            print(f"{line}  {result.rate:4.0f} GFLOP/s   {_shown(result.times)}", flush=True)
+            print(f"{line}  {result.rate:4.0f} GFLOP/s   {as_line(result.times)}", flush=True)
         mean = math.exp(statistics.fmean(math.log(ratio) for ratio in ratios))
         figures[f"{cell}_ratio"] = {"geometric_mean": mean, "least": min(ratios)}
         print(f"  {cell} geometric mean {mean:.2f}, least {min(ratios):.2f}\n")
@@ -152,8 +150,8 @@ def _entry(model: str, seeds: int, times: Mapping[str, Timing]) -> dict[str, Any
     """Prints a line. `ratio`: how many times faster than the yardstick; `ratios`: than each contender."""
     ours = times[training.LOCKSTEP].median
     ratios = {name: timing.median / ours for name, timing in times.items() if name != training.LOCKSTEP}
-    print(f"  {model:<13}seeds={seeds:<4} ratio {ratios[training.FAIR]:5.2f}   {_shown(times)}", flush=True)
-    entry = {"model": model, "seeds": seeds, "times": _plain(times), "ratio": ratios[training.FAIR]}
+    print(f"  {model:<13}seeds={seeds:<4} ratio {ratios[training.FAIR]:5.2f}   {as_line(times)}", flush=True)
+    entry = {"model": model, "seeds": seeds, "times": as_data(times), "ratio": ratios[training.FAIR]}
     return {**entry, "ratios": ratios}
 
 
@@ -168,7 +166,7 @@ def _update_parts(rounds: int) -> dict[str, Any]:
             shares = {part: times[part].median / whole for part in costs.PARTS}
             line = "".join(f"{times[part].median:9.2f} {share:6.1%}" for part, share in shares.items())
             print(f"  {model:<5}seeds={seeds:<4}{whole:8.2f}{line}", flush=True)
-            entries.append({"model": model, "seeds": seeds, "times": _plain(times), "shares": shares})
+            entries.append({"model": model, "seeds": seeds, "times": as_data(times), "shares": shares})
     return {"update_parts": entries}
 
 
@@ -182,7 +180,7 @@ def _start_up(rounds: int) -> dict[str, Any]:
         print(f"  {part:<28} {t.median:8.1f} ({t.low:.1f}…{t.high:.1f}){share}")
         if part == "first update":
             print(f"  {'together':<28} {total:8.1f}")
-    return {"start_up": {**_plain(times), "total": total}}
+    return {"start_up": {**as_data(times), "total": total}}
 
 
 def _sweep(jobs: int) -> dict[str, Any]:
@@ -207,8 +205,8 @@ def _growth(rounds: int) -> dict[str, Any]:
     print("\nAn LSTM's step beside a busy neighbour, ms (B=20, T=200, H=128)")
     beside = beside_a_neighbour(rounds)
     for name, times in beside.items():
-        print(f"  {name:<24} {_shown(times)}")
-    return {"growth": _plain(grown), "neighbour": {name: _plain(times) for name, times in beside.items()}}
+        print(f"  {name:<24} {as_line(times)}")
+    return {"growth": as_data(grown), "neighbour": {name: as_data(times) for name, times in beside.items()}}
 
 
 def _batches(rounds: int) -> dict[str, Any]:
@@ -220,12 +218,4 @@ def _batches(rounds: int) -> dict[str, Any]:
     print(f"  {'the step':<28} {step.median:6.2f} ({step.low:.2f}…{step.high:.2f})")
     for name, t in times.items():
         print(f"  {name:<28} {t.median:6.2f} ({t.low:.2f}…{t.high:.2f})  {t.median / step.median:5.1%}")
-    return {"batches": {"step": asdict(step), **_plain(times)}}
-
-
-def _shown(times: Mapping[str, Timing]) -> str:
-    return "   ".join(f"{name} {t.median:.1f} ({t.low:.1f}…{t.high:.1f})" for name, t in times.items())
-
-
-def _plain(times: Mapping[str, Timing]) -> dict[str, dict[str, float]]:
-    return {name: asdict(timing) for name, timing in times.items()}
+    return {"batches": {"step": asdict(step), **as_data(times)}}

@@ -8,7 +8,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -138,6 +138,18 @@ def matrix_product_rate(size: int = 1024, rounds: int = 9) -> float:
     a, b = torch.randn(2, size, size)
     timing = in_turn({"product": lambda: a @ b}, rounds)["product"]
     return 2 * size**3 / timing.median / 1e6
+
+
+def as_line(times: Mapping[str, Timing], digits: int = 1) -> str:
+    """Medians with quartiles, in a line."""
+    return "   ".join(
+        f"{name} {t.median:.{digits}f} ({t.low:.{digits}f}…{t.high:.{digits}f})" for name, t in times.items()
+    )
+
+
+def as_data(times: Mapping[str, Timing]) -> dict[str, dict[str, float]]:
+    """As a JSON file holds them."""
+    return {name: asdict(timing) for name, timing in times.items()}
 
 
 def summary_of(times: list[float]) -> Timing:

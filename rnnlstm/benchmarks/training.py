@@ -42,6 +42,7 @@ from rnnlstm.training.step import Trainer
 
 #: Tasks that training is timed on, each with `task.length=100`.
 TASKS = ("keyword", "adding", "copy")
+MODELS = ("rnn", "lstm", "gru")
 LOCKSTEP, FAIR, PLAIN, JAX = "lockstep", "fair script", "plain script", "JAX script"
 COMPILED, COMPILED_WHOLE = "compiled script", "compiled whole"
 JAX_SECONDS = {"cpu": 300.0, "gpu": 60.0}  #: that JAX may take to start and to compile
@@ -287,15 +288,8 @@ def rivals(
     threads = torch.get_num_threads()
     wanted: dict[str, tuple[Any, ...]] = {}
     if jax_installed():
-        wanted[JAX] = (
-            JAX_SECONDS["cpu" if device == "cpu" else "gpu"],
-            _jax_script,
-            threads,
-            model,
-            seeds,
-            overrides,
-            device,
-        )
+        limit = JAX_SECONDS["cpu" if device == "cpu" else "gpu"]
+        wanted[JAX] = (limit, _jax_script, threads, model, seeds, overrides, device)
     if compile_limit is not None and seeds == 1:
         for name, whole in ((COMPILED, False), (COMPILED_WHOLE, True)):
             wanted[name] = (compile_limit, _compiled_script, threads, model, whole, overrides)

@@ -616,12 +616,11 @@ def unknown_key(key: str, value: Any, known: Iterable[str], elsewhere: Iterable[
         return OptionError(key, value, NOT_ELSEWHERE)
     if instead := habit_of_section(key, str(value)):
         return OptionError(key, value, f"unknown key; {instead}")
-    usual = ELSEWHERE_CALLED.get(key.rpartition(".")[2])
-    if usual is not None and not choices_with(key):
-        return OptionError(key, value, f"unknown key; did you mean {usual}?")
     if owners := choices_with(key):
         others = f" and {len(owners) - MOST_OWNERS} more" if len(owners) > MOST_OWNERS else ""
         return OptionError(key, value, f"unknown key here; it belongs to {', '.join(owners[:MOST_OWNERS])}{others}")
+    if usual := ELSEWHERE_CALLED.get(key.rpartition(".")[2]):
+        return OptionError(key, value, f"unknown key; did you mean {usual}?")
     return OptionError(key, value, f"unknown key{nearest_key(key, [f'{section}{dot}{k}' for k in known], elsewhere)}")
 
 

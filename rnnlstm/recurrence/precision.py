@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.overrides import TorchFunctionMode
 
+PRECISIONS = ("full", "tf32", "bfloat16")
 _PRECISION = ContextVar("precision of products", default="full")
 PRODUCTS = {torch.matmul, Tensor.matmul, Tensor.__matmul__}
 

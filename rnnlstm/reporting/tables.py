@@ -319,14 +319,10 @@ def table(
         columns = _keys_in_one(columns)
         left_out += leave_out(columns, about, width, wrapped=True)
     numbers = [h for h, cells in columns.items() if h not in ("metric", "not done") and all(map(_is_number, cells))]
-    names = {run.seeds[0].get("metric_name") for run in runs}
+    names = {_common(run, "metric_name") for run in runs}
     if len(names) == 1 and (name := names.pop()):  # once above, not in every row
-        columns = {
-            f"metric {name}" if head == "metric" else head: [
-                cell.removeprefix(f"{name} ") if head == "metric" else cell for cell in cells
-            ]
-            for head, cells in columns.items()
-        }
+        columns["metric"] = [cell.removeprefix(f"{name} ") for cell in columns["metric"]]
+        columns = {f"metric {name}" if head == "metric" else head: cells for head, cells in columns.items()}
     return as_table(columns, numbers, width=width), left_out
 
 

@@ -28,9 +28,8 @@ from rnnlstm.benchmarks.costs import (
     update_parts,
 )
 from rnnlstm.benchmarks.recurrences import Ceilings, bound, ceilings, compiled_cell, least_time, measure, read_rate
-from rnnlstm.benchmarks.tables import MODELS
 from rnnlstm.benchmarks.timing import Apart, NotReadyError, in_turn, matrix_product_rate
-from rnnlstm.benchmarks.training import Script, against_scripts, default_plan, rivals, two_at_a_time
+from rnnlstm.benchmarks.training import MODELS, Script, against_scripts, default_plan, rivals, two_at_a_time
 from rnnlstm.compare import main as compare
 from rnnlstm.config.errors import ConfigError
 from rnnlstm.jobs.job import compose_jobs
@@ -232,7 +231,7 @@ def test_a_device_is_measured_without_hydra(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kernel", ["triton", "off"])
+@pytest.mark.parametrize("kernel", ["triton", "off", "auto"])
 def test_a_devices_kernels_are_checked_without_hydra(kernel, tmp_path):
     if kernel == "triton" and importlib.util.find_spec("triton") is None:
         pytest.skip("triton is not installed: pip install 'rnnlstm[gpu]'")
@@ -248,9 +247,10 @@ def test_a_devices_kernels_are_checked_without_hydra(kernel, tmp_path):
 
 
 def test_a_kernel_that_computes_something_else_is_told(monkeypatch, capsys):
-    """An engine whose gradients are off by a thousandth, and one that fails."""
+    """An engine whose gradients are off by a thousandth, one whose are no numbers, and one that fails."""
     from rnnlstm.benchmarks import device
     from rnnlstm.recurrence.fused import portable
+    from rnnlstm.recurrence.fused.kinds import LSTM
 
     class Wrong:
         forward = staticmethod(portable.forward)
@@ -260,14 +260,21 @@ def test_a_kernel_that_computes_something_else_is_told(monkeypatch, capsys):
             found = portable.backward(*arguments)
             return found._replace(w_h=found.w_h * 1.001)
 
+    class Empty(Wrong):
+        @staticmethod
+        def backward(*arguments):
+            found = portable.backward(*arguments)
+            return found._replace(h0=found.h0 * float("nan"))
+
     class Failing:
         @staticmethod
         def forward(*_):
             raise RuntimeError("out of resources: shared memory\nRequired: 300000")
 
-    for engine, words in ((Wrong, "errs by more than three times"), (Failing, "out of resources: shared memory")):
+    errs = "errs by more than three times"
+    for engine, words in ((Wrong, errs), (Empty, errs), (Failing, "out of resources: shared memory")):
         monkeypatch.setattr(device, "engine_for", lambda *_, engine=engine: engine)
-        (line,) = device.checked(device.LSTM, "full", [4], "cpu")
+        (line,) = device.checked(LSTM, "full", [4], "cpu")
         assert line.fault.startswith(words)
         assert str(line).endswith(line.fault)
 

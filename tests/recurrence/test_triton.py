@@ -25,7 +25,7 @@ from rnnlstm.config.errors import ConfigError
 from rnnlstm.recurrence.fused import portable
 from rnnlstm.recurrence.fused.engine import engine_for
 from rnnlstm.recurrence.fused.gradients import Rows
-from rnnlstm.recurrence.fused.kinds import GRU, LSTM, LSTM_1997, Kind
+from rnnlstm.recurrence.fused.kinds import GRU, KINDS, LSTM, Kind
 from rnnlstm.recurrence.lengths import Lengths
 
 from support.commands import ENVIRONMENT
@@ -47,7 +47,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore:Conversion of an array:DeprecationWarning"),
 ]
 KERNELS = "rnnlstm.recurrence.fused.triton_kernels"
-KINDS = [*(Kind(f"rnn_{name}", 1, 1) for name in ("tanh", "relu", "sigmoid", "identity")), LSTM, LSTM_1997, GRU]
 BLOCKS = {"resident": 64, "in blocks": 16}  #: units of a block, in which all units of these tests lie, or don't
 
 

@@ -30,6 +30,8 @@ class Kind:
 LSTM = Kind("lstm", 4, 4, True, {"input": 0, "forget": 1, "output": 3})
 LSTM_1997 = Kind("lstm_1997", 3, 3, True, {"input": 0, "output": 2})
 GRU = Kind("gru", 4, 3, False, {"reset": 1, "update": 2})
+#: All of them, in the order by which the native kernel numbers them.
+KINDS = (*(Kind(f"rnn_{name}", 1, 1) for name in ("tanh", "relu", "sigmoid", "identity")), LSTM, LSTM_1997, GRU)
 
 
 def kind_of(cell: Cell) -> Kind | None:

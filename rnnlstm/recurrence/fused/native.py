@@ -13,13 +13,13 @@ from torch import Tensor
 
 from rnnlstm.recurrence.fused.build import load_kernel
 from rnnlstm.recurrence.fused.gradients import Gradients, Rows
-from rnnlstm.recurrence.fused.kinds import Kind
+from rnnlstm.recurrence.fused.kinds import KINDS, Kind
 from rnnlstm.recurrence.fused.pool import aligned_bytes, empty
 from rnnlstm.recurrence.lengths import Lengths
 
 Named = dict[str, Tensor | None]
-#: In the order of the C source's enumeration.
-KINDS = ("rnn_tanh", "rnn_relu", "rnn_sigmoid", "rnn_identity", "lstm", "lstm_1997", "gru")
+#: Those of the C source's enumeration.
+KIND_NUMBERS = {kind.name: number for number, kind in enumerate(KINDS)}
 VECTORS = 4  #: in a panel, the C source's NV
 REFUSALS = {1: "a token number is outside the table", 2: "a scored position is outside the outputs",
             3: "a position is scored twice"}  # fmt: skip
@@ -219,7 +219,7 @@ def _call(
     if (kept := held.get("gates")) is not None and kept.data_ptr() % (kept.shape[-1] * kept.element_size()):
         held["gates"] = kept.clone()  # hooks on saved tensors may bring them back at any address
     pointers = {key: _pointer(tensor) for key, tensor in {**held, **results}.items()}  # `held` lives until the end
-    call = _Call(KINDS.index(kind.name), *sizes, torch.get_num_threads(), **pointers)
+    call = _Call(KIND_NUMBERS[kind.name], *sizes, torch.get_num_threads(), **pointers)
     call.scratch = _SCRATCH.of(kernel.scratch_bytes(ctypes.byref(call), ctypes.c_int(name == "forward")))
     if refused := getattr(kernel, name)(ctypes.byref(call)):
         raise IndexError(REFUSALS[refused])
