@@ -80,11 +80,10 @@ class TerminalListener(Listener):
         if outcome.stopped_by is not None and not self._stopped:
             self._stopped = True
             self.code = code_of(outcome.stopped_by)
-            print(f"stopped by {outcome.stopped_by.name}; what was reached is saved", file=sys.stderr)
+            print(f"stopped by {outcome.stopped_by.name}; what was reached is saved", file=sys.stderr, flush=True)
             from rnnlstm.jobs.slurm import queue_again
 
-            if done := queue_again(outcome.stopped_by):
-                print(done, file=sys.stderr)
+            queue_again(outcome.stopped_by)
 
     def how_to_look(self) -> list[str]:
         """The last lines of the command: TensorBoard over the runs that were trained; none if there are none."""

@@ -583,28 +583,34 @@ def _stopped(folder: SweepFolder, unit: int, job: Job, by: signal.Signals | None
             often = f"launcher.time={options.time} and launcher.max_requeues={options.max_requeues}"
             return JobError(f"not finished within {often} (saved; the same command resumes it)")
         folder.say(LIMIT, unit)
-    print(queue_again(by), file=sys.stderr)
+    queue_again(by)
     return None
 
 
-def queue_again(stopped_by: signal.Signals) -> str:
+def queue_again(stopped_by: signal.Signals) -> None:
     """Have Slurm run this batch job again, if Slurm stopped it: ahead of its time limit (USR2), or because others
-    need the node (TERM, which a cancelled job gets, too). Returns what was done, for the user; nothing outside Slurm.
+    need the node (TERM, which a cancelled job gets, too). Says so on stderr; outside Slurm it does nothing.
     """
     job = os.environ.get("SLURM_ARRAY_JOB_ID") or os.environ.get("SLURM_JOB_ID", "")
     if not job.isdecimal() or stopped_by == signal.SIGINT:
-        return ""
+        return
     if "SLURM_ARRAY_JOB_ID" in os.environ:
         job += f"_{os.environ.get('SLURM_ARRAY_TASK_ID', '')}"
     if stopped_by == signal.SIGTERM:
         shown = _ask("scontrol", "--oneliner", "show", "job", job)
         state = _field("JobState", shown.stdout) if shown else ""
         if state not in ("RUNNING", "PREEMPTED", "TIMEOUT"):  # cancelled; or Slurm has queued it again already
-            return f"Slurm job {job} is {state.lower() or 'unknown'}: it asks for no other turn"
+            _say(f"Slurm job {job} is {state.lower() or 'unknown'}: it asks for no other turn")
+            return
+    # Said beforehand: Slurm ends a job that it queues again, and this process may not live to see the answer.
+    _say(f"Slurm job {job} asks to be requeued; it will resume from its checkpoint")
     done = _ask("scontrol", "requeue", job)
     if done is None or done.returncode:
-        return f"Slurm job {job} could not be requeued: {done.stderr.strip() if done else 'scontrol failed'}"
-    return f"Slurm job {job} requeued; it will resume from its checkpoint"
+        _say(f"Slurm job {job} could not be requeued: {done.stderr.strip() if done else 'scontrol failed'}")
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

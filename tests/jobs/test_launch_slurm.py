@@ -83,7 +83,7 @@ def test_a_sweep_with_a_time_limit_and_a_cancelled_job(cluster, tmp_path):
     assert ended(out) == "3 of 3 jobs ended, 1 failed"
     assert statuses_by_file(tmp_path) == {"limited": {"done"}, "never": {"interrupted"}, "now": {"done"}}
     (log,) = tmp_path.glob(f"runs/.launch/*/logs/{array}_0.log")
-    assert "requeued; it will resume from its checkpoint" in log.read_text()
+    assert "asks to be requeued; it will resume from its checkpoint" in log.read_text()
 
     table = [sys.executable, "-m", "rnnlstm.compare", "runs", "--csv", "table.csv"]
     compared = subprocess.run(table, cwd=tmp_path, capture_output=True, text=True, check=True).stdout

@@ -139,9 +139,23 @@ def test_under_slurm_a_stopped_job_asks_to_be_started_again(place, sent, state, 
     process.send_signal(sent)
     _out, err = process.communicate(timeout=60)
     assert process.returncode == (130 if sent == signal.SIGINT else 143)
-    assert ("Slurm job 42 requeued" in err) == asks
+    assert ("Slurm job 42 asks to be requeued" in err) == asks
     assert (place / "asked").exists() == asks
     assert not asks or (place / "asked").read_text() == "requeue 42\n"
+
+
+def test_a_job_says_that_it_asks_slurm_even_if_slurm_kills_it_at_once(place):
+    scontrol = place / "scontrol"
+    scontrol.write_text("#!/bin/sh\nkill -KILL $PPID\n")
+    scontrol.chmod(0o755)
+    environment = {**os.environ, "SLURM_JOB_ID": "42", "PATH": f"{place}:{os.environ['PATH']}"}
+    process = started(place, "task=adding", SLOW, "checkpoint.every=20", env=environment)
+    wait_for(place, "runs/*/*/checkpoints/*.pt", process)
+    process.send_signal(signal.SIGUSR2)
+    _out, err = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    assert "stopped by SIGUSR2; what was reached is saved\nSlurm job 42 asks to be requeued; it will resume" in err
+    assert [s["status"] for s in summaries(place).values()] == ["interrupted"]
 
 
 def test_a_killed_sweep_leaves_no_process_behind_and_its_job_saves(place):
