@@ -46,6 +46,7 @@ from rnnlstm.config.untrusted import (
     check_references,
     config_folder,
     own_folder,
+    read_yaml,
     resolve,
     yaml_problem,
 )
@@ -79,9 +80,8 @@ class Composer:
 
     def __init__(self, extra: str | None = None, also: Sequence[str] = ()) -> None:
         self.also = also
-        self.search: list[str] = []
-        if extra is not None:
-            self.search = [f"hydra.searchpath=['{own_folder(extra)}']"]
+        self.own = None if extra is None else own_folder(extra)
+        self.search = [] if self.own is None else [f"hydra.searchpath=['{self.own}']"]
         self._bare = functools.lru_cache(maxsize=256)(self._compose_bare)
         self._base = functools.lru_cache(maxsize=256)(self._hydra)  # the same for most jobs of a sweep
         self._choices = functools.lru_cache(maxsize=256)(self._find_choices)
@@ -229,10 +229,44 @@ class Composer:
 
     def _hydra(self, overrides: Sequence[str]) -> Tree:
         """What Hydra composes, references unresolved."""
-        with one_line(overrides):
-            config = compose("train", overrides=[*self.search, *_for_hydra(overrides)])
-            tree = OmegaConf.to_container(config, resolve=False, throw_on_missing=True)
+        try:
+            with one_line(overrides):
+                config = compose("train", overrides=[*self.search, *_for_hydra(overrides)])
+                tree = OmegaConf.to_container(config, resolve=False, throw_on_missing=True)
+        except ConfigError:
+            self._check_own_experiments(overrides)
+            raise
         return dict(tree)  # type: ignore[arg-type]
+
+    def _check_own_experiments(self, overrides: Sequence[str]) -> None:
+        """Hydra's words for a defaults list that it refuses name neither the file nor what could stand there.
+
+        Raises: ConfigError, which does.
+        """
+        for text in overrides:
+            group, _, name = text.partition("=")
+            path = self.own / OPTIONAL / f"{name}.yaml" if self.own is not None and group == OPTIONAL else None
+            if path is not None and path.is_file():
+                defaults = (read_yaml(path) or {}).get("defaults", [])
+                for wrong in filter(None, map(self._wrong_default, defaults)):
+                    raise ConfigError(f"{path}: defaults: {wrong}")
+
+    def _wrong_default(self, entry: Any) -> str:
+        """What is wrong with an entry of an experiment's defaults list, or the empty string."""
+        if not isinstance(entry, dict):
+            names = self._choices(OPTIONAL)
+            missing = entry != "_self_" and entry not in names
+            return f"there is no experiment {show(entry)}{did_you_mean(entry, names)}" if missing else ""
+        ((words, choice),) = entry.items()
+        group = words.split()[-1].lstrip("/")
+        names = self._choices(group)
+        if not names:
+            return f"there is no group {show(group)}{did_you_mean(group, GROUPS)}"
+        if choice is not None and choice not in names:
+            return f"{group}={show(choice)}: must be one of {', '.join(names)}{did_you_mean(str(choice), names)}"
+        if words.split()[0] != "override" or not words.split()[-1].startswith("/"):
+            return f"write override /{group}: {show(choice)}"
+        return ""
 
     def _is_plain(self, override: Override) -> bool:
         """Whether `_set_value` can handle this override: see `compose`."""

@@ -310,6 +310,20 @@ def test_an_experiment_without_its_package_is_named(tmp_path):
         untrusted.own_folder(str(tmp_path))
 
 
+@pytest.mark.parametrize(("entry", "said"), [
+    ("override /task: addin", "task=addin: must be one of adding, .*did you mean adding"),
+    ("override /tsk: adding", "there is no group tsk; did you mean task"),
+    ("task: adding", "write override /task: adding"),
+    ("/task: adding", "write override /task: adding"),
+    ("their", "there is no experiment their"),
+])  # fmt: skip
+def test_a_defaults_list_that_asks_for_nothing_there_is_named(tmp_path, entry, said):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(HEAD + f"defaults:\n  - {entry}\n")
+    with pytest.raises(ConfigError, match=rf"experiment/mine\.yaml: defaults: {said}"):
+        compose_jobs(["experiment=mine"], config_dir=str(tmp_path))
+
+
 def test_a_copy_of_the_projects_folder_works_until_a_file_differs(tmp_path):
     own = tmp_path / "configs"
     shutil.copytree(untrusted.config_folder(), own)
