@@ -51,6 +51,11 @@ def test_links_and_pictures_are_there(page):
             assert (page.parent / target.partition("#")[0]).exists(), f"{page.name}: {target}"
 
 
+def test_every_picture_is_shown():
+    shown = {(p.parent / found).resolve() for p in PAGES for found in re.findall(r"\]\(([^)\s#]+)\)", p.read_text())}
+    assert set((ROOT / "docs" / "images").rglob("*.png")) <= shown
+
+
 def test_the_tour_has_the_output_of_each_command():
     page = (ROOT / "docs" / "tour.md").read_text(encoding="utf-8")
     found = commands(page)
