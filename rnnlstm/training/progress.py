@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, and a sweep's progress does 
     from rnnlstm.training.step import Update
 
 BAR = 16  # characters
+NOTEBOOK_WIDTH = 88  #: characters that stand in one line below a notebook's cell
 STARTS = "starts"  #: how the line of a new run begins
 
 
@@ -128,30 +129,35 @@ class LoggedProgress(_Timed):
             self._console.file.flush()
 
 
-class NotebookProgress(LoggedProgress):
-    """Rewrites one line below a notebook's cell: a carriage return is all that takes. Rich's own way there needs
-    ipywidgets."""
+class NotebookProgress(_Timed):
+    """One line below a notebook's cell, an output that IPython replaces: Rich's own way there needs ipywidgets."""
 
-    def __init__(self, console: Console, label: str, steps: int, say_every: float = 0.5) -> None:
-        super().__init__(console, label, steps, say_every)
-        self._written = 0  # characters
+    def __init__(self, console: Console, label: str, steps: int, redraw_every: float = 0.5) -> None:
+        super().__init__(console, label, steps, redraw_every)
+        self._width = min(console.width, NOTEBOOK_WIDTH)
+        self._parts = [Part(f"{label}: 0 of {steps:,} updates")]
 
     def __enter__(self) -> Self:
-        self._rewrite(f"{self._label}: 0 of {self._steps:,} updates")
+        from IPython.display import display  # there is a notebook, so it is there
+
+        self._line = display(self._shown_as(self._parts), raw=True, display_id=True)
         return self
 
     def __exit__(self, *_: object) -> None:
-        with suppress(OSError):
-            print()
+        self._line.update(self._shown_as(self._parts), raw=True)  # without the time left
+
+    def note(self, line: str) -> None:
+        if not line.startswith(STARTS):  # the progress line shows that
+            with suppress(OSError):
+                print(f"{self._label}: {line}")
 
     def _say(self, step: int, speed: float | None, update: Update, replicas: Sequence[Replica]) -> None:
-        parts = [f"{step:,} of {self._steps:,} updates", *(part.text for part in _state(update, replicas))]
-        self._rewrite(f"{self._label}: {', '.join([*parts, *self._left(step, speed)])}")
+        self._parts = [Part(f"{self._label}: {step:,} of {self._steps:,} updates"), *_state(update, replicas)]
+        left = (Part(text) for text in self._left(step, speed))
+        self._line.update(self._shown_as([*self._parts, *left]), raw=True)
 
-    def _rewrite(self, text: str) -> None:
-        with suppress(OSError):
-            print(f"\r{text:<{self._written}}", end="", flush=True)
-        self._written = len(text)
+    def _shown_as(self, parts: Sequence[Part]) -> dict[str, str]:
+        return {"text/plain": fitted(parts, self._width)}
 
 
 def duration(seconds: float) -> str:
