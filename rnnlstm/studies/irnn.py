@@ -10,6 +10,9 @@ from rnnlstm.studies.study import Arm, Check, Minutes, Row, Rows, Setting, Study
 IRNN = ("model=rnn", "model.nonlinearity=relu", "model.init=identity")
 SGD, ADAM = Arm("IRNN, SGD", (*IRNN, "optimizer=sgd")), Arm("IRNN, Adam", (*IRNN, "optimizer=adam"))
 THRESHOLDS = (1, 10, 100)
+#: The rate that Adam is tuned to at the smallest threshold, here at the others, too: tuning gives it up there at a
+#: third of the updates, sooner than it leaves the baseline at the smallest.
+SMALL = 3e-4
 #: Rates of plain SGD over a longer training.
 LONG = (1e-3, 1e-2)
 LENGTH = {"quick": 30, "standard": 150}
@@ -57,7 +60,11 @@ class IRNNStudy(Study):
             Setting(long_name(rate), (*task, "clip=norm", "clip.threshold=1"), (SGD,), 100_000, rate=rate)
             for rate in LONG
         )
-        return Sweep((*settings, *long), common=(*common, "eval.every=200"))
+        small = tuple(
+            Setting(small_name(each), (*task, "clip=norm", f"clip.threshold={each}"), (ADAM,), 20_000, rate=SMALL)
+            for each in THRESHOLDS[1:]
+        )
+        return Sweep((*settings, *small, *long), common=(*common, "eval.every=200"))
 
     def after(self, size: str, folder: Path, seed: int) -> dict[str, float]:
         import torch
@@ -85,6 +92,13 @@ class IRNNStudy(Study):
                 solved([t(long_name(rate), SGD.name) for rate in LONG]),
             ),
         )
+        small = Check(
+            f"at {SMALL:g} Adam solves it with most seeds at a threshold of 1, at most one in five at 10 and 100",
+            lambda t: (
+                most_solve(t(name(1), ADAM.name)) and all(few_solve(t(small_name(x), ADAM.name)) for x in (10, 100)),
+                solved([t(name(1), ADAM.name), *(t(small_name(x), ADAM.name) for x in (10, 100))]),
+            ),
+        )
         return [
             Check(
                 "by the paper's protocol, SGD, most seeds solve it at one of the thresholds",
@@ -94,7 +108,7 @@ class IRNNStudy(Study):
                 "with Adam at most one seed in five solves it, at every threshold",
                 lambda t: (all(map(few_solve, rows(t, ADAM))), solved(rows(t, ADAM))),
             ),
-            *([] if size == "quick" else [long]),
+            *([] if size == "quick" else [small, long]),
         ]
 
 
@@ -104,3 +118,7 @@ def name(threshold: int) -> str:
 
 def long_name(rate: float) -> str:
     return f"threshold 1, lr {rate:g}, long"
+
+
+def small_name(threshold: int) -> str:
+    return f"threshold {threshold}, lr {SMALL:g}"
