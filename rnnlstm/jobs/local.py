@@ -49,7 +49,8 @@ class Local:
         """Nobody else would watch over the jobs."""
 
     def look(self, seconds: float) -> Look:
-        self._start()
+        if self._start():  # told at once: a job may soon write on the same terminal
+            seconds = 0.0
         processes = [process for process, _ in self._running.values()]
         limits = [process.seconds_left for process in processes if process.seconds_left is not None]
         wait([handle for process in processes for handle in process.handles], min([seconds, *limits]))
@@ -71,7 +72,9 @@ class Local:
         if not self._stopping:  # it isn't by a signal, which was passed on when it came
             self._send(number)
 
-    def _start(self) -> None:
+    def _start(self) -> bool:
+        """Whether a job was started."""
+        before = set(self._running)
         while self._waiting and len(self._running) < self._workers and not self._stopping:
             unit = self._waiting.popleft()
             (number, job), *others = unit.jobs
@@ -82,6 +85,7 @@ class Local:
             self._running[number] = process, replace(unit, jobs=tuple(others))
             if self._stopping and not process.told:  # the signal came while the process was started
                 process.send(self._stop.signal or signal.SIGTERM)
+        return not before.issuperset(self._running)
 
     def _send(self, number: int) -> None:
         self._stopping = True

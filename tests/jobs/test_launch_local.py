@@ -14,10 +14,13 @@ import pytest
 from rich.console import Console
 
 from rnnlstm.cli.progress import SweepProgress, line
+from rnnlstm.jobs import local
 from rnnlstm.jobs.job import compose_jobs
+from rnnlstm.jobs.launcher import Unit
 from rnnlstm.jobs.listener import Standing
 from rnnlstm.record.files import read_json
 from rnnlstm.train import main
+from rnnlstm.training.signals import StopFlag
 
 from support.sweeping import (
     FAULTY,
@@ -36,6 +39,31 @@ from support.sweeping import (
 LOCAL = ("launcher=local", "launcher.workers=2")
 #: Jobs that are saved soon, and end soon after there is a file `go`.
 PAUSED = ("plugins=[paced]", "task=paced", "task.until=go", "train.steps=100", "checkpoint.every=20", "probe=off")
+
+
+class Begun:
+    """A process that never says anything."""
+
+    handles, notes, seconds_left, told = (), [], None, True
+
+    def __init__(self, *_: object, **__: object) -> None: ...
+
+    def ending(self): ...
+
+    def close(self): ...
+
+
+def test_a_job_that_was_started_is_told_at_once(monkeypatch, tmp_path):
+    """Its own progress would stand on the terminal before the line that names it."""
+    waited = []
+    monkeypatch.setattr(local, "JobProcess", Begun)
+    monkeypatch.setattr(local, "wait", lambda handles, seconds: waited.append(seconds))
+    jobs = compose_jobs(["task=adding", f"runs_root={tmp_path}"])
+    with StopFlag() as stop, local.Local(jobs, stop, 1) as launcher:
+        launcher.submit([Unit(0, ((0, jobs[0]),))])
+        assert launcher.look(7.0).running == [0]
+        assert launcher.look(7.0).running == [0]
+    assert waited == [0.0, 7.0]
 
 
 @pytest.mark.slow
