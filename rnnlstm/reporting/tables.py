@@ -66,13 +66,17 @@ def _tight(text: str) -> str:
     return text.replace("  ", ",")
 
 
+def _tight_columns(columns: dict[str, list[str]]) -> dict[str, list[str]]:
+    return {head: list(map(_tight, cells)) for head, cells in columns.items()}
+
+
 def as_table(
     columns: dict[str, list[str]], numbers: Sequence[str] = (), title: str | None = None, width: int | None = None
 ) -> Table:
     """A table for a terminal; the columns `numbers` are aligned right. To fit into `width` characters, spaces are
     left out and the widest cells wrapped, never within a word, and not within an interval where there is room."""
     if width is not None and _needed(columns, wrapped=False) > width:
-        tight = {head: list(map(_tight, cells)) for head, cells in columns.items()}
+        tight = _tight_columns(columns)
         columns = tight if _needed(tight, wrapped=True) <= width else columns
     result = Table(
         box=box.SIMPLE_HEAD,
@@ -240,13 +244,15 @@ def score_text(wins: int, losses: int, differences: Differences) -> str:
     return ", ".join(parts)
 
 
-def metric_text(run: Run, r: dict[str, Any]) -> str:
-    """The median, and up to five seeds every value, from six on the interval of the median."""
+def metric_text(run: Run, r: dict[str, Any], short: bool = False) -> str:
+    """The median, and up to five seeds every value (`short`: the range), from six on the interval of the median."""
     if r["metric"] is None:
         return "—"
     text, values = f"{r['metric_name']} {r['metric']:.3g}", finite(run.values("metric"))
     if len(values) == 1:
         return text
+    if short and len(values) < ENOUGH_SEEDS:
+        return f"{text} ({min(values):.3g} … {max(values):.3g})"
     if len(values) < ENOUGH_SEEDS:
         return f"{text} ({'  '.join(f'{value:.3g}' for value in sorted(values))})"
     return f"{text} [{r['metric_low']:.3g} … {r['metric_high']:.3g}]"
@@ -308,15 +314,18 @@ def table(
     `width` characters."""
     columns = _columns(runs, among, by, best)
     differing = differing_keys(among)
-    about = [
+    wanted = {
         header
         for beginning, headers in ABOUT.items()
         if any(key.startswith(beginning) for key in differing)
         for header in headers
-    ]
-    left_out = leave_out(columns, [header for header in SPARED if header not in about], width)
-    if _needed(columns, wrapped=True) > width:
-        columns = _keys_in_one(columns)
+    }
+    about = [header for header in SPARED if header in wanted]
+    left_out = leave_out(columns, [header for header in SPARED if header not in wanted], width)
+    if _needed(_tight_columns(columns), wrapped=True) > width:
+        columns["metric"] = [metric_text(run, row(run), short=True) for run in runs]
+    if _needed(_tight_columns(columns), wrapped=True) > width:
+        columns = _keys_in_one(_tight_columns(columns))
         left_out += leave_out(columns, about, width, wrapped=True)
     numbers = [h for h, cells in columns.items() if h not in ("metric", "not done") and all(map(_is_number, cells))]
     names = {_common(run, "metric_name") for run in runs}
