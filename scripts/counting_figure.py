@@ -89,7 +89,7 @@ def draw(trained: dict[str, TrainedNetwork], path: Path) -> None:
     words = "step; dashed: the last a. Blue: the unit that follows the count best. ×: a wrong symbol"
     figure.supxlabel(words, fontsize=9)
     with writing(str(path)):
-        save_picture(figure, path, 90)
+        save_picture(figure, path, 72)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -195,6 +195,7 @@ def canonical_text(text: str) -> str:
 
 
 def _order(value: Any) -> tuple[int, float, str]:
+    """Numbers first."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return 0, float(canonical(value)), ""  # through text: a whole number can be too large for float()
     return (1, 0.0, canonical(value)) if value is not None else (2, 0.0, "")
@@ -244,6 +245,7 @@ class _Choice:
     uneven: bool = False  #: the values of a row have different seeds
     open: int = 0  #: values with seeds that have not finished
     without_others: list[str] = field(default_factory=list)  #: chosen values without seeds to report
+    at_the_end: list[str] = field(default_factory=list)  #: rows whose best value is the first or last that was tried
 
     def rest(self, run: Run) -> tuple[object, ...]:
         """What the runs of a row have in common: all but the keys."""
@@ -278,7 +280,8 @@ class _Choice:
             return []
         self.tried.add(len(ranks))
         self.uneven = self.uneven or len(seen) > 1
-        chosen = candidates[min(ranks, key=lambda values: (*ranks[values], values))]
+        best = min(ranks, key=lambda values: (*ranks[values], values))
+        chosen = candidates[best]
         if self.seeds is not None:
             others = [[seed for seed in run.seeds if seed["seed"] not in self.seeds] for run in chosen]
             left = [replace(run, seeds=seeds) for run, seeds in zip(chosen, others, strict=True) if seeds]
@@ -290,6 +293,10 @@ class _Choice:
             chosen = left
         if chosen:
             self.reported.add(len({seed["seed"] for run in chosen for seed in run.seeds}))
+            numbers = sorted(values for values in ranks if len(values) == 1 and values[0][0] == 0)
+            solved = any(seed.get("solved") for run in chosen for seed in run.seeds)
+            if len(numbers) > 1 and best in (numbers[0], numbers[-1]) and solved:
+                self.at_the_end.append(show(chosen[0].config.get("model.name")))
         return chosen
 
     def notes(self) -> list[str]:
@@ -307,6 +314,9 @@ class _Choice:
         else:
             text += f"; chosen on other seeds than the {_span(self.reported)} of the table"
         notes = [text]
+        if self.at_the_end:
+            names = dict.fromkeys(self.at_the_end)
+            notes.append(f"At the end of the values, beyond which a better one may lie: {', '.join(names)}")
         if self.without_others:
             notes.append(f"Left out, being chosen and without other seeds to report: {lacking}")
         if self.uneven:

@@ -113,6 +113,7 @@ def test_best_is_the_projects_rule_in_each_row_and_says_what_flatters(rates, tmp
     out = " ".join(capsys.readouterr().out.split())
     assert "Best of 3 values of optimizer.lr in each row" in out
     assert "chosen and reported on the same 4 seeds, which is optimistic" in out
+    assert "At the end of the values, beyond which a better one may lie: rnn" in out
     with (tmp_path / "t.csv").open() as file:
         assert [(r["model"], r["optimizer.lr"]) for r in csv.DictReader(file)] == [("lstm", "0.01"), ("rnn", "0.1")]
     assert models(compare([rates], best=["model,lr"]).rows) == ["lstm 0.01"]
