@@ -244,6 +244,9 @@ class TrainedModel:
     config: dict[str, Any]  #: by key, as on the command line: `config["model.hidden_size"]`
     folder: Path  #: of its seed
 
+    def __repr__(self) -> str:
+        return f"<TrainedModel {self.config['model.name']} on {self.task.name}, {self.folder}>"
+
     def __call__(self, inputs: Tensor) -> Tensor:
         outputs: Tensor = self.network(inputs)
         return outputs

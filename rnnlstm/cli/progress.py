@@ -80,7 +80,8 @@ class TerminalListener(Listener):
         if outcome.stopped_by is not None and not self._stopped:
             self._stopped = True
             self.code = code_of(outcome.stopped_by)
-            print(f"stopped by {outcome.stopped_by.name}; what was reached is saved", file=sys.stderr, flush=True)
+            saved = f"stopped by {outcome.stopped_by.name}; what was reached is saved, the same command resumes"
+            print(saved, file=sys.stderr, flush=True)
             from rnnlstm.jobs.slurm import queue_again
 
             queue_again(outcome.stopped_by)

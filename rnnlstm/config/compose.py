@@ -42,6 +42,7 @@ from rnnlstm.config.schema import (
     unknown_key,
 )
 from rnnlstm.config.untrusted import (
+    GROUPS,
     check_override,
     check_references,
     config_folder,
@@ -55,8 +56,6 @@ from rnnlstm.config.untrusted import (
 MOST_JOBS = 10_000
 #: Characters of a value that is repeated with quotes.
 LONGEST_QUOTED = 200
-#: Groups that every configuration has a choice of.
-GROUPS = ("task", "model", "optimizer", "clip", "probe", "curriculum")
 #: The group that needs no choice: train.yaml has `experiment: null`.
 OPTIONAL = "experiment"
 #: The first part of a key that an override may change.

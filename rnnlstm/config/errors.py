@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+NOTHING = ("none", "off", "null", "no", "false")  #: words for the choice that does nothing
+
 
 class ConfigError(ValueError):
     """The user asked for something wrong. `str()` is one line; the command line exits with 2."""
@@ -44,9 +46,13 @@ def printable(text: str) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`; did you mean …?` with the nearest known name, or the empty string."""
-    nearest = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {nearest[0]}?" if nearest else ""
+    """`; did you mean …?` with the nearest known name, whatever its case, or the empty string."""
+    names = {name.lower(): name for name in known}
+    if word.lower() in NOTHING:
+        nearest = [name for name in names if name in NOTHING]
+    else:
+        nearest = difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.5)
+    return f"; did you mean {names[nearest[0]]}?" if nearest else ""
 
 
 def nearest_key(key: str, neighbours: Iterable[str], elsewhere: Iterable[str] = ()) -> str:

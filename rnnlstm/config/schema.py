@@ -592,7 +592,8 @@ def _value(field: dataclasses.Field[Any], value: Any) -> Any:
         return dict(value) if isinstance(value, Mapping) else value
     wants_list = str(field.type).startswith("list[")
     if isinstance(value, Mapping) or wants_list != isinstance(value, list):
-        raise OptionError(field.name, value, "must be a list: [1,2]" if wants_list else "must be a single value")
+        several = "must be a single value; several, of a sweep, are written without brackets: -m KEY=a,b"
+        raise OptionError(field.name, value, "must be a list: [1,2]" if wants_list else several)
     return value
 
 
@@ -604,7 +605,8 @@ def require_keys(tree: Mapping[str, Any], known: list[str], prefix: str = "", al
             raise unknown_key(f"{prefix}{key}", tree[key], [*known, *also])
     for key in known:
         if key not in tree:
-            raise ConfigError(f"missing key {prefix}{key}: keys can be changed, not removed")
+            rule = "keys can be changed, not removed; in a file of your own, defaults: [CHOICE] brings them"
+            raise ConfigError(f"missing key {prefix}{key}: {rule}")
 
 
 def unknown_key(key: str, value: Any, known: Iterable[str], elsewhere: Iterable[str] = ()) -> OptionError:

@@ -27,6 +27,8 @@ MOST_FILES = 1000  # files and folders in a --config-dir
 LARGEST_FILE = 65_536  # bytes of one YAML file
 LARGEST_FOLDER = 1_048_576  # bytes of all YAML files in a --config-dir
 
+#: Groups that every configuration has a choice of.
+GROUPS = ("task", "model", "optimizer", "clip", "probe", "curriculum")
 #: An entry of a defaults list: a choice of a group, never a path out of the folder.
 DEFAULTS_ENTRY = re.compile(r"(?:(?:optional|override) )*/?\w[\w.-]*(?:/\w[\w.-]*)*", re.ASCII)
 HEADER = re.compile(r"#\s*@")  # a line of a YAML file's header, as Hydra reads it
@@ -119,6 +121,7 @@ def check_folder(folder: Path) -> None:
             place = path.relative_to(folder)
             if place.parts[0] == "experiment":
                 _check_package(data, tree)
+                _check_experiment(tree or {})
             projects = config_folder() / place
             if projects.is_file() and read_yaml(projects) != tree:
                 raise ShadowedError(
@@ -272,6 +275,15 @@ def _check_package(data: bytes, tree: Any) -> None:
         raise ValueError(f"{rule}; without it, its keys would lie under experiment")
 
 
+def _check_experiment(tree: dict[str, Any]) -> None:
+    """A choice within a group is made in the defaults list. Raises: ValueError."""
+    for group in GROUPS:
+        section = tree.get(group)
+        choice = section.get("name") if isinstance(section, dict) else section
+        if isinstance(choice, str) and DEFAULTS_ENTRY.fullmatch(choice):
+            raise ValueError(f"{group} is chosen in its defaults list: - override /{group}: {show(choice)}")
+
+
 def _instead(section: Any) -> str:
     """For the first key of a section `hydra`, what to write here, if that is known."""
     key = "hydra"
@@ -301,6 +313,9 @@ def _check_group_file(data: bytes) -> Any:
     for key, value in tree.items():
         if not isinstance(key, str):
             raise ValueError(f"its keys must be texts, not {show(key)}")
+        if "." in key:
+            section, _, name = key.partition(".")
+            raise ValueError(f"{show(key)}: a file has sections: {show(section)}: {{{show(name)}: {show(value)}}}")
         check_references(key, value)
     defaults = tree.get("defaults", [])
     if not isinstance(defaults, list):

@@ -12,10 +12,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from rnnlstm.config.compose import GROUPS, Composer, Tree
+from rnnlstm.config.compose import Composer, Tree
 from rnnlstm.config.errors import ConfigError, OptionError, show
 from rnnlstm.config.schema import NetworkOptions, read_config
-from rnnlstm.config.untrusted import read_yaml
+from rnnlstm.config.untrusted import GROUPS, read_yaml
 from rnnlstm.record.folders import CONFIG, HOUSEKEEPING, as_name, completed, flatten, identity, seed_folders
 
 FROM, WEIGHTS = "from", "from_weights"

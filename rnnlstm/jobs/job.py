@@ -228,7 +228,9 @@ def command_plugins(composer: Composer, overrides: Sequence[str]) -> list[str]:
     named = [override for override in composer.parse(words) if override.key_or_group == "plugins"]
     modules: Any = named[-1].value() if named else []
     if not isinstance(modules, list) or not all(isinstance(name, str) for name in modules):
-        raise OptionError("plugins", value_text(named[-1]), "must be a list of modules: [my_module]")
+        module = value_text(named[-1]).removesuffix(".py")
+        example = module if module.isidentifier() else "my_module"
+        raise OptionError("plugins", value_text(named[-1]), f"must be a list of modules: [{example}]")
     for name in modules:
         if not all(part.isidentifier() for part in name.split(".")):
             raise OptionError("plugins", name, "is no module's name")

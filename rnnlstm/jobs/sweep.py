@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rnnlstm.config.errors import CheckpointError, DiskError
+from rnnlstm.config.errors import CheckpointError, DiskError, OptionError
 from rnnlstm.jobs.failures import mark_failed
 from rnnlstm.jobs.job import Job
 from rnnlstm.jobs.launcher import Ending, Launcher, Look, Unit, units_of
@@ -75,14 +75,30 @@ def check_jobs(jobs: Sequence[Job]) -> None:
         from rnnlstm.jobs.ray import require_ray
 
         require_ray()
+    here = options.shares_this_machine
     for job in jobs:
-        if options.shares_this_machine:
-            plan = make_plan(job.config)
+        with _whose_key(job, jobs):  # another machine may have devices that this one lacks
+            plan = make_plan(job.config if here else replace(job.config, device="auto"))
+        if here:
             starting_weights(plan, job.config.seed_numbers)
             with room_for_files(seeds_left(job.config, job.folder)):
                 pass
-        else:  # another machine may have devices that this one lacks
-            make_plan(replace(job.config, device="auto"))
+
+
+@contextmanager
+def _whose_key(job: Job, jobs: Sequence[Job]) -> Iterator[None]:
+    """Where a sweep has several models, or tasks, an error in one of their keys says whose, and how it is written."""
+    try:
+        yield
+    except OptionError as error:
+        group, dot, _ = error.key.partition(".")
+        if not dot or group not in ("task", "model"):
+            raise
+        names = [each.config.tree[group]["name"] for each in (job, *jobs)]
+        if len(set(names)) == 1:
+            raise
+        how = f"so with {group}={names[0]}; keys of one {group} go into a group: -- {group}=… {error.key}=…"
+        raise OptionError(error.key, error.value, f"{error.rule} ({how})") from None
 
 
 class Sweep:

@@ -361,7 +361,9 @@ def gates_figure(networks: Sequence[tuple[str, AnalysedNetwork]], sequence: int 
             if part == 0:
                 axis.set_title(label, loc="left", fontsize=10)
     scale = mpl.cm.ScalarMappable(mpl.colors.Normalize(0, 1), "Purples")
-    bar = figure.colorbar(scale, ax=list(axes[:, 0]), shrink=0.6, pad=0.01, ticks=[0, 1])
+    # The bar of a single low picture is as high as that, and broad enough to show its colours.
+    shrink, aspect = (0.6, 20) if len(heights) > 1 else (1, max(3, 2 * heights[0]))
+    bar = figure.colorbar(scale, ax=list(axes[:, 0]), shrink=shrink, aspect=aspect, pad=0.01, ticks=[0, 1])
     bar.ax.set_yticklabels(["0 shut", "1 open"], fontsize=8)  # fits where one network makes a low picture
     return figure
 

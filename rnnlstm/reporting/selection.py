@@ -135,7 +135,9 @@ def select(runs: Sequence[Run], conditions: Iterable[str]) -> list[Run]:
     for condition in conditions:
         word, equals, text = condition.partition("=")
         if not equals:
-            raise ConfigError(f"can't read {show(condition)}: a condition is written key=value")
+            keys = (key for run in runs for key, value in run.config.items() if show(value) == word)
+            hint = next((f"; did you mean {key.removesuffix('.name')}={show(word)}?" for key in keys), "")
+            raise ConfigError(f"can't read {show(condition)}: a condition is written key=value{hint}")
         key = find_key(word, runs)
         parts = re.split(r",(?![^\[]*\])", text)
         wanted = {canonical_text(part) for part in parts}

@@ -123,6 +123,13 @@ CASES = [
     (["=3"], ["=3", "key=value"]),
     (["-m", "model=rnn,rnn"], ["two jobs", "same run"]),
     (["-m", "train.steps=1,0"], ["train.steps=0", "at least 1"]),
+    (["model=LSTM"], ["did you mean lstm?"]),
+    (["probe=none"], ["did you mean off?"]),
+    (["-m", "optimizer.lr=[1e-3,1e-2]"], ["a single value", "-m KEY=a,b"]),
+    (
+        ["-m", "model=rnn,lstm", "model.init=chrono"],
+        ["model.init=chrono", "so with model=rnn", "-- model=… model.init=…"],
+    ),
     (["-m", "model=rnn,lstn"], ["model=lstn", "did you mean lstm?"]),
     (["-m", "seed=range(1,100000000)"], ["sweep", "jobs"]),
     (["plugins=[nowhere_at_all]"], ["plugins=nowhere_at_all", "can't be imported"]),

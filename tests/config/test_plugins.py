@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -37,8 +38,8 @@ def test_both_are_shown_in_under_thirty_lines():
 
 @pytest.mark.slow
 def test_the_pages_command_runs_with_every_instrument(modules):
-    (command,) = re.findall(r"python -m rnnlstm\.train (plugins=.*)", PAGE)
-    done = train(modules, *command.split(), *SHORT)
+    (command,) = re.findall(r"python -m rnnlstm\.train ('plugins=.*)", PAGE)
+    done = train(modules, *shlex.split(command), *SHORT)
     assert done.returncode == 0, done.stderr
     (folder,) = modules.glob("runs/parity_T20/two_gates*")
     tags = {tag for line in read_lines(folder / "seed_1" / "metrics.jsonl") for tag in line}

@@ -310,6 +310,30 @@ def test_an_experiment_without_its_package_is_named(tmp_path):
         untrusted.own_folder(str(tmp_path))
 
 
+@pytest.mark.parametrize(("text", "said"), [
+    ("train.steps: 5", r"train\.steps: a file has sections: train: {steps: 5}"),
+    ("task: adding", "task is chosen in its defaults list: - override /task: adding"),
+    ("model: {name: gru, hidden_size: 3}", "model is chosen in its defaults list: - override /model: gru"),
+])  # fmt: skip
+def test_habits_of_the_command_line_in_a_file_are_answered(tmp_path, text, said):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(f"{HEAD}{text}\n")
+    with pytest.raises(ConfigError, match=rf"experiment/mine\.yaml can't be read: {said}"):
+        compose_jobs(["experiment=mine"], config_dir=str(tmp_path))
+
+
+def test_a_choice_of_ones_own_begins_with_one_of_the_projects(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "part.yaml").write_text("name: lstm\nhidden_size: 16\n")
+    (tmp_path / "model" / "small.yaml").write_text("defaults: [lstm]\nhidden_size: 16\n")
+    with pytest.raises(
+        ConfigError, match=r"missing key model.*in a file of your own, defaults: \[CHOICE\] brings them"
+    ):
+        compose_jobs(["model=part"], config_dir=str(tmp_path))
+    (job,) = compose_jobs(["model=small"], config_dir=str(tmp_path))
+    assert (job.config.cell["name"], job.config.network.hidden_size) == ("lstm", 16)
+
+
 @pytest.mark.parametrize(("entry", "said"), [
     ("override /task: addin", "task=addin: must be one of adding, .*did you mean adding"),
     ("override /tsk: adding", "there is no group tsk; did you mean task"),

@@ -120,7 +120,7 @@ def test_a_signal_saves_every_job_and_the_same_command_goes_on(tmp_path):
     process.send_signal(signal.SIGINT)
     _out, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
-    assert err == "stopped by SIGINT; what was reached is saved\n"
+    assert err == "stopped by SIGINT; what was reached is saved, the same command resumes\n"
     assert sorted(statuses(tmp_path).values()) == ["interrupted", "interrupted"]
     (tmp_path / "go").touch()
     assert sweep(tmp_path, *jobs, *LOCAL)[0] == 0

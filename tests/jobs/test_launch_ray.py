@@ -53,7 +53,7 @@ def test_ctrl_c_saves_every_job_and_nothing_stays(tmp_path):
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=240)
     assert process.returncode == 130, err
-    assert err == "stopped by SIGINT; what was reached is saved\n"
+    assert err == "stopped by SIGINT; what was reached is saved, the same command resumes\n"
     assert ended(out) == "0 of 3 jobs ended, 2 stopped, 1 not begun"
     assert sorted(statuses(tmp_path).values()) == ["interrupted", "interrupted"]
     assert not (tmp_path / "runs" / ".launch").exists()

@@ -171,7 +171,7 @@ def test_a_stop_is_never_lost(after, cluster, tmp_path):
     assert time.monotonic() - begun < 20
     assert process.returncode == 130, err
     assert len(err.splitlines()) == 1
-    assert err in ("stopped by SIGINT; what was reached is saved\n", "error: interrupted\n")
+    assert err in ("stopped by SIGINT; what was reached is saved, the same command resumes\n", "error: interrupted\n")
     assert ended(out).startswith("0 of 3 jobs ended")
     assert ended(out).endswith("1 not begun" if after else "3 not begun") or after == 2.5
     until(lambda: not in_queue(cluster))
@@ -223,7 +223,10 @@ def test_the_same_command_ends_what_it_has_submitted(cluster, tmp_path):
     code, out, err = sweep(tmp_path, *jobs, "launcher.cancel=true", env=cluster)
     assert (code, out, err) == (0, "cancelled 3 jobs; those that were running have saved\n", "")
     out, err = watching.communicate(timeout=60)
-    assert (watching.returncode, err) == (143, "stopped by SIGTERM; what was reached is saved\n")
+    assert (watching.returncode, err) == (
+        143,
+        "stopped by SIGTERM; what was reached is saved, the same command resumes\n",
+    )
     assert set(statuses(tmp_path).values()) == {"interrupted"}
     code, out, err = sweep(tmp_path, *jobs, "launcher.cancel=true", env=cluster)
     assert (code, out, err) == (0, "none of these jobs is in the queue\n", "")

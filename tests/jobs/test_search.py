@@ -240,7 +240,7 @@ def test_a_signal_saves_the_trial_and_ends_the_search(tmp_path):
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert err == "stopped by SIGINT; what was reached is saved\n"
+    assert err == "stopped by SIGINT; what was reached is saved, the same command resumes\n"
     assert len(list(tmp_path.glob("runs/*/*/seed_0"))) == 1
     assert "Best" not in out
     assert not (tmp_path / "runs" / ".search").exists()  # the same trial will be suggested again

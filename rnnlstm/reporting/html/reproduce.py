@@ -8,9 +8,9 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rnnlstm.config.compose import GROUPS, Composer
+from rnnlstm.config.compose import Composer
 from rnnlstm.config.errors import ConfigError, OptionError
-from rnnlstm.config.untrusted import read_yaml
+from rnnlstm.config.untrusted import GROUPS, read_yaml
 from rnnlstm.record.environment import ENVIRONMENT
 from rnnlstm.record.files import read_json
 from rnnlstm.record.folders import HOUSEKEEPING, flatten
