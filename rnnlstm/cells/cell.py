@@ -178,12 +178,20 @@ def check_cell(cell: Cell, input_size: int = 3, hidden_size: int = 5, sequences:
             cell.initialise(weights, torch.Generator().manual_seed(0), 10)
             prepared = tried.prepare(weights)
             projected = tried.project(torch.zeros(B, input_size), prepared)
-            state, values = tried.step(projected, tuple(torch.zeros(B, H) for _ in cell.state_names), prepared)
+            returned = tried.step(projected, tuple(torch.zeros(B, H) for _ in cell.state_names), prepared)
     except (RuntimeError, ValueError, IndexError, TypeError, KeyError, AttributeError) as error:
         written_in = type(cell).step.__code__.co_filename
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == written_in]
         place = f" ({Path(written_in).name}, line {lines[-1]})" if lines else ""
         raise refuse(f"step fails with {said}: {type(error).__name__}: {error}{place}") from None
+    parts = returned if isinstance(returned, tuple) else (returned,)
+    if len(parts) != 2 or not isinstance(parts[0], tuple) or not isinstance(parts[1], dict):
+        names = ", ".join(f"{name!r}: …" for name in gates)
+        forms = ", ".join(type(part).__name__ for part in parts)
+        raise refuse(
+            f"step must return its states and gates, ({', '.join(cell.state_names)},), {{{names}}}; not {forms}"
+        )
+    state, values = parts
     if len(state) != len(cell.state_names):
         raise refuse(
             f"step returns {len(state)} states; state_names={cell.state_names} names {len(cell.state_names)}"

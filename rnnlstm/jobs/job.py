@@ -199,6 +199,12 @@ def _job(composer: Composer, tree: Tree) -> Job:
     if config.match != "none":
         tree, config = _matched(tree, config)
     folder = run_folder(tree, composer.defaults_of(tree))
+    if config.from_run is not None and Path(config.from_run).expanduser().resolve() in (
+        folder.resolve(),
+        *folder.resolve().glob("seed_*"),
+    ):
+        tree = {**tree, "from_run": None}  # the run itself, with more seeds perhaps
+        config = read_config(tree)
     if config.plugins and not config.overwrite and (changed := changed_plugins(folder, config.plugins)):
         rule = f"has changed since {folder} was begun; overwrite=true trains it again, name=… beside it"
         raise OptionError("plugins", changed[0], rule)

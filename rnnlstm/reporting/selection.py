@@ -144,7 +144,7 @@ def select(runs: Sequence[Run], conditions: Iterable[str]) -> list[Run]:
         had = {canonical(run.config.get(key)) for run in runs}
         for part in parts:
             if "=" in part and canonical_text(part) not in had:
-                raise ConfigError(f"can't read {show(condition)}: give a second condition by --where {show(part)}")
+                raise ConfigError(f"can't read {show(condition)}: {show(part)} is a second condition: write it apart")
         left = [run for run in runs if canonical(run.config.get(key)) in wanted]
         if not left:
             raise ConfigError(f"no run has {show(condition)}: there is {_values(runs, key)}")

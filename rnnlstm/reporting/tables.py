@@ -313,7 +313,7 @@ def table(
     among all rows (`among`), and those chosen as `best`; then the results. Returns also the columns left out to fit
     `width` characters."""
     columns = _columns(runs, among, by, best)
-    differing = differing_keys(among)
+    differing = [*differing_keys(among), *best]
     wanted = {
         header
         for beginning, headers in ABOUT.items()

@@ -291,8 +291,9 @@ class KeywordRecall(Task):
         return f"{text.strip()} → {DISHES[int(batch.targets[:, b][batch.mask[:, b]])]}"
 
     def encode(self, text: str) -> Batch:
-        """A sentence as a batch of one: words of the filler and dishes, in lower case. The first dish is the keyword,
-        every other one a decoy, and the question follows. Marks that the filler lacks are left out.
+        """A sentence as a batch of one: words of the filler and dishes, in any case. The first dish is the keyword,
+        every other one a decoy, and the question follows. Marks that the filler lacks are left out, and what `decode`
+        adds: brackets, `like` before a decoy, the question with its answer.
 
         Raises: ConfigError for a word that the task doesn't have, or a sentence without a dish.
         """
@@ -300,7 +301,8 @@ class KeywordRecall(Task):
         numbers = {name: k for k, name in enumerate(DISHES[:K])}
         numbers |= {word: K + 1 + k for k, word in reversed(list(enumerate(self.filler_text.words)))}
         dishes = "|".join(re.escape(dish) for dish in sorted(DISHES[:K], key=len, reverse=True))
-        found = re.findall(rf"(?:{dishes})(?!\w)|\w+(?:['’-]\w+)*|[.,;:!?]", text.lower())
+        plain = re.sub(r"\(like ([^)]*)\)", r"\1", text.lower()).partition("— which dish came first")[0]
+        found = re.findall(rf"(?:{dishes})(?!\w)|\w+(?:['’-]\w+)*|[.,;:!?]", plain)
         words = [word for word in found if word in numbers or word not in set(".,;:!?")]
         for word in words:
             if word not in numbers:

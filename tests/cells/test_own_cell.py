@@ -58,6 +58,14 @@ def test_readmes_cell_fits_and_surgery_reaches_both_gates():
         (['self.gate("input", torch.sigmoid(i))', "torch.sigmoid(i)"], ["self.gate('input', …)"]),
         (['return gates["forget"]', 'return gates["forget"].mean(-1)'], ["retention returns (1, 2)"]),
         (["(f * h + i * torch.tanh(candidate),)", "(f * h, h)"], ["2 states", "state_names=('hidden',)"]),
+        (
+            ["(f * h + i * torch.tanh(candidate),)", "f * h + i * torch.tanh(candidate)"],
+            ["step must return its states and gates, (hidden,), {'forget': …, 'input': …}; not Tensor, dict"],
+        ),
+        (
+            [', {"forget": f, "input": i}', ""],
+            ["step must return its states and gates", "not Tensor"],
+        ),
         (["f * h + i * torch.tanh(candidate)", "projected"], ["the state hidden as (2, 15)", "blocks=3"]),
     ],
 )

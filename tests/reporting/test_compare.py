@@ -56,7 +56,7 @@ def test_where_takes_short_names_several_values_and_numbers_as_numbers(sweep):
         "model": "can't read model: a condition is written key=value",
         "model=lru": "no run has model=lru: there is gru, lstm, rnn",
         "lr=1": "no run has lr=1: there is 0.003, 0.01",
-        "model=rnn,lr=1e-2": "can't read model=rnn,lr=1e-2: give a second condition by --where lr=1e-2",
+        "model=rnn,lr=1e-2": "can't read model=rnn,lr=1e-2: lr=1e-2 is a second condition: write it apart",
         "name=x": "unknown key name",
     }.items():
         with pytest.raises(ConfigError) as error:
@@ -376,6 +376,8 @@ def test_eighty_columns_keep_every_swept_key_what_a_sweep_is_about_and_whole_wor
                 make_run(places[1] / f"{threshold}_{nonlinearity}_{every}", clip__threshold=threshold, **config)
     lines = printed(compare([str(places[0])]), 80)
     assert {"clip.threshold", "metric", "clipped", "median"} <= set(" ".join(lines[:4]).split())
+    lines = printed(compare([str(places[0])], best=["clip.threshold"]), 80)
+    assert {"clip.threshold", "clipped"} <= set(" ".join(lines[:4]).split())
     lines = printed(compare([str(places[1])]), 80)
     assert max(map(len, lines)) <= 80
     words = {word.strip(",") for word in " ".join(lines).split()}

@@ -188,3 +188,14 @@ def test_a_path_that_cannot_be_read_is_refused_by_name(tmp_path, monkeypatch, pa
     with pytest.raises(OptionError, match="can't be read") as caught:
         make_task("keyword", filler=path)
     assert caught.value.key == "filler"
+
+
+def test_a_decoded_text_can_be_typed_back():
+    task = make_task("keyword", length=30, decoys=0.3)
+    batch = task.sample(0, 1)
+    for b in range(8):
+        again = task.encode(task.decode(batch, b))
+        kept = batch.kinds[:, b] < 4
+        assert again.inputs[:, 0].tolist() == batch.inputs[kept, b].tolist()
+        assert again.kinds[:, 0].tolist() == batch.kinds[kept, b].tolist()
+        assert again.targets[-1, 0] == batch.targets[:, b][batch.mask[:, b]]

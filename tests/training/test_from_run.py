@@ -68,6 +68,13 @@ def test_more_steps_continue_bit_for_bit(root, caplog):
     assert read_json(short / "seed_0" / "summary.json")["steps"] == SHORT
 
 
+def test_a_run_with_more_seeds_does_not_come_from_itself(root):
+    short = run_in(root, "short")
+    (job,) = compose_jobs([f"from={short}", "seeds=3"])
+    assert job.folder == short
+    assert (job.config.from_run, job.config.tree["from_run"]) == (None, None)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("stop", ["true", "false"])
 def test_a_solved_seed_goes_on_or_stays_as_one_longer_run_has_it(root, tmp_path, monkeypatch, stop):
