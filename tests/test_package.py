@@ -49,7 +49,7 @@ def test_hooks_check_with_the_pinned_ruff_and_need_no_environment():
 def test_the_workflow_runs_the_projects_own_scripts():
     workflow = yaml.safe_load((ROOT / ".github/workflows/tests.yml").read_text())
     runs = {step["run"] for job in workflow["jobs"].values() for step in job["steps"] if "run" in step}
-    assert runs == {"scripts/test", "scripts/test --all"}
+    assert runs == {"scripts/test", "scripts/test --all", "scripts/faults", "scripts/setup dev,notebook"}
     pythons = workflow["jobs"]["quick"]["strategy"]["matrix"]["python"]
     named = {line.rpartition(" :: ")[2] for line in PROJECT["classifiers"] if "Python :: 3." in line}
     assert set(pythons) <= named

@@ -120,7 +120,10 @@ class _Rounded(TorchFunctionMode):
 class _RoundForward(Function):
     """x in TF32; its gradient passes."""
 
-    generate_vmap_rule = True
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int], x: Tensor) -> tuple[Tensor, int]:
+        """By hand: vmap has no rule for a view as another type before PyTorch 2.13 (2.11 was tried)."""
+        return _RoundForward.apply(x), in_dims[0]
 
     @staticmethod
     def forward(x: Tensor) -> Tensor:
@@ -150,4 +153,5 @@ class _RoundBackward(Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return to_tf32(gradient)
+        rounded: Tensor = _RoundForward.apply(gradient)
+        return rounded

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import rnnlstm
+from rnnlstm.cells import CELLS
 from rnnlstm.config.errors import OptionError
 from rnnlstm.config.plugins import import_plugins
 from rnnlstm.record.files import read_lines
@@ -173,5 +174,6 @@ def test_a_run_does_not_go_on_with_another_formula_unnoticed(modules):
 
 def test_a_file_in_plugins_is_told_from_a_module(modules, monkeypatch):
     monkeypatch.chdir(modules)
+    monkeypatch.setattr(CELLS, "_classes", dict(CELLS._classes))  # the module is imported on the way
     with pytest.raises(OptionError, match=r"plugins=my_cell\.py: is a file; its module is called my_cell"):
         import_plugins(["my_cell.py"])
