@@ -25,6 +25,11 @@ def training_commands(page):
         yield shlex.split(words, comments=True)
 
 
+def test_every_command_is_one_of_the_projects():
+    found = {name for page in PAGES for name in re.findall(r"python -m rnnlstm\.(\w+)", page.read_text("utf-8"))}
+    assert found == {"train", "compare", "gradflow", "benchmark", "events", "export", "reproduce"}
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("shared_composer")
 def test_training_commands_compose():
@@ -43,12 +48,23 @@ def test_training_commands_compose():
         assert jobs, f"{page}: {' '.join(words)}"
 
 
+def anchors(page):
+    """Of a page's headings, as GitHub makes them."""
+    text = BLOCK.sub("", page.read_text(encoding="utf-8"))
+    heads = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", re.sub(r"\]\([^)]*\)", "", head)).lower().replace(" ", "-") for head in heads}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_and_pictures_are_there(page):
     text = BLOCK.sub("", page.read_text(encoding="utf-8"))
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
-        if not target.startswith(("http:", "https:", "#")):
-            assert (page.parent / target.partition("#")[0]).exists(), f"{page.name}: {target}"
+        if target.startswith(("http:", "https:")):
+            continue
+        name, _, anchor = target.partition("#")
+        there = page.parent / name if name else page
+        assert there.exists(), f"{page.name}: {target}"
+        assert not anchor or anchor in anchors(there), f"{page.name}: {target}"
 
 
 def test_every_picture_is_shown():

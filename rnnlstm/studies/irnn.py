@@ -36,7 +36,7 @@ class IRNNStudy(Study):
         "What to see: share of seeds that solve the adding problem, by the norm's threshold, for plain SGD and Adam; "
         "the table has dead units and spectral radius before and after training."
     )
-    minutes = Minutes(quick=0.6, standard=110)
+    minutes = Minutes(quick=0.6, standard=150)
     figure = "solved"
     columns = ("dead_at_start", "dead", "radius_at_start", "radius")
 
