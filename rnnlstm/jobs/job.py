@@ -199,10 +199,8 @@ def _job(composer: Composer, tree: Tree) -> Job:
     if config.match != "none":
         tree, config = _matched(tree, config)
     folder = run_folder(tree, composer.defaults_of(tree))
-    if config.from_run is not None and Path(config.from_run).expanduser().resolve() in (
-        folder.resolve(),
-        *folder.resolve().glob("seed_*"),
-    ):
+    place = None if config.from_run is None else Path(config.from_run).expanduser().resolve()
+    if place is not None and folder.resolve() in (place, place.parent):
         tree = {**tree, "from_run": None}  # the run itself, with more seeds perhaps
         config = read_config(tree)
     if config.plugins and not config.overwrite and (changed := changed_plugins(folder, config.plugins)):
