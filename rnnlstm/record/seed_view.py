@@ -23,9 +23,6 @@ EVENT_TAGS = {
     "coefficient": "clip/event_coefficient",
     "clipped_share": "clip/event_clipped_share",
 }
-#: Single points at the end of a run, a chart each: the report and gradflow have them as a picture. With `probe=full`
-#: they are shown.
-FOR_EXPERTS = "counterfactual/"
 MOST_ROWS = 240  #: rows of the picture of the gradient through time; beyond, every second is dropped
 
 
@@ -42,11 +39,9 @@ class SeedView:
         self._flow_stride = 1
         self._looks = 0
         self._fired, self._event_stride, self._stride_began = 0, 1, 0
-        self._for_experts = False
 
     def begin(self, configuration: Mapping[str, Any], group: str) -> None:
         """Add the seed to TensorBoard's table of hyperparameters, in the row of its `group`."""
-        self._for_experts = configuration.get("probe.name") == "full"
         self._view.add(0, [session_start(hparams(configuration), group)])
 
     def replay(self) -> int:
@@ -67,8 +62,6 @@ class SeedView:
         self._view.publish()
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        if not self._for_experts:
-            values = {tag: value for tag, value in values.items() if not tag.startswith(FOR_EXPERTS)}
         self._view.scalars(step, values)
 
     def clip_event(self, step: int, fired: Mapping[str, Any]) -> None:
