@@ -17,7 +17,7 @@ from rnnlstm.jobs.job import Job
 from rnnlstm.jobs.listener import Listener
 from rnnlstm.jobs.process import own_server
 from rnnlstm.jobs.train import train
-from rnnlstm.record.folders import METRICS, flatten, seed_folder, seed_folders
+from rnnlstm.record.folders import METRICS, flatten, read_configuration, seed_folder, seed_folders
 
 if TYPE_CHECKING:
     import pandas
@@ -155,14 +155,11 @@ def load_runs(
     found = compare(places, _conditions(where))
     for note in found.notes:
         logging.getLogger("rnnlstm").warning("%s", note)
-    return frame(
-        [
-            {**command_keys(run.config), **seed, "folder": str(seed_folder(run.folder, seed["seed"]))}
-            for row in found.rows
-            for run in row.members
-            for seed in run.seeds
-        ]
-    )
+    rows = []
+    for run in (run for row in found.rows for run in row.members):
+        config = command_keys(read_configuration(run.folder, whole=True))
+        rows += [{**config, **seed, "folder": str(seed_folder(run.folder, seed["seed"]))} for seed in run.seeds]
+    return frame(rows)
 
 
 def _conditions(where: str | Sequence[str] | Mapping[str, Any] | None) -> list[str]:

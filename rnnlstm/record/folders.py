@@ -191,8 +191,8 @@ def find_run_folders(places: Iterable[str]) -> dict[Path, dict[str, Any]]:
     return dict(runs.values())
 
 
-def read_configuration(folder: Path) -> dict[str, Any]:
-    """A run's configuration, flat, with the keys of later versions.
+def read_configuration(folder: Path, whole: bool = False) -> dict[str, Any]:
+    """A run's configuration, flat, with the keys of later versions; housekeeping keys only if it is to be `whole`.
 
     Raises: ValueError, which says what is wrong with it; OSError.
     """
@@ -200,7 +200,7 @@ def read_configuration(folder: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise ValueError("is empty" if tree is None else "holds no keys")
     config = dict(flatten(completed(tree)))
-    config = {key: value for key, value in config.items() if key not in HOUSEKEEPING or key == "name"}
+    config = {key: value for key, value in config.items() if whole or key not in HOUSEKEEPING or key == "name"}
     for key, value in config.items():
         if not key.isprintable():
             raise ValueError(f"{show(key)}: no key of a configuration")

@@ -101,8 +101,11 @@ def test_without_pandas_one_line_says_so(trained, monkeypatch):
 def test_a_row_per_seed_has_configuration_summary_and_folder(tmp_path, caplog):
     pytest.importorskip("pandas")
     make_run(tmp_path / "a", seeds=2, solved=(1,), optimizer__name="adam", optimizer__lr=0.01)
-    make_run(tmp_path / "b", seeds=3, model__name="rnn", model__nonlinearity="relu", eval__lengths=[100, 200])
+    make_run(
+        tmp_path / "b", seeds=3, model__name="rnn", model__nonlinearity="relu", eval__lengths=[100, 200], threads=2
+    )
     found = rnnlstm.load_runs(tmp_path)
+    assert found.loc[found.model == "rnn", "threads"].tolist() == [2] * 3  # housekeeping, too
     assert len(found) == 5
     assert list(found[found.model == "lstm"].sort_values("seed").solved) == [False, True]
     assert set(found.folder) == {
