@@ -135,16 +135,22 @@ class NotebookProgress(_Timed):
     def __init__(self, console: Console, label: str, steps: int, redraw_every: float = 0.5) -> None:
         super().__init__(console, label, steps, redraw_every)
         self._width = min(console.width, NOTEBOOK_WIDTH)
-        self._parts = [Part(f"{label}: 0 of {steps:,} updates")]
+        self._last: tuple[int, Update, Sequence[Replica]] | None = None
 
     def __enter__(self) -> Self:
         from IPython.display import display  # there is a notebook, so it is there
 
-        self._line = display(self._shown_as(self._parts), raw=True, display_id=True)
+        first = [Part(f"{self._label}: 0 of {self._steps:,} updates")]
+        self._line = display(self._shown_as(first), raw=True, display_id=True)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._line.update(self._shown_as(self._parts), raw=True)  # without the time left
+        if self._last is not None:  # the line that stays: of the last update, without the time left
+            self._line.update(self._shown_as(self._parts(*self._last)), raw=True)
+
+    def show(self, step: int, update: Update, replicas: Sequence[Replica]) -> None:
+        self._last = step, update, replicas
+        super().show(step, update, replicas)
 
     def note(self, line: str) -> None:
         if not line.startswith(STARTS):  # the progress line shows that
@@ -152,9 +158,11 @@ class NotebookProgress(_Timed):
                 print(f"{self._label}: {line}")
 
     def _say(self, step: int, speed: float | None, update: Update, replicas: Sequence[Replica]) -> None:
-        self._parts = [Part(f"{self._label}: {step:,} of {self._steps:,} updates"), *_state(update, replicas)]
         left = (Part(text) for text in self._left(step, speed))
-        self._line.update(self._shown_as([*self._parts, *left]), raw=True)
+        self._line.update(self._shown_as([*self._parts(step, update, replicas), *left]), raw=True)
+
+    def _parts(self, step: int, update: Update, replicas: Sequence[Replica]) -> list[Part]:
+        return [Part(f"{self._label}: {step:,} of {self._steps:,} updates"), *_state(update, replicas)]
 
     def _shown_as(self, parts: Sequence[Part]) -> dict[str, str]:
         return {"text/plain": fitted(parts, self._width)}
