@@ -246,7 +246,7 @@ class Composer:
             group, _, name = text.partition("=")
             path = self.own / OPTIONAL / f"{name}.yaml" if self.own is not None and group == OPTIONAL else None
             if path is not None and path.is_file():
-                defaults = (read_yaml(path) or {}).get("defaults", [])
+                defaults = (read_yaml(path.resolve()) or {}).get("defaults", [])  # a link to a file was checked, too
                 for wrong in filter(None, map(self._wrong_default, defaults)):
                     raise ConfigError(f"{path}: defaults: {wrong}")
 

@@ -343,7 +343,8 @@ def test_a_choice_of_ones_own_begins_with_one_of_the_projects(tmp_path):
 ])  # fmt: skip
 def test_a_defaults_list_that_asks_for_nothing_there_is_named(tmp_path, entry, said):
     (tmp_path / "experiment").mkdir()
-    (tmp_path / "experiment" / "mine.yaml").write_text(HEAD + f"defaults:\n  - {entry}\n")
+    (tmp_path / "elsewhere").write_text(HEAD + f"defaults:\n  - {entry}\n")
+    (tmp_path / "experiment" / "mine.yaml").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(ConfigError, match=rf"experiment/mine\.yaml: defaults: {said}"):
         compose_jobs(["experiment=mine"], config_dir=str(tmp_path))
 
