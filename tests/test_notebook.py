@@ -50,13 +50,10 @@ def test_the_notebook_runs_from_top_to_bottom(tmp_path, monkeypatch):
             os.kill(started.pid, signal.SIGTERM)
     assert len(list(tmp_path.glob("first_steps/*/*/seed_*/weights.pt"))) == 6
     (training,) = (cell for cell in notebook.cells if "rnnlstm.run(" in cell.source)
-    lines = [
-        output["data"]["text/plain"] for output in training.outputs
-    ]  # one for each job, each with its last state
-    for line, said in zip(
-        lines, (r"\[1/2\] keyword, rnn: 500 of.* solved 0/3", r"\[2/2\] keyword, lstm: .* solved 3/3"), strict=True
-    ):
-        assert re.fullmatch(said, line)
+    # One line for each job, with its last state.
+    rnn, lstm = (output["data"]["text/plain"] for output in training.outputs)
+    assert re.fullmatch(r"\[1/2\] keyword, rnn: 500 of.* solved 0/3", rnn)
+    assert re.fullmatch(r"\[2/2\] keyword, lstm: .* solved 3/3", lstm)
     shown = [output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", [])]
     assert any("image/png" in data for data in shown)
     pages = [data["text/html"] for data in shown if "text/html" in data]

@@ -18,6 +18,7 @@ from rnnlstm.jobs.failures import failure_log, failure_reason
 from rnnlstm.jobs.job import Job
 from rnnlstm.jobs.listener import Listener
 from rnnlstm.training.progress import duration, progress_on
+from rnnlstm.training.signals import stop_line
 
 if TYPE_CHECKING:
     from rnnlstm.jobs.listener import Standing
@@ -80,8 +81,7 @@ class TerminalListener(Listener):
         if outcome.stopped_by is not None and not self._stopped:
             self._stopped = True
             self.code = code_of(outcome.stopped_by)
-            saved = f"stopped by {outcome.stopped_by.name}; what was reached is saved, the same command resumes"
-            print(saved, file=sys.stderr, flush=True)
+            print(stop_line(outcome.stopped_by), file=sys.stderr, flush=True)
             from rnnlstm.jobs.slurm import queue_again
 
             queue_again(outcome.stopped_by)

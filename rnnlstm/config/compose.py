@@ -242,13 +242,16 @@ class Composer:
 
         Raises: ConfigError, which does.
         """
+        if self.own is None:
+            return
         for text in overrides:
             group, _, name = text.partition("=")
-            path = self.own / OPTIONAL / f"{name}.yaml" if self.own is not None and group == OPTIONAL else None
-            if path is not None and path.is_file():
-                defaults = (read_yaml(path.resolve()) or {}).get("defaults", [])  # a link to a file was checked, too
-                for wrong in filter(None, map(self._wrong_default, defaults)):
-                    raise ConfigError(f"{path}: defaults: {wrong}")
+            path = self.own / OPTIONAL / f"{name}.yaml"
+            if group != OPTIONAL or not path.is_file():
+                continue
+            defaults = (read_yaml(path.resolve()) or {}).get("defaults", [])  # a link to a file was checked, too
+            for wrong in filter(None, map(self._wrong_default, defaults)):
+                raise ConfigError(f"{path}: defaults: {wrong}")
 
     def _wrong_default(self, entry: Any) -> str:
         """What is wrong with an entry of an experiment's defaults list, or the empty string."""
@@ -257,13 +260,14 @@ class Composer:
             missing = entry != "_self_" and entry not in names
             return f"there is no experiment {show(entry)}{did_you_mean(entry, names)}" if missing else ""
         ((words, choice),) = entry.items()
-        group = words.split()[-1].lstrip("/")
+        place = words.split()[-1]
+        group = place.lstrip("/")
         names = self._choices(group)
         if not names:
             return f"there is no group {show(group)}{did_you_mean(group, GROUPS)}"
         if choice is not None and choice not in names:
             return f"{group}={show(choice)}: must be one of {', '.join(names)}{did_you_mean(str(choice), names)}"
-        if words.split()[0] != "override" or not words.split()[-1].startswith("/"):
+        if not words.startswith("override ") or not place.startswith("/"):
             return f"write override /{group}: {show(choice)}"
         return ""
 

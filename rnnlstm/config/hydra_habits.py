@@ -93,11 +93,8 @@ def instead_of_key(key: str, value: str = "") -> str | None:
     plain = value.strip("'\"")
     if name in CHOICES:
         choices = CHOICES[name]
-        return (
-            f"write {choices[plain]}"
-            if plain in choices
-            else f"write one of {', '.join(dict.fromkeys(choices.values()))}"
-        )
+        every = f"one of {', '.join(dict.fromkeys(choices.values()))}"
+        return f"write {choices.get(plain, every)}"
     for pattern, entry in KEYS:
         if re.fullmatch(pattern, name):
             if entry.startswith(NONE):

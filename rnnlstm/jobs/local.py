@@ -74,7 +74,7 @@ class Local:
 
     def _start(self) -> bool:
         """Whether a job was started."""
-        before = set(self._running)
+        waiting = len(self._waiting)
         while self._waiting and len(self._running) < self._workers and not self._stopping:
             unit = self._waiting.popleft()
             (number, job), *others = unit.jobs
@@ -85,7 +85,7 @@ class Local:
             self._running[number] = process, replace(unit, jobs=tuple(others))
             if self._stopping and not process.told:  # the signal came while the process was started
                 process.send(self._stop.signal or signal.SIGTERM)
-        return not before.issuperset(self._running)
+        return len(self._waiting) < waiting
 
     def _send(self, number: int) -> None:
         self._stopping = True

@@ -77,8 +77,10 @@ def check_jobs(jobs: Sequence[Job]) -> None:
         require_ray()
     here = options.shares_this_machine
     for job in jobs:
-        with _whose_key(job, jobs):  # another machine may have devices that this one lacks
-            plan = make_plan(job.config if here else replace(job.config, device="auto"))
+        # Another machine may have devices that this one lacks.
+        config = job.config if here else replace(job.config, device="auto")
+        with _whose_key(job, jobs):
+            plan = make_plan(config)
         if here:
             starting_weights(plan, job.config.seed_numbers)
             with room_for_files(seeds_left(job.config, job.folder)):

@@ -122,7 +122,7 @@ class _RoundForward(Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int], x: Tensor) -> tuple[Tensor, int]:
-        """By hand: vmap has no rule for a view as another type before PyTorch 2.13 (2.11 was tried)."""
+        """By hand: in PyTorch 2.11 vmap has no rule for a view as another type."""
         return _RoundForward.apply(x), in_dims[0]
 
     @staticmethod

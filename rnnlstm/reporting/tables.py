@@ -251,11 +251,11 @@ def metric_text(run: Run, r: dict[str, Any], short: bool = False) -> str:
     text, values = f"{r['metric_name']} {r['metric']:.3g}", finite(run.values("metric"))
     if len(values) == 1:
         return text
-    if short and len(values) < ENOUGH_SEEDS:
-        return f"{text} ({min(values):.3g} … {max(values):.3g})"
-    if len(values) < ENOUGH_SEEDS:
+    few = len(values) < ENOUGH_SEEDS
+    if few and not short:
         return f"{text} ({'  '.join(f'{value:.3g}' for value in sorted(values))})"
-    return f"{text} [{r['metric_low']:.3g} … {r['metric_high']:.3g}]"
+    brackets = "()" if few else "[]"
+    return f"{text} {brackets[0]}{r['metric_low']:.3g} … {r['metric_high']:.3g}{brackets[1]}"
 
 
 def solved_text(run: Run) -> str:
@@ -322,9 +322,13 @@ def table(
     }
     about = [header for header in SPARED if header in wanted]
     left_out = leave_out(columns, [header for header in SPARED if header not in wanted], width)
-    if _needed(_tight_columns(columns), wrapped=True) > width:
+
+    def too_wide() -> bool:
+        return _needed(_tight_columns(columns), wrapped=True) > width
+
+    if too_wide():
         columns["metric"] = [metric_text(run, row(run), short=True) for run in runs]
-    if _needed(_tight_columns(columns), wrapped=True) > width:
+    if too_wide():
         columns = _keys_in_one(_tight_columns(columns))
         left_out += leave_out(columns, about, width, wrapped=True)
     numbers = [h for h, cells in columns.items() if h not in ("metric", "not done") and all(map(_is_number, cells))]

@@ -42,28 +42,20 @@ class IRNNStudy(Study):
 
     def sweep(self, size: str) -> Sweep:
         T, quick = LENGTH[size], size == "quick"
-        task = ("task=adding", f"task.length={T}")
+
+        def limited(threshold: int) -> tuple[str, ...]:
+            return "task=adding", f"task.length={T}", "clip=norm", f"clip.threshold={threshold}"
+
         settings = tuple(
-            Setting(
-                name(threshold),
-                (*task, "clip=norm", f"clip.threshold={threshold}"),
-                (SGD, ADAM),
-                600 if quick else 20_000,
-            )
+            Setting(name(threshold), limited(threshold), (SGD, ADAM), 600 if quick else 20_000)
             for threshold in ((1, 100) if quick else THRESHOLDS)
         )
         common = (*QUIET, "threads=1", "train.batch_size=16", f"model.hidden_size={32 if quick else 100}")
         if quick:
             few = (*common, "eval.every=50", "eval.samples=512")
             return Sweep(settings, grid=(3e-4, 3e-3, 3e-2), tuning_seeds=1, one_above=False, common=few)
-        long = tuple(
-            Setting(long_name(rate), (*task, "clip=norm", "clip.threshold=1"), (SGD,), 100_000, rate=rate)
-            for rate in LONG
-        )
-        small = tuple(
-            Setting(small_name(each), (*task, "clip=norm", f"clip.threshold={each}"), (ADAM,), 20_000, rate=SMALL)
-            for each in THRESHOLDS[1:]
-        )
+        long = tuple(Setting(long_name(rate), limited(1), (SGD,), 100_000, rate=rate) for rate in LONG)
+        small = tuple(Setting(small_name(x), limited(x), (ADAM,), 20_000, rate=SMALL) for x in THRESHOLDS[1:])
         return Sweep((*settings, *small, *long), common=(*common, "eval.every=200"))
 
     def after(self, size: str, folder: Path, seed: int) -> dict[str, float]:
@@ -85,18 +77,24 @@ class IRNNStudy(Study):
         def rows(t: Rows, arm: Arm) -> list[Row]:
             return [t(name(threshold), arm.name) for threshold in thresholds]
 
+        def after_long(t: Rows) -> list[Row]:
+            return [t(long_name(rate), SGD.name) for rate in LONG]
+
+        def at_small(t: Rows) -> list[Row]:
+            return [t(name(1), ADAM.name), *(t(small_name(x), ADAM.name) for x in THRESHOLDS[1:])]
+
         long = Check(
             "with 100,000 updates and a threshold of 1, SGD solves it with most seeds at one of two rates",
             lambda t: (
-                any(most_solve(t(long_name(rate), SGD.name)) for rate in LONG),
-                solved([t(long_name(rate), SGD.name) for rate in LONG]),
+                any(map(most_solve, after_long(t))),
+                solved(after_long(t)),
             ),
         )
         small = Check(
             f"at {SMALL:g} Adam solves it with most seeds at a threshold of 1, at most one in five at 10 and 100",
             lambda t: (
-                most_solve(t(name(1), ADAM.name)) and all(few_solve(t(small_name(x), ADAM.name)) for x in (10, 100)),
-                solved([t(name(1), ADAM.name), *(t(small_name(x), ADAM.name) for x in (10, 100))]),
+                most_solve(at_small(t)[0]) and all(map(few_solve, at_small(t)[1:])),
+                solved(at_small(t)),
             ),
         )
         return [

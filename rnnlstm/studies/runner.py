@@ -42,6 +42,7 @@ from rnnlstm.studies.results import BEFORE, read, result, text_table, write
 from rnnlstm.studies.study import ABOVE, FIRST_FINAL, GIVES_UP_ABOVE, GIVES_UP_AT, Arm, Row, Setting, Study, Sweep
 from rnnlstm.training.plan import make_plan
 from rnnlstm.training.progress import Progress, progress_on
+from rnnlstm.training.signals import stop_line
 
 if TYPE_CHECKING:
     from rnnlstm.training.signals import Outcome
@@ -83,10 +84,7 @@ def reproduce(
                 data = result(study, size, rows, runner.setting_seconds, before, runner.lacking)
                 paths = write(study, data, out)
         except StoppedError as stopped:
-            print(
-                f"stopped by {stopped.signal.name}; what was reached is saved, the same command resumes",
-                file=sys.stderr,
-            )
+            print(stop_line(stopped.signal), file=sys.stderr)
             return stopped.signal
         _show(console, study, rows)
         for check in data["checks"]:

@@ -28,6 +28,11 @@ class Outcome:
     trained: bool = True  #: False where every replica had finished before
 
 
+def stop_line(stopped_by: signal.Signals) -> str:
+    """What a command says that a signal stopped."""
+    return f"stopped by {stopped_by.name}; what was reached is saved, the same command resumes"
+
+
 class StopFlag:
     """A context in which a signal sets `signal` instead of ending the process; a second one raises KeyboardInterrupt.
 
